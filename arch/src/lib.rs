@@ -1,0 +1,3 @@
+//! What the machine is.
+#![no_std]
+#![expect(unsafe_code, reason = "machine access lives here so that nothing above needs it")]

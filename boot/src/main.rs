@@ -1,0 +1,2 @@
+//! How the image starts.
+fn main() {}

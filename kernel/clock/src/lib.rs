@@ -1,0 +1,4 @@
+//! What time is.
+#![no_std]
+#![forbid(unsafe_code)]
+#![deny(clippy::float_arithmetic)]

@@ -1,0 +1,4 @@
+//! What the service does.
+#![no_std]
+#![forbid(unsafe_code)]
+#![deny(clippy::float_arithmetic)]

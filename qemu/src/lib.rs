@@ -1,0 +1,1 @@
+//! Starts QEMU and publishes time into its vmclock page.
