@@ -1,3 +1,27 @@
 //! What the machine is.
+//!
+//! Everything that needs `unsafe` stands here (and in the few lines of entry code in `boot`), so
+//! that nothing above does. Each architecture has a folder with the same module names; [`machine`]
+//! is the one that is being built for:
+//!
+//! * `counter`: the counter that the vmclock page speaks of, read with the fences that the seqlock
+//!   needs;
+//! * `mmu`: page tables, identity mapped, writable or executable but never both;
+//! * `trap`: exceptions end the run with a report;
+//! * `interrupt`: wake-ups from sleep;
+//! * `timer`: time spans for log stamps and sleeping;
+//! * `io`: the console UART and whatever else only this architecture has;
+//! * `power`: off, restart, failure.
 #![no_std]
-#![expect(unsafe_code, reason = "machine access lives here so that nothing above needs it")]
+#![expect(
+    unsafe_code,
+    reason = "machine access lives here so that nothing above needs it"
+)]
+#![deny(clippy::float_arithmetic)]
+
+pub mod cell;
+pub mod dev;
+
+#[cfg(target_arch = "x86_64")]
+#[path = "x86_64/mod.rs"]
+pub mod machine;

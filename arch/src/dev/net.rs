@@ -1,0 +1,349 @@
+//! The virtio network device (virtio 1.3 §5.1), for frames that turn round in place.
+//!
+//! One pool of buffers serves both directions. A received frame is lent to nobody while the service
+//! looks at it; it goes back either through the transmit ring (as the answer, in the same memory)
+//! or straight to the receive ring. One descriptor a frame, nothing is copied, nothing is
+//! allocated, one notification a batch.
+
+use core::fmt;
+use core::ptr::NonNull;
+
+use super::pci::{Function, Pci};
+use super::ring::{Queue, RingMemory};
+use super::virtio::{Doorbell, Error, Transport, VENDOR};
+use crate::cell::TakeCell;
+use crate::machine::interrupt::Message;
+use crate::machine::mmu::Mmu;
+
+/// Feature: the device has a MAC address.
+const MAC: u64 = 1 << 5;
+/// Size of `struct virtio_net_hdr` with `VERSION_1` (§5.1.6).
+const HEADER: usize = 12;
+/// Bytes of a buffer. Holds the header and the longest untagged Ethernet frame.
+const BUFFER: u32 = 2048;
+/// The longest frame that is received or sent: 1500 bytes of payload and 14 of header.
+pub const FRAME_MAX: usize = 1514;
+const RECEIVE: usize = 128;
+const TRANSMIT: usize = 64;
+/// Enough that a full transmit ring still leaves the receive ring full.
+const BUFFERS: usize = RECEIVE + TRANSMIT;
+
+#[repr(C, align(64))]
+struct Buffer([u8; BUFFER as usize]);
+
+/// One Ethernet frame in a buffer of its own.
+pub struct Frame {
+    buffer: &'static mut Buffer,
+    length: usize,
+}
+
+impl Frame {
+    /// The frame's bytes, from the destination address on.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        self.buffer
+            .0
+            .get(HEADER..HEADER + self.length)
+            .unwrap_or_default()
+    }
+
+    /// The same, to be changed in place.
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        self.buffer
+            .0
+            .get_mut(HEADER..HEADER + self.length)
+            .unwrap_or_default()
+    }
+
+    /// Makes the frame `length` bytes long, at most [`FRAME_MAX`].
+    pub fn set_length(&mut self, length: usize) {
+        self.length = length.min(FRAME_MAX);
+    }
+}
+
+impl fmt::Debug for Frame {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Frame")
+            .field("length", &self.length)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A buffer that the device may write or read now.
+struct Lent(NonNull<Buffer>);
+
+/// What has gone through the device.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Counters {
+    /// Frames received.
+    pub received: u64,
+    /// Frames handed to the device.
+    pub sent: u64,
+    /// Frames not sent because the transmit ring was full.
+    pub dropped: u64,
+    /// Ring entries that no honest device writes: wrong id, or a length outside the buffer.
+    pub lies: u64,
+}
+
+/// A running network device.
+pub struct Nic {
+    receive: Queue<Lent, RECEIVE>,
+    transmit: Queue<Lent, TRANSMIT>,
+    receive_bell: Doorbell,
+    transmit_bell: Doorbell,
+    spare: [Option<&'static mut Buffer>; BUFFERS],
+    spare_count: usize,
+    unsent: bool,
+    mac: [u8; 6],
+    has_vectors: bool,
+    counters: Counters,
+}
+
+/// The first virtio network function on `bus`, and how many others there are.
+#[must_use]
+pub fn find(pci: &Pci<'_>, bus: u8) -> (Option<Function>, usize) {
+    const TRANSITIONAL: u16 = 0x1000;
+    const MODERN: u16 = 0x1041;
+    let mut all = pci
+        .functions(bus)
+        .filter(|&(_, vendor, device)| vendor == VENDOR && matches!(device, TRANSITIONAL | MODERN));
+    (all.next().map(|(function, ..)| function), all.count())
+}
+
+impl Nic {
+    /// Brings the device up with all receive buffers in place.
+    ///
+    /// # Errors
+    /// The device or its transport is unusable, or a device is running already (there is one set of
+    /// rings).
+    pub fn new(
+        pci: &Pci<'_>,
+        function: Function,
+        mmu: &mut Mmu,
+        message: Message,
+    ) -> Result<Self, Error> {
+        static RECEIVE_RING: TakeCell<RingMemory<RECEIVE>> = TakeCell::new(RingMemory::new());
+        static TRANSMIT_RING: TakeCell<RingMemory<TRANSMIT>> = TakeCell::new(RingMemory::new());
+        static POOL: TakeCell<[Buffer; BUFFERS]> =
+            TakeCell::new([const { Buffer([0; BUFFER as usize]) }; BUFFERS]);
+
+        let mut transport = Transport::new(pci, function, mmu, message)?;
+        let features = transport.negotiate(MAC)?;
+        let mac = mac_address(&transport, features);
+        let in_use = Error::Queue {
+            index: 0,
+            maximum: 0,
+        };
+        let receive_ring = RECEIVE_RING.take().ok_or(in_use)?;
+        let transmit_ring = TRANSMIT_RING.take().ok_or(in_use)?;
+        let receive_bell = transport.queue(0, receive_ring, true)?;
+        let transmit_bell = transport.queue(1, transmit_ring, false)?;
+
+        let mut nic = Self {
+            receive: Queue::new(receive_ring),
+            transmit: Queue::new(transmit_ring),
+            receive_bell,
+            transmit_bell,
+            spare: [const { None }; BUFFERS],
+            spare_count: 0,
+            unsent: false,
+            mac,
+            has_vectors: transport.has_vectors(),
+            counters: Counters::default(),
+        };
+        for buffer in POOL.take().into_iter().flatten() {
+            nic.keep(buffer);
+        }
+        nic.transmit.set_interrupts(false);
+        nic.refill();
+        transport.start();
+        nic.receive_bell.ring();
+        Ok(nic)
+    }
+
+    /// The device's MAC address.
+    #[must_use]
+    pub const fn mac(&self) -> [u8; 6] {
+        self.mac
+    }
+
+    /// Whether the device can wake a sleeping CPU.
+    #[must_use]
+    pub const fn wakes(&self) -> bool {
+        self.has_vectors
+    }
+
+    /// What has gone through.
+    #[must_use]
+    pub const fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// Takes the next received frame off the ring.
+    pub fn receive(&mut self) -> Option<Frame> {
+        loop {
+            match self.receive.pop()? {
+                Ok((lent, length)) => {
+                    let buffer = reclaim(lent);
+                    let length = usize::try_from(length)
+                        .ok()
+                        .and_then(|length| length.checked_sub(HEADER));
+                    if let Some(length) = length.filter(|length| (1..=FRAME_MAX).contains(length)) {
+                        self.counters.received += 1;
+                        return Some(Frame { buffer, length });
+                    }
+                    self.counters.lies += 1;
+                    self.keep(buffer);
+                }
+                // A lie used up one of at most 65,536 ring positions, so this loop ends.
+                Err(_) => self.counters.lies += 1,
+            }
+        }
+    }
+
+    /// An empty frame to fill and send, if a buffer is free.
+    pub fn allocate(&mut self) -> Option<Frame> {
+        // The receive ring must never starve for the sake of sending.
+        if self.spare_count == 0 {
+            self.reap();
+        }
+        let buffer = self
+            .spare_count
+            .checked_sub(1)
+            .and_then(|last| self.spare.get_mut(last)?.take())?;
+        self.spare_count -= 1;
+        Some(Frame { buffer, length: 0 })
+    }
+
+    /// Queues `frame` for sending; the device learns of it at the next [`Self::kick`]. Drops it
+    /// when the ring is full.
+    pub fn send(&mut self, frame: Frame) {
+        if self.transmit.room() == 0 {
+            self.reap();
+        }
+        let Frame { buffer, length } = frame;
+        if let Some(header) = buffer.0.first_chunk_mut::<HEADER>() {
+            *header = [0; HEADER]; // no offloads
+        }
+        let total = u32::try_from(HEADER + length.min(FRAME_MAX)).unwrap_or(0);
+        let lent = Lent(NonNull::from(buffer));
+        let address = lent.0.as_ptr() as u64;
+        match self.transmit.push(lent, address, total, false) {
+            Ok(()) => {
+                self.counters.sent += 1;
+                self.unsent = true;
+            }
+            Err(lent) => {
+                self.counters.dropped += 1;
+                self.keep(reclaim(lent));
+            }
+        }
+    }
+
+    /// Gives a frame's buffer back.
+    pub fn release(&mut self, frame: Frame) {
+        let Frame { buffer, .. } = frame;
+        self.keep(buffer);
+    }
+
+    /// Ends a batch: sent frames become visible with one notification, free buffers go back to the
+    /// receive ring.
+    pub fn kick(&mut self) {
+        if self.unsent {
+            self.unsent = false;
+            self.transmit.publish();
+            if self.transmit.wants_notification() {
+                self.transmit_bell.ring();
+            }
+        }
+        self.reap();
+        if self.refill() && self.receive.wants_notification() {
+            self.receive_bell.ring();
+        }
+    }
+
+    /// Before sleeping: asks for an interrupt, and says whether it is safe to sleep (nothing has
+    /// come meanwhile).
+    pub fn prepare_sleep(&mut self) -> bool {
+        self.receive.set_interrupts(true);
+        !self.receive.has_used()
+    }
+
+    /// After sleeping: no interrupts while the ring is being looked at anyway.
+    pub fn wake(&mut self) {
+        self.receive.set_interrupts(false);
+    }
+
+    /// Takes back what the device has sent.
+    fn reap(&mut self) {
+        while let Some(entry) = self.transmit.pop() {
+            match entry {
+                Ok((lent, _)) => self.keep(reclaim(lent)),
+                Err(_) => self.counters.lies += 1,
+            }
+        }
+    }
+
+    /// Lends spare buffers to the receive ring until it is full. Returns whether any went.
+    fn refill(&mut self) -> bool {
+        let before = self.receive.room();
+        while self.receive.room() > 0 {
+            let Some(buffer) = self
+                .spare_count
+                .checked_sub(1)
+                .and_then(|last| self.spare.get_mut(last)?.take())
+            else {
+                break;
+            };
+            self.spare_count -= 1;
+            let lent = Lent(NonNull::from(buffer));
+            let address = lent.0.as_ptr() as u64;
+            if let Err(lent) = self.receive.push(lent, address, BUFFER, true) {
+                self.keep(reclaim(lent));
+                break;
+            }
+        }
+        let went = self.receive.room() < before;
+        if went {
+            self.receive.publish();
+        }
+        went
+    }
+
+    fn keep(&mut self, buffer: &'static mut Buffer) {
+        // There are exactly as many places as buffers.
+        if let Some(place) = self.spare.get_mut(self.spare_count) {
+            *place = Some(buffer);
+            self.spare_count += 1;
+        }
+    }
+}
+
+impl fmt::Debug for Nic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Nic")
+            .field("mac", &self.mac)
+            .field("counters", &self.counters)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Makes a buffer ours again once the ring has returned it.
+fn reclaim(Lent(buffer): Lent) -> &'static mut Buffer {
+    // SAFETY: a `Lent` is made from the only reference to a static buffer and is not `Clone`;
+    // `Queue` returns it at most once, and only after the device has named it in the used ring.
+    // A device that still writes afterwards corrupts bytes of this frame, which are untrusted
+    // anyway; as a host it could corrupt any of our memory.
+    unsafe { &mut *buffer.as_ptr() }
+}
+
+/// The device's address, or a locally administered one where it has none.
+fn mac_address(transport: &Transport, features: u64) -> [u8; 6] {
+    let mut mac = [0x02, 0x67, 0x6e, 0x6f, 0x6d, 0x01];
+    if features & MAC != 0 {
+        for (offset, byte) in mac.iter_mut().enumerate() {
+            *byte = transport.configuration().read8(offset);
+        }
+    }
+    mac
+}

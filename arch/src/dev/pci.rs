@@ -1,0 +1,291 @@
+//! PCI configuration space: enough to find a function, its BARs and its capabilities.
+//!
+//! Bus numbers, BARs and capability lists come from the host; they are read with bounds and never
+//! trusted to end.
+
+use super::registers::Registers;
+
+/// Bus, device and function packed as `bus << 8 | device << 3 | function`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Function(pub u16);
+
+impl Function {
+    /// The bus number.
+    #[must_use]
+    pub const fn bus(self) -> u8 {
+        (self.0 >> 8) as u8
+    }
+}
+
+impl core::fmt::Display for Function {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(
+            f,
+            "{:02x}:{:02x}.{}",
+            self.bus(),
+            self.0 >> 3 & 0x1f,
+            self.0 & 7
+        )
+    }
+}
+
+/// A way to reach configuration space, 32 bits at a time. An absent function reads as all ones.
+pub trait ConfigAccess {
+    /// Reads the doubleword that holds `offset`.
+    fn read32(&self, function: Function, offset: u16) -> u32;
+    /// Writes the doubleword that holds `offset`.
+    fn write32(&self, function: Function, offset: u16, value: u32);
+}
+
+/// The enhanced configuration access mechanism: 4 KiB a function, memory mapped (PCI Express 6.0
+/// §7.2.2; ACPI table MCFG).
+#[derive(Debug)]
+pub struct Ecam {
+    registers: Registers,
+    first_bus: u8,
+}
+
+impl Ecam {
+    /// Bytes of one bus's configuration space.
+    pub const BUS: u64 = 1 << 20;
+
+    /// `registers` hold the buses from `first_bus` on.
+    #[must_use]
+    pub const fn new(registers: Registers, first_bus: u8) -> Self {
+        Self {
+            registers,
+            first_bus,
+        }
+    }
+
+    fn offset(&self, function: Function, offset: u16) -> Option<usize> {
+        let bus = function.bus().checked_sub(self.first_bus)?;
+        Some(
+            usize::from(bus) << 20
+                | usize::from(function.0 & 0xff) << 12
+                | usize::from(offset & 0xffc),
+        )
+    }
+}
+
+impl ConfigAccess for Ecam {
+    fn read32(&self, function: Function, offset: u16) -> u32 {
+        self.offset(function, offset)
+            .map_or(u32::MAX, |offset| self.registers.read32(offset))
+    }
+
+    fn write32(&self, function: Function, offset: u16, value: u32) {
+        if let Some(offset) = self.offset(function, offset) {
+            self.registers.write32(offset, value);
+        }
+    }
+}
+
+/// A memory BAR as firmware placed it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bar {
+    /// Physical address.
+    pub address: u64,
+    /// Length in bytes, a power of two.
+    pub length: u64,
+}
+
+/// Capability id of MSI-X.
+pub const CAPABILITY_MSI_X: u8 = 0x11;
+/// Capability id of vendor-specific data, which virtio uses.
+pub const CAPABILITY_VENDOR: u8 = 0x09;
+
+const COMMAND: u16 = 0x04;
+const COMMAND_MEMORY: u32 = 1 << 1;
+const COMMAND_MASTER: u32 = 1 << 2;
+const COMMAND_NO_INTX: u32 = 1 << 10;
+
+/// One configuration space, or the lack of one.
+pub struct Pci<'a>(pub &'a dyn ConfigAccess);
+
+impl core::fmt::Debug for Pci<'_> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("Pci")
+    }
+}
+
+impl Pci<'_> {
+    /// All functions of `bus` that answer, with vendor and device id.
+    pub fn functions(&self, bus: u8) -> impl Iterator<Item = (Function, u16, u16)> + '_ {
+        (0..=255u8).filter_map(move |low| {
+            let function = Function(u16::from(bus) << 8 | u16::from(low));
+            // Functions 1..8 exist only on multi-function devices; others may answer for all of
+            // them.
+            if low & 7 != 0 && self.0.read32(Function(function.0 & !7), 0x0c) & 1 << 23 == 0 {
+                return None;
+            }
+            let id = self.0.read32(function, 0);
+            (id & 0xffff != 0xffff).then_some((function, (id & 0xffff) as u16, (id >> 16) as u16))
+        })
+    }
+
+    /// The capabilities of `function`: offset and id. Ends after 48 entries, as many as fit, even
+    /// on a circular list.
+    pub fn capabilities(&self, function: Function) -> impl Iterator<Item = (u16, u8)> + '_ {
+        const STATUS_LIST: u32 = 1 << 20;
+        let has_list = self.0.read32(function, COMMAND) & STATUS_LIST != 0;
+        let mut next = if has_list {
+            self.0.read32(function, 0x34).to_le_bytes()[0] & 0xfc
+        } else {
+            0
+        };
+        (0..48).map_while(move |_| {
+            if next < 0x40 {
+                return None;
+            }
+            let at = u16::from(next);
+            let [id, following, ..] = self.0.read32(function, at).to_le_bytes();
+            next = following & 0xfc;
+            Some((at, id))
+        })
+    }
+
+    /// Memory BAR `index`; `None` for I/O BARs, absent ones, and ones firmware left without an
+    /// address.
+    #[must_use]
+    pub fn bar(&self, function: Function, index: u8) -> Option<Bar> {
+        let offset = 0x10 + 4 * u16::from(index);
+        if index > 5 {
+            return None;
+        }
+        let low = self.0.read32(function, offset);
+        if low & 1 != 0 {
+            return None;
+        }
+        let wide = low & 6 == 4;
+        if wide && index == 5 {
+            return None;
+        }
+        let high = if wide {
+            self.0.read32(function, offset + 4)
+        } else {
+            0
+        };
+        // Sizing makes the BAR move for a moment: decoding is off meanwhile (PCI Local Bus 3.0
+        // §6.2.5.1).
+        let command = self.0.read32(function, COMMAND);
+        self.0
+            .write32(function, COMMAND, command & 0xffff & !COMMAND_MEMORY);
+        let size_low = self.probe(function, offset, low);
+        let size_high = if wide {
+            self.probe(function, offset + 4, high)
+        } else {
+            u32::MAX
+        };
+        self.0.write32(function, COMMAND, command & 0xffff);
+
+        let mask = u64::from(size_high) << 32 | u64::from(size_low & !0xf);
+        let length = (!mask).wrapping_add(1);
+        let address = u64::from(high) << 32 | u64::from(low & !0xf);
+        let usable = size_low & !0xf != 0
+            && length.is_power_of_two()
+            && address != 0
+            && address % length == 0;
+        usable.then_some(Bar { address, length })
+    }
+
+    fn probe(&self, function: Function, offset: u16, value: u32) -> u32 {
+        self.0.write32(function, offset, u32::MAX);
+        let size = self.0.read32(function, offset);
+        self.0.write32(function, offset, value);
+        size
+    }
+
+    /// Lets the function decode memory and write to memory; turns its pin interrupt off.
+    pub fn enable(&self, function: Function) {
+        let command = self.0.read32(function, COMMAND) & 0xffff;
+        self.0.write32(
+            function,
+            COMMAND,
+            command | COMMAND_MEMORY | COMMAND_MASTER | COMMAND_NO_INTX,
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use core::cell::RefCell;
+
+    use super::*;
+
+    /// One function's 256 bytes; BARs answer sizing like hardware of the given sizes.
+    struct Fake(RefCell<[u32; 64]>, [u32; 6]);
+
+    impl ConfigAccess for Fake {
+        fn read32(&self, function: Function, offset: u16) -> u32 {
+            if function.0 == 8 {
+                self.0.borrow()[usize::from(offset / 4)]
+            } else {
+                u32::MAX
+            }
+        }
+        fn write32(&self, _: Function, offset: u16, value: u32) {
+            let index = usize::from(offset / 4);
+            let value = match index {
+                4..10 => value & self.1[index - 4] | self.0.borrow()[index] & 0xf,
+                _ => value,
+            };
+            self.0.borrow_mut()[index] = value;
+        }
+    }
+
+    fn fake() -> Fake {
+        let mut words = [0u32; 64];
+        words[0] = 0x1041_1af4;
+        words[1] = 1 << 20;
+        words[4] = 0xfebd_0000;
+        words[5] = 0xc001; // I/O
+        words[6] = 0xfebf_c00c; // 64-bit
+        words[7] = 0x1;
+        words[13] = 0x40;
+        words[16] = 0x0000_4409; // next is 0x44
+        words[17] = 0x0000_4011; // next is 0x40 again: a circle
+        Fake(
+            RefCell::new(words),
+            [0xffff_f000, 0xffff_ffe0, 0xffff_c000, 0xffff_ffff, 0, 0],
+        )
+    }
+
+    #[test]
+    fn reads_bars() {
+        let fake = fake();
+        let pci = Pci(&fake);
+        let function = Function(8);
+        assert_eq!(
+            pci.bar(function, 0),
+            Some(Bar {
+                address: 0xfebd_0000,
+                length: 0x1000
+            })
+        );
+        assert_eq!(pci.bar(function, 1), None, "I/O");
+        assert_eq!(
+            pci.bar(function, 2),
+            Some(Bar {
+                address: 0x1_febf_c000,
+                length: 0x4000
+            })
+        );
+        assert_eq!(pci.bar(function, 5), None, "absent");
+        assert_eq!(pci.bar(function, 6), None, "no such BAR");
+        assert_eq!(
+            fake.0.borrow()[4],
+            0xfebd_0000,
+            "sizing puts the address back"
+        );
+    }
+
+    #[test]
+    fn a_circular_capability_list_ends() {
+        let fake = fake();
+        let pci = Pci(&fake);
+        assert_eq!(pci.capabilities(Function(8)).count(), 48);
+        assert_eq!(pci.capabilities(Function(8)).next(), Some((0x40, 9)));
+        assert_eq!(pci.functions(0).count(), 1);
+    }
+}

@@ -1,0 +1,134 @@
+//! Interrupts wake us up, and that is all they do.
+//!
+//! The service runs with interrupts disabled and looks at its rings itself; only [`sleep`] lets
+//! interrupts in, for the length of a `HLT`. A handler acknowledges and returns. So there is no
+//! concurrency to reason about, and no wake-up can be lost: an interrupt that came while we were
+//! looking is still pending when `STI; HLT` runs.
+
+use core::fmt;
+
+use x86_64::instructions::interrupts;
+use x86_64::instructions::port::Port;
+use x86_64::registers::model_specific::Msr;
+
+use super::mmu::{Kind, MapError, Mmu, PAGE};
+use crate::dev::registers::Registers;
+
+/// First vector of the remapped legacy interrupts: timer is +0, COM1 is +4.
+pub(super) const LEGACY_BASE: u8 = 32;
+/// The vector that devices with MSI-X are given.
+pub const DEVICE_VECTOR: u8 = 48;
+
+/// The message that makes a device's MSI-X interrupt arrive here.
+#[derive(Clone, Copy, Debug)]
+pub struct Message {
+    /// Where the device writes.
+    pub address: u64,
+    /// What it writes.
+    pub data: u32,
+}
+
+/// The local APIC and the two 8259s behind it.
+pub struct Interrupts {
+    apic: Registers,
+    apic_base: u64,
+}
+
+impl Interrupts {
+    /// Sets up: legacy timer and COM1 interrupts through the 8259s, message interrupts through the
+    /// local APIC.
+    ///
+    /// # Errors
+    /// The APIC's registers cannot be mapped.
+    pub fn new(mmu: &mut Mmu) -> Result<Self, MapError> {
+        const APIC_BASE: u32 = 0x1b;
+        const ENABLE: u64 = 1 << 11;
+        const SPURIOUS: usize = 0xf0;
+        const LVT_LINT0: usize = 0x350;
+        let mut msr = Msr::new(APIC_BASE);
+        // SAFETY: IA32_APIC_BASE exists on every x86_64 CPU.
+        let value = unsafe { msr.read() };
+        let apic_base = value & 0x000f_ffff_ffff_f000;
+        mmu.map(apic_base, PAGE, Kind::Device)?;
+        // SAFETY: bit 11 enables the APIC in xAPIC mode at the address just mapped; the rest is
+        // kept.
+        unsafe { msr.write(value | ENABLE) };
+        // SAFETY: the page at apic_base is the local APIC, mapped uncached above, and nobody else
+        // uses it.
+        let apic = unsafe { Registers::new(apic_base as *mut u8, 4096) };
+
+        apic.write32(SPURIOUS, 0x100 | 0xff); // software enable, spurious vector 255
+        apic.write32(LVT_LINT0, 0x700); // ExtINT: the 8259s pass through
+        remap_legacy();
+        Ok(Self { apic, apic_base })
+    }
+
+    /// The message for a device that should wake this CPU.
+    #[must_use]
+    pub fn message(&self) -> Message {
+        const ID: usize = 0x20;
+        let id = self.apic.read32(ID) >> 24;
+        Message {
+            address: 0xfee0_0000 | u64::from(id) << 12,
+            data: u32::from(DEVICE_VECTOR),
+        }
+    }
+
+    /// Sleeps until any interrupt has arrived. One that is already pending ends the sleep at once.
+    pub fn sleep(&self) {
+        interrupts::enable_and_hlt();
+        interrupts::disable();
+    }
+}
+
+impl fmt::Debug for Interrupts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Interrupts")
+            .field("apic_base", &self.apic_base)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Tells the controller that the interrupt on `vector` has been taken. Called by the trap handler.
+pub(super) fn acknowledge(vector: u8) {
+    if (LEGACY_BASE..LEGACY_BASE + 16).contains(&vector) {
+        if vector >= LEGACY_BASE + 8 {
+            // SAFETY: end-of-interrupt to the second 8259.
+            unsafe { Port::<u8>::new(0xa0).write(0x20) };
+        }
+        // SAFETY: end-of-interrupt to the first 8259.
+        unsafe { Port::<u8>::new(0x20).write(0x20) };
+    } else {
+        const END_OF_INTERRUPT: usize = 0xb0;
+        // SAFETY: interrupts are only enabled (by `sleep`) after `Interrupts::new` has mapped the
+        // APIC at its architectural address.
+        let apic = unsafe { Registers::new(apic_base() as *mut u8, 4096) };
+        apic.write32(END_OF_INTERRUPT, 0);
+    }
+}
+
+fn apic_base() -> u64 {
+    // SAFETY: IA32_APIC_BASE exists on every x86_64 CPU.
+    unsafe { Msr::new(0x1b).read() & 0x000f_ffff_ffff_f000 }
+}
+
+/// Moves the 8259s' sixteen lines to vectors 32..48 and lets only the timer (0) and COM1 (4)
+/// through.
+fn remap_legacy() {
+    let steps: [(u16, u8); 10] = [
+        (0x20, 0x11), // start initialisation, four words follow
+        (0xa0, 0x11),
+        (0x21, LEGACY_BASE),
+        (0xa1, LEGACY_BASE + 8),
+        (0x21, 4), // the second one hangs on line 2
+        (0xa1, 2),
+        (0x21, 1), // 8086 mode
+        (0xa1, 1),
+        (0x21, 0b1110_1110), // mask all but lines 0 and 4
+        (0xa1, 0xff),
+    ];
+    for (port, value) in steps {
+        // SAFETY: these ports are the 8259s on every PC and nothing elsewhere.
+        unsafe { Port::<u8>::new(port).write(value) };
+    }
+}

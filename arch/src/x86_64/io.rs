@@ -1,0 +1,103 @@
+//! What hangs on x86 I/O ports: the console UART, the PCI configuration mechanism, randomness.
+
+use core::arch::x86_64::__cpuid;
+
+use uart_16550::backend::PioBackend;
+use uart_16550::{Config, Uart16550};
+use x86_64::instructions::port::Port;
+use x86_64::instructions::random::RdRand;
+
+use crate::dev::pci::ConfigAccess;
+
+/// I/O base of COM1.
+const COM1: u16 = 0x3f8;
+
+/// The console UART, as every PC has it.
+#[derive(Debug)]
+pub struct Com1(Uart16550<PioBackend>);
+
+impl Com1 {
+    /// Sets up COM1: 8 bits, no parity, FIFO on, an interrupt for each received byte. `None` when
+    /// nothing answers there.
+    #[must_use]
+    pub fn open() -> Option<Self> {
+        // SAFETY: COM1's ports belong to a 16550 or to nothing, and this is its only driver.
+        let mut uart = unsafe { Uart16550::new_port(COM1) }.ok()?;
+        let config = Config {
+            baud_rate: uart_16550::BaudRate::Baud115200,
+            fifo_trigger_level: Some(uart_16550::spec::registers::FifoTriggerLevel::One),
+            interrupts: uart_16550::spec::registers::IER::DATA_READY,
+            ..Config::DEFAULT
+        };
+        uart.init(config).ok()?;
+        Some(Self(uart))
+    }
+
+    /// Takes a received byte.
+    pub fn receive(&mut self) -> Option<u8> {
+        self.0.try_receive_byte().ok()
+    }
+
+    /// Hands over as many bytes as the FIFO takes now; returns how many.
+    pub fn send(&mut self, bytes: &[u8]) -> usize {
+        self.0.send_bytes(bytes)
+    }
+}
+
+/// PCI configuration mechanism #1: ports 0xCF8 and 0xCFC (PCI Local Bus 3.0 §3.2.2.3.2). Reaches
+/// 256 bytes a function.
+#[derive(Debug)]
+pub struct PortConfig;
+
+impl ConfigAccess for PortConfig {
+    fn read32(&self, function: crate::dev::pci::Function, offset: u16) -> u32 {
+        let Some(address) = config_address(function, offset) else {
+            return u32::MAX;
+        };
+        // SAFETY: mechanism #1 exists on every PC; one CPU uses it, with interrupts disabled.
+        unsafe { Port::<u32>::new(0xcf8).write(address) };
+        // SAFETY: as above.
+        unsafe { Port::<u32>::new(0xcfc).read() }
+    }
+
+    fn write32(&self, function: crate::dev::pci::Function, offset: u16, value: u32) {
+        let Some(address) = config_address(function, offset) else {
+            return;
+        };
+        // SAFETY: as for the read.
+        unsafe { Port::<u32>::new(0xcf8).write(address) };
+        // SAFETY: as for the read.
+        unsafe { Port::<u32>::new(0xcfc).write(value) };
+    }
+}
+
+fn config_address(function: crate::dev::pci::Function, offset: u16) -> Option<u32> {
+    let register = u8::try_from(offset).ok()? & 0xfc;
+    Some(1 << 31 | u32::from(function.0) << 8 | u32::from(register))
+}
+
+/// A 64-bit random number: RDRAND where the CPU has it, else drawn from the counter's low bits.
+///
+/// Good for the filler bits below the clock's precision and for port numbers; not for keys.
+pub fn random() -> u64 {
+    if let Some(value) = RdRand::new().and_then(RdRand::get_u64) {
+        return value;
+    }
+    // SplitMix64 finaliser over the TSC: consecutive reads differ, and the mix spreads the
+    // difference over all bits. SAFETY: RDTSC exists on every x86_64 CPU and touches no memory.
+    let mut x = unsafe { core::arch::x86_64::_rdtsc() }.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    x = (x ^ x >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    x = (x ^ x >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    x ^ x >> 31
+}
+
+/// The CPU's vendor string (CPUID leaf 0), such as `AuthenticAMD`.
+#[must_use]
+pub fn vendor() -> [u8; 12] {
+    let leaf = __cpuid(0);
+    let mut name = [0; 12];
+    for (chunk, register) in name.chunks_exact_mut(4).zip([leaf.ebx, leaf.edx, leaf.ecx]) {
+        chunk.copy_from_slice(&register.to_le_bytes());
+    }
+    name
+}

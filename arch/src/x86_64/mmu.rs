@@ -1,0 +1,187 @@
+//! Page tables: identity mapped, writable or executable but never both, and only what is needed.
+//!
+//! Nothing is mapped that nobody asked for: the image (text read-execute, constants read-only, data
+//! read-write and not executable, the stack's guard page and page zero not at all), then each
+//! device and firmware table as boot learns of it. Physical and virtual addresses are the same,
+//! always.
+
+use core::fmt;
+
+use x86_64::PhysAddr;
+use x86_64::registers::control::{Cr3, Cr3Flags, Cr4, Cr4Flags};
+use x86_64::structures::paging::PhysFrame;
+use x86_64::structures::paging::page_table::{PageTable, PageTableEntry, PageTableFlags};
+
+use crate::cell::TakeCell;
+
+/// Bytes in a page, the unit of mapping.
+pub const PAGE: u64 = 4096;
+/// Page-table pages that exist: enough for the image, every device of one PCI bus, and scattered
+/// firmware tables.
+const POOL: usize = 48;
+/// Highest address plus one that four levels of tables map in the lower half.
+const LIMIT: u64 = 1 << 47;
+
+/// What a range is, and so how it is mapped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Our instructions: readable, executable, never writable.
+    Text,
+    /// Constants and firmware tables: write-back, readable only. The vmclock page too (UAPI.13: it
+    /// is ordinary memory).
+    ReadOnly,
+    /// Our data: write-back, writable, never executable.
+    Data,
+    /// Device registers: uncached, writable, never executable.
+    Device,
+}
+
+/// Why a range could not be mapped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MapError {
+    /// The range is empty, wraps, or reaches beyond what the tables can express.
+    Range {
+        /// First address of the range.
+        start: u64,
+        /// Its length in bytes.
+        length: u64,
+    },
+    /// All page-table pages are in use.
+    OutOfTables,
+    /// The page is already mapped as something else, and the two kinds must not be mixed.
+    Conflict {
+        /// The page's address.
+        page: u64,
+    },
+}
+
+impl fmt::Display for MapError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Range { start, length } => {
+                write!(f, "cannot map {length:#x} bytes at {start:#x}")
+            }
+            Self::OutOfTables => write!(f, "out of page-table pages"),
+            Self::Conflict { page } => {
+                write!(f, "page {page:#x} is already mapped as something else")
+            }
+        }
+    }
+}
+
+/// The one address space.
+#[derive(Debug)]
+pub struct Mmu {
+    root: &'static mut PageTable,
+    pool: &'static mut [PageTable],
+}
+
+impl Mmu {
+    /// Takes the table memory. `None` the second time.
+    pub fn take() -> Option<Self> {
+        static TABLES: TakeCell<[PageTable; POOL]> =
+            TakeCell::new([const { PageTable::new() }; POOL]);
+        let (root, pool) = TABLES.take()?.split_first_mut()?;
+        Some(Self { root, pool })
+    }
+
+    /// Maps the pages that `[start, start + length)` touches, each to itself.
+    ///
+    /// Mapping a page again as the same kind is fine.
+    ///
+    /// # Errors
+    /// The range is not mappable, overlaps something of another kind, or the table memory is used
+    /// up.
+    pub fn map(&mut self, start: u64, length: u64, kind: Kind) -> Result<(), MapError> {
+        let bad = MapError::Range { start, length };
+        let end = start
+            .checked_add(length)
+            .filter(|&end| length > 0 && end <= LIMIT)
+            .ok_or(bad)?;
+        let mut page = start & !(PAGE - 1);
+        while page < end {
+            self.map_page(page, kind)?;
+            page += PAGE;
+        }
+        Ok(())
+    }
+
+    /// Makes these tables the ones in force.
+    ///
+    /// # Safety
+    /// Everything the CPU touches from here on must be mapped: the running code, its stack, its
+    /// data.
+    pub unsafe fn activate(&self) {
+        let frame = PhysFrame::containing_address(PhysAddr::new(address(self.root)));
+        // SAFETY: the caller promises that the tables map what runs; the tables are static and well
+        // formed by `map_page`.
+        unsafe { Cr3::write(frame, Cr3Flags::empty()) };
+        // Global pages would survive a CR3 write; we use none, and leave the bit clear.
+        // SAFETY: clearing PGE only flushes more.
+        unsafe { Cr4::update(|flags| flags.remove(Cr4Flags::PAGE_GLOBAL)) };
+    }
+
+    fn map_page(&mut self, page: u64, kind: Kind) -> Result<(), MapError> {
+        let mut table: &mut PageTable = self.root;
+        for level in [3, 2, 1] {
+            let entry = &mut table[index(page, level)];
+            if entry.is_unused() {
+                let pool = core::mem::take(&mut self.pool);
+                let (next, rest) = pool.split_first_mut().ok_or(MapError::OutOfTables)?;
+                self.pool = rest;
+                // Intermediate entries permit all; the leaf decides.
+                entry.set_addr(
+                    PhysAddr::new(address(next)),
+                    PageTableFlags::PRESENT | PageTableFlags::WRITABLE,
+                );
+            }
+            table = next_table(entry);
+        }
+        let entry = &mut table[index(page, 0)];
+        let flags = leaf_flags(kind);
+        if entry.is_unused() {
+            entry.set_addr(PhysAddr::new(page), flags);
+            // A page that was not present is never cached in the TLB, so there is nothing to flush.
+            return Ok(());
+        }
+        // The CPU sets ACCESSED and DIRTY behind our back: they do not make a page something else.
+        let own = entry.flags() - (PageTableFlags::ACCESSED | PageTableFlags::DIRTY);
+        if own == flags {
+            Ok(())
+        } else {
+            Err(MapError::Conflict { page })
+        }
+    }
+}
+
+fn leaf_flags(kind: Kind) -> PageTableFlags {
+    let present = PageTableFlags::PRESENT;
+    match kind {
+        Kind::Text => present,
+        Kind::ReadOnly => present | PageTableFlags::NO_EXECUTE,
+        Kind::Data => present | PageTableFlags::NO_EXECUTE | PageTableFlags::WRITABLE,
+        Kind::Device => {
+            present
+                | PageTableFlags::NO_EXECUTE
+                | PageTableFlags::WRITABLE
+                | PageTableFlags::NO_CACHE
+                | PageTableFlags::WRITE_THROUGH
+        }
+    }
+}
+
+/// The index into the table of `level` (0 is the lowest) for `page`: always below 512.
+fn index(page: u64, level: u32) -> usize {
+    usize::try_from(page >> (12 + 9 * level) & 0x1ff).unwrap_or(0)
+}
+
+fn next_table(entry: &PageTableEntry) -> &'static mut PageTable {
+    // SAFETY: intermediate entries are written only by `map_page`, with the address of a page from
+    // the static pool that was split off for this entry alone, identity mapped; `&mut self` of
+    // the caller keeps the walk exclusive.
+    unsafe { &mut *(entry.addr().as_u64() as *mut PageTable) }
+}
+
+fn address(table: &PageTable) -> u64 {
+    core::ptr::from_ref(table) as u64
+}

@@ -1,0 +1,9 @@
+//! `x86_64`: PC-compatible machines, in long mode.
+
+pub mod counter;
+pub mod interrupt;
+pub mod io;
+pub mod mmu;
+pub mod power;
+pub mod timer;
+pub mod trap;

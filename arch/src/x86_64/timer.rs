@@ -1,0 +1,61 @@
+//! Time spans for the machine's own use: log stamps and sleeping. Never for telling the time.
+
+use x86_64::instructions::port::{Port, PortReadOnly};
+
+/// ACPI power management timer frequency, Hz (ACPI 6.5 §4.8.3.3).
+const PM_TIMER_HZ: u64 = 3_579_545;
+/// PIT input frequency, Hz.
+const PIT_HZ: u64 = 1_193_182;
+
+/// Time since start by the ACPI PM timer, which every PC has and which needs no calibration.
+///
+/// The timer has 24 bits that can be relied on and wraps in 4.69 s: `nanoseconds` must be called
+/// more often than that, and the idle loop does.
+#[derive(Debug)]
+pub struct Uptime {
+    port: Option<PortReadOnly<u32>>,
+    last: u32,
+    ticks: u64,
+}
+
+impl Uptime {
+    /// Starts at zero. `port` is `PM_TMR_BLK` of the FADT; without it the uptime stays unknown.
+    #[must_use]
+    pub fn new(port: Option<u16>) -> Self {
+        let mut uptime = Self {
+            port: port.map(PortReadOnly::new),
+            last: 0,
+            ticks: 0,
+        };
+        uptime.last = uptime.read().unwrap_or(0);
+        uptime
+    }
+
+    /// Nanoseconds since `new`.
+    pub fn nanoseconds(&mut self) -> Option<u64> {
+        let now = self.read()?;
+        self.ticks += u64::from(now.wrapping_sub(self.last) & 0x00ff_ffff);
+        self.last = now;
+        let seconds = self.ticks / PM_TIMER_HZ;
+        let rest = self.ticks % PM_TIMER_HZ;
+        Some(seconds * 1_000_000_000 + rest * 1_000_000_000 / PM_TIMER_HZ)
+    }
+
+    fn read(&mut self) -> Option<u32> {
+        // SAFETY: the port is the PM timer that the FADT names; reading it has no side effect.
+        self.port.as_mut().map(|port| unsafe { port.read() })
+    }
+}
+
+/// Arms PIT channel 0 to interrupt once, `microseconds` from now, at most 54 ms.
+pub fn alarm(microseconds: u64) {
+    let count = (microseconds.min(54_000) * PIT_HZ / 1_000_000).clamp(1, 0xffff);
+    let [low, high, ..] = count.to_le_bytes();
+    // Mode 0, low byte then high byte: one interrupt when the count ends.
+    // SAFETY: ports 0x43 and 0x40 are the PIT on every PC; channel 0 is ours alone.
+    unsafe { Port::<u8>::new(0x43).write(0x30) };
+    // SAFETY: as above.
+    unsafe { Port::<u8>::new(0x40).write(low) };
+    // SAFETY: as above.
+    unsafe { Port::<u8>::new(0x40).write(high) };
+}
