@@ -2,3 +2,5 @@
 #![no_std]
 #![forbid(unsafe_code)]
 #![deny(clippy::float_arithmetic)]
+
+pub mod net;
