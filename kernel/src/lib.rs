@@ -3,4 +3,5 @@
 #![forbid(unsafe_code)]
 #![deny(clippy::float_arithmetic)]
 
+pub mod config;
 pub mod net;
