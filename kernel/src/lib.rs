@@ -5,3 +5,4 @@
 
 pub mod config;
 pub mod net;
+pub mod shell;
