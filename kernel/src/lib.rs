@@ -5,4 +5,5 @@
 
 pub mod config;
 pub mod net;
+pub mod serve;
 pub mod shell;

@@ -12,8 +12,8 @@ pub struct Counters {
     pub received: u64,
     /// Frames handed to the transmit ring.
     pub sent: u64,
-    /// Received frames that were UDP datagrams for the NTP port (answered or silently dropped:
-    /// [`NTP counters` tells which).
+    /// Received frames that were UDP datagrams for the NTP port; what came of them is counted in
+    /// [`ntp::Counters`](crate::serve::ntp::Counters).
     pub ntp: u64,
     /// Received frames passed on to the IP stack.
     pub stack: u64,
