@@ -388,7 +388,7 @@ impl Packet {
     }
 }
 
-/// Walks whatever follows the header (RFC 5905 §7.5, RFC 7822 §7.5).
+/// Walks whatever follows the header (RFC 5905 §7.5 in the wording of RFC 7822).
 fn check_tail(version: u8, tail: &[u8]) -> Result<(), Silence> {
     if tail.is_empty() {
         return Ok(());
@@ -492,7 +492,7 @@ const MAX_POLL: i8 = 17;
 /// MAXDISP of RFC 5905 §7.2, 16 s, in NTP's short format.
 const MAX_DISPERSION: u32 = 16 << 16;
 
-/// What RFC 7822 §7.5.1 takes for a MAC: a key id with a digest of 0, 16 or 20 bytes.
+/// What RFC 7822 takes for a MAC by its length: a key id with a digest of 0, 16 or 20 bytes.
 const CRYPTO_NAK: usize = 4;
 const MAC_128: usize = 20;
 const MAC_160: usize = 24;
