@@ -5,5 +5,6 @@
 
 pub mod config;
 pub mod net;
+pub mod report;
 pub mod serve;
 pub mod shell;

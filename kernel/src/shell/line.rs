@@ -79,9 +79,17 @@ impl LineEditor {
         }
     }
 
-    /// What has been typed so far.
+    /// What has been typed so far of a line that is not complete.
     #[must_use]
     pub fn text(&self) -> &str {
+        if self.state == State::Ended {
+            ""
+        } else {
+            self.stored()
+        }
+    }
+
+    fn stored(&self) -> &str {
         // Only printable ASCII is ever stored, so neither default is reached.
         self.buffer
             .get(..self.len)
@@ -92,13 +100,12 @@ impl LineEditor {
     /// Takes one byte and echoes what it does to the screen, with `\n` for a line end (see
     /// [`Crlf`](super::Crlf)).
     ///
-    /// # Errors
-    /// What `echo` returns; the byte has been taken all the same.
-    pub fn push(&mut self, byte: u8, echo: &mut dyn fmt::Write) -> Result<Event<'_>, fmt::Error> {
+    /// What `echo` refuses is not shown; the byte counts all the same.
+    pub fn push(&mut self, byte: u8, echo: &mut dyn fmt::Write) -> Event<'_> {
         let second_half_of_line_end = self.after_cr && byte == b'\n';
         self.after_cr = byte == b'\r';
         if second_half_of_line_end {
-            return Ok(Event::None);
+            return Event::None;
         }
         if self.state == State::Ended {
             self.len = 0;
@@ -108,48 +115,48 @@ impl LineEditor {
             State::Discarding => {
                 if is_line_end(byte) {
                     self.state = State::Ended;
-                    return Ok(Event::Discarded);
+                    return Event::Discarded;
                 }
-                Ok(Event::None)
+                Event::None
             }
             // A control byte ends any escape sequence and has its usual meaning.
             State::Escape(sequence) if !byte.is_ascii_control() => {
                 self.state = sequence.next(byte).map_or(State::Text, State::Escape);
-                Ok(Event::None)
+                Event::None
             }
             State::Escape(_) | State::Text | State::Ended => self.edit(byte, echo),
         }
     }
 
-    fn edit(&mut self, byte: u8, echo: &mut dyn fmt::Write) -> Result<Event<'_>, fmt::Error> {
+    fn edit(&mut self, byte: u8, echo: &mut dyn fmt::Write) -> Event<'_> {
         self.state = State::Text;
         match byte {
             b'\r' | b'\n' => {
                 self.state = State::Ended;
-                echo.write_char('\n')?;
-                Ok(Event::Line(self.text()))
+                let _ = echo.write_char('\n');
+                Event::Line(self.stored())
             }
             BACKSPACE | DELETE => {
                 if self.len > 0 {
                     self.len -= 1;
-                    echo.write_str(RUB_OUT)?;
+                    let _ = echo.write_str(RUB_OUT);
                 }
-                Ok(Event::None)
+                Event::None
             }
             CONTROL_U => {
                 for _ in 0..core::mem::take(&mut self.len) {
-                    echo.write_str(RUB_OUT)?;
+                    let _ = echo.write_str(RUB_OUT);
                 }
-                Ok(Event::None)
+                Event::None
             }
             CONTROL_C => {
                 self.len = 0;
-                echo.write_str("^C\n")?;
-                Ok(Event::Cancelled)
+                let _ = echo.write_str("^C\n");
+                Event::Cancelled
             }
             ESCAPE => {
                 self.state = State::Escape(Sequence::Start);
-                Ok(Event::None)
+                Event::None
             }
             b'\t' => self.append(b' ', echo),
             b' '..=b'~' => self.append(byte, echo),
@@ -157,26 +164,22 @@ impl LineEditor {
         }
     }
 
-    fn append(&mut self, byte: u8, echo: &mut dyn fmt::Write) -> Result<Event<'_>, fmt::Error> {
+    fn append(&mut self, byte: u8, echo: &mut dyn fmt::Write) -> Event<'_> {
         let Some(free) = self.buffer.get_mut(self.len) else {
             return self.reject(Rejection::TooLong, echo);
         };
         *free = byte;
         self.len += 1;
-        echo.write_char(char::from(byte))?;
-        Ok(Event::None)
+        let _ = echo.write_char(char::from(byte));
+        Event::None
     }
 
-    fn reject(
-        &mut self,
-        why: Rejection,
-        echo: &mut dyn fmt::Write,
-    ) -> Result<Event<'_>, fmt::Error> {
+    fn reject(&mut self, why: Rejection, echo: &mut dyn fmt::Write) -> Event<'_> {
         self.len = 0;
         self.state = State::Discarding;
         // The answer starts on a line of its own, after what has been echoed.
-        echo.write_char('\n')?;
-        Ok(Event::Rejected(why))
+        let _ = echo.write_char('\n');
+        Event::Rejected(why)
     }
 }
 
@@ -249,10 +252,7 @@ mod tests {
         let mut events = Vec::new();
         let mut echo = String::new();
         for byte in input {
-            match editor
-                .push(*byte, &mut echo)
-                .expect("a String takes everything")
-            {
+            match editor.push(*byte, &mut echo) {
                 Event::None => {}
                 Event::Line(line) => events.push(std::format!("line {line:?}")),
                 Event::Cancelled => events.push("cancelled".into()),
@@ -315,6 +315,7 @@ mod tests {
         assert_eq!(feed(&mut editor, b"\x1b[Ac\x15").1, "c\x08 \x08\x08 \x08");
         assert_eq!(feed(&mut editor, b"\x03").1, "^C\n");
         assert_eq!(feed(&mut editor, b"x\r\n").1, "x\n");
+        assert_eq!(editor.text(), "", "a complete line is not being typed");
         assert_eq!(
             feed(&mut editor, b"\x08\x15").1,
             "",
@@ -397,7 +398,7 @@ mod tests {
         }
         let mut editor = LineEditor::new();
         for byte in *b"time" {
-            assert_eq!(editor.push(byte, &mut Broken), Err(fmt::Error));
+            assert_eq!(editor.push(byte, &mut Broken), Event::None);
         }
         assert_eq!(feed(&mut editor, b"\r").0, ["line \"time\""]);
     }
