@@ -224,10 +224,10 @@ pub enum Unusable {
     PeriodShift(u8),
     /// A counter that never advances time.
     ZeroPeriod,
-    /// The indicator says inside 23:59:60, and the reference instant is not at a month's end.
-    LeapSecond,
     /// The time lies before 1970 or beyond the range of `i64` seconds.
     OutOfRange,
+    /// The indicator says inside 23:59:60, and the reference instant is not at a month's end.
+    LeapSecond,
 }
 
 impl fmt::Display for Unusable {
