@@ -2,3 +2,9 @@
 #![no_std]
 #![forbid(unsafe_code)]
 #![deny(clippy::float_arithmetic)]
+
+pub mod config;
+pub mod net;
+pub mod report;
+pub mod serve;
+pub mod shell;

@@ -88,7 +88,8 @@ impl<'p, C: Counter> Clock<'p, C> {
         let (timeline, ticks) = self.look()?;
         let transmit = timeline.at(ticks);
         let transmit = self.settle(transmit, &timeline)?;
-        if received.marker != transmit.marker {
+        // A counter that went back was disrupted, whether the marker says so or not.
+        if received.marker != transmit.marker || ticks.since(received.ticks) < 0 {
             return Err(NoTime::StaleStamp);
         }
         let received = timeline.at(received.ticks);
@@ -152,8 +153,8 @@ pub enum NoTime {
         /// The disruption marker has moved since time was last valid.
         stepped: bool,
     },
-    /// A disruption came between the stamp and the page: the request must be dropped, for nobody
-    /// can tell when it arrived.
+    /// A disruption came between the stamp and the page (the marker moved, or the counter went
+    /// back): the request must be dropped, for nobody can tell when it arrived.
     StaleStamp,
 }
 

@@ -33,6 +33,8 @@ pub struct Timeline {
     is_tai: bool,
     /// How UTC follows; none where that is not known.
     leap: Option<LeapRule>,
+    /// T1 in UTC.
+    reference_utc: Option<Timestamp<Utc>>,
     status: ClockStatus,
     marker: u64,
     generation: Option<u64>,
@@ -69,7 +71,12 @@ impl Timeline {
             None => None,
         };
 
-        let timeline = Self {
+        let reference_utc = match leap {
+            Some(rule) => Some(rule.utc(reference).ok_or(Unusable::OutOfRange)?.0.time),
+            None => None,
+        };
+
+        Ok(Self {
             counter: Ticks(fields.counter_value),
             reference,
             period,
@@ -79,6 +86,7 @@ impl Timeline {
             period_error: fields.period_maxerror(),
             is_tai: !is_utc || tai_minus_utc.is_some(),
             leap,
+            reference_utc,
             status: header.status,
             marker: fields.disruption_marker,
             generation: fields.vm_generation(),
@@ -89,10 +97,7 @@ impl Timeline {
                 invalid_tai_offset: flagged_offset == Some(None),
                 utc_without_tai_offset: is_utc && offset.is_none(),
             },
-        };
-        // A reference that has no reading of its own is refused now and not at the first request.
-        timeline.at(timeline.counter)?;
-        Ok(timeline)
+        })
     }
 
     /// The time at a counter value before or after the reference.
@@ -110,7 +115,6 @@ impl Timeline {
             Some(rule) => Some(rule.utc(linear).ok_or(Unusable::OutOfRange)?),
             None => None,
         };
-        let reference_utc = self.leap.and_then(|rule| rule.utc(self.reference));
         Ok(Reading {
             ticks,
             tai: self.is_tai.then(|| linear.relabel()),
@@ -120,7 +124,7 @@ impl Timeline {
             status: self.status,
             marker: self.marker,
             generation: self.generation,
-            reference_utc: reference_utc.map(|(utc, _)| utc.time),
+            reference_utc: self.reference_utc,
             notes: self.notes,
         })
     }
@@ -220,10 +224,10 @@ pub enum Unusable {
     PeriodShift(u8),
     /// A counter that never advances time.
     ZeroPeriod,
-    /// The indicator says inside 23:59:60, and the reference instant is not at a month's end.
-    LeapSecond,
     /// The time lies before 1970 or beyond the range of `i64` seconds.
     OutOfRange,
+    /// The indicator says inside 23:59:60, and the reference instant is not at a month's end.
+    LeapSecond,
 }
 
 impl fmt::Display for Unusable {
@@ -234,7 +238,7 @@ impl fmt::Display for Unusable {
             Self::Size(size) => write!(f, "region of {size} bytes is too small to hold the time"),
             Self::NoCounter => f.write_str("the page carries no time"),
             Self::Counter(id) => match CounterId::try_from(id) {
-                Ok(id) => write!(f, "the page counts by {id}, which this machine has not"),
+                Ok(id) => write!(f, "counter {id} is not this machine's"),
                 Err(id) => write!(f, "counter {id} is not known"),
             },
             Self::TimeType(code) => match TimeType::try_from(code) {

@@ -1,0 +1,477 @@
+//! The command line: `key=value` words separated by white space.
+//!
+//! | Key | Values | Default |
+//! |---|---|---|
+//! | `ip` | `dhcp`, or `ADDR/LEN[,GATEWAY]` (IPv4) | `dhcp` |
+//! | `serial` | `shell`, `off` | `shell` |
+//! | `idle` | `halt`, `poll` | `halt` |
+//! | `ntp.stratum` | `1` to `15` | `1` |
+//! | `vmclock` | physical address of the page, decimal or `0x` hexadecimal, a multiple of 4096 | found in ACPI or the device tree |
+//!
+//! A word that is not understood never stops the boot: it is reported as a [`Warning`] and the
+//! value so far stays. When a key comes twice, the last good value holds.
+
+use core::fmt;
+use core::net::Ipv4Addr;
+
+/// What the command line asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// `ip=`: where the IPv4 address comes from.
+    pub ip: Ip,
+    /// `serial=`: what runs on the serial console.
+    pub serial: Serial,
+    /// `idle=`: what the processor does when there is nothing to do.
+    pub idle: Idle,
+    /// `ntp.stratum=`: the stratum announced while the time is good, 1..=15.
+    pub stratum: u8,
+    /// `vmclock=`: physical address of the vmclock page, in place of discovery.
+    pub vmclock: Option<u64>,
+}
+
+/// Where the IPv4 address comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ip {
+    /// From a DHCP server.
+    Dhcp,
+    /// From the command line.
+    Static {
+        /// A unicast address, not the network's own or its broadcast address.
+        address: Ipv4Addr,
+        /// Length of the network prefix, 1..=32.
+        prefix: u8,
+        /// The router, inside the prefix (anywhere for a prefix of 32).
+        gateway: Option<Ipv4Addr>,
+    },
+}
+
+/// What runs on the serial console. Log lines are written to it in either case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Serial {
+    /// The prompt of [`shell`](crate::shell).
+    Shell,
+    /// Input is ignored.
+    Off,
+}
+
+/// What the processor does when there is nothing to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Idle {
+    /// Sleep until the next interrupt.
+    Halt,
+    /// Keep looking: the quickest answer, at the price of a whole host CPU.
+    Poll,
+}
+
+impl Config {
+    /// What holds when the command line is empty.
+    pub const DEFAULT: Self = Self {
+        ip: Ip::Dhcp,
+        serial: Serial::Shell,
+        idle: Idle::Halt,
+        stratum: 1,
+        vmclock: None,
+    };
+
+    /// Reads a command line and calls `warn` for every word of it that is not taken as it stands.
+    pub fn parse(cmdline: &str, warn: &mut dyn FnMut(Warning<'_>)) -> Self {
+        let mut config = Self::DEFAULT;
+        let mut seen = [false; KEYS.len()];
+        for word in cmdline.split_ascii_whitespace() {
+            let (name, value) = word.split_once('=').unwrap_or((word, ""));
+            let Some(key) = KEYS.iter().position(|key| *key == name) else {
+                warn(Warning {
+                    word,
+                    problem: Problem::UnknownKey,
+                });
+                continue;
+            };
+            if config.set(name, value).is_none() {
+                warn(Warning {
+                    word,
+                    problem: Problem::Malformed {
+                        expected: EXPECTED[key],
+                    },
+                });
+            } else if core::mem::replace(&mut seen[key], true) {
+                warn(Warning {
+                    word,
+                    problem: Problem::Repeated,
+                });
+            }
+        }
+        config
+    }
+
+    /// Takes one value; `None` leaves everything as it was.
+    fn set(&mut self, key: &str, value: &str) -> Option<()> {
+        match key {
+            "ip" => self.ip = Ip::parse(value)?,
+            "serial" => {
+                self.serial = match value {
+                    "shell" => Serial::Shell,
+                    "off" => Serial::Off,
+                    _ => return None,
+                }
+            }
+            "idle" => {
+                self.idle = match value {
+                    "halt" => Idle::Halt,
+                    "poll" => Idle::Poll,
+                    _ => return None,
+                }
+            }
+            "ntp.stratum" => {
+                self.stratum = digits(value).filter(|stratum| (1..=15).contains(stratum))?;
+            }
+            "vmclock" => self.vmclock = Some(page_address(value)?),
+            _ => return None,
+        }
+        Some(())
+    }
+}
+
+impl Ip {
+    fn parse(value: &str) -> Option<Self> {
+        if value == "dhcp" {
+            return Some(Self::Dhcp);
+        }
+        let (network, gateway) = match value.split_once(',') {
+            Some((network, gateway)) => (network, Some(gateway.parse().ok()?)),
+            None => (value, None),
+        };
+        let (address, prefix) = network.split_once('/')?;
+        let address = address.parse().ok()?;
+        let prefix = digits(prefix).filter(|prefix| (1..=32).contains(prefix))?;
+        let gateway_fits = gateway.is_none_or(|gateway| {
+            gateway != address
+                && if prefix == 32 {
+                    is_unicast(gateway)
+                } else {
+                    is_host(gateway, prefix)
+                        && network_of(gateway, prefix) == network_of(address, prefix)
+                }
+        });
+        (is_host(address, prefix) && gateway_fits).then_some(Self::Static {
+            address,
+            prefix,
+            gateway,
+        })
+    }
+}
+
+/// A word of the command line that was not taken as it stands. `Display` is a whole clause.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Warning<'a> {
+    /// The word, as it came: untrusted text, shown escaped and cut by `Display`.
+    pub word: &'a str,
+    /// What is the matter with it.
+    pub problem: Problem,
+}
+
+/// What is the matter with a word of the command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Problem {
+    /// No such key; the word is ignored.
+    UnknownKey,
+    /// The value is missing or not one of those allowed; the word is ignored.
+    Malformed {
+        /// The values that are.
+        expected: &'static str,
+    },
+    /// The key came before; this later value replaces the earlier one.
+    Repeated,
+}
+
+impl fmt::Display for Warning<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        /// Characters of the word that are shown.
+        const SHOWN: usize = 64;
+        f.write_str("command line: `")?;
+        for c in self.word.chars().take(SHOWN) {
+            write!(f, "{}", c.escape_debug())?;
+        }
+        if self.word.chars().nth(SHOWN).is_some() {
+            f.write_str("...")?;
+        }
+        match self.problem {
+            Problem::UnknownKey => f.write_str("` is not a known key, ignored"),
+            Problem::Malformed { expected } => write!(f, "` ignored, expected {expected}"),
+            Problem::Repeated => f.write_str("` replaces the value given before"),
+        }
+    }
+}
+
+/// The keys, and what each expects in the words of a warning.
+const KEYS: [&str; 5] = ["ip", "serial", "idle", "ntp.stratum", "vmclock"];
+const EXPECTED: [&str; KEYS.len()] = [
+    "ip=dhcp or ip=ADDR/LEN[,GATEWAY] with unicast addresses of one network",
+    "serial=shell or serial=off",
+    "idle=halt or idle=poll",
+    "ntp.stratum=1 to ntp.stratum=15",
+    "vmclock=ADDR, a page-aligned address, decimal or 0x hexadecimal",
+];
+
+/// A decimal number of digits only: no sign, no blanks.
+fn digits(text: &str) -> Option<u8> {
+    number(text, 10)?.try_into().ok()
+}
+
+fn page_address(text: &str) -> Option<u64> {
+    let address = match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
+        Some(hexadecimal) => number(hexadecimal, 16)?,
+        None => number(text, 10)?,
+    };
+    (address != 0 && address.is_multiple_of(4096)).then_some(address)
+}
+
+fn number(text: &str, radix: u32) -> Option<u64> {
+    // from_str_radix would let a leading plus sign through.
+    let all_digits = text.bytes().all(|byte| char::from(byte).is_digit(radix));
+    if all_digits {
+        u64::from_str_radix(text, radix).ok()
+    } else {
+        None
+    }
+}
+
+/// An address that can belong to one host on a network of this prefix length.
+fn is_host(address: Ipv4Addr, prefix: u8) -> bool {
+    // RFC 3021: a network of two has no broadcast address; a network of one has no network.
+    let host_bits = !network_mask(prefix);
+    let host = address.to_bits() & host_bits;
+    is_unicast(address) && (prefix >= 31 || (host != 0 && host != host_bits))
+}
+
+fn is_unicast(address: Ipv4Addr) -> bool {
+    let [first, ..] = address.octets();
+    first != 0 && first < 224 && !address.is_loopback()
+}
+
+fn network_of(address: Ipv4Addr, prefix: u8) -> u32 {
+    address.to_bits() & network_mask(prefix)
+}
+
+fn network_mask(prefix: u8) -> u32 {
+    u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use std::string::{String, ToString};
+    use std::vec::Vec;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn parse(cmdline: &str) -> (Config, Vec<String>) {
+        let mut warnings = Vec::new();
+        let config = Config::parse(cmdline, &mut |warning| warnings.push(warning.to_string()));
+        (config, warnings)
+    }
+
+    #[test]
+    fn an_empty_line_is_the_default() {
+        for line in ["", " ", "\t\n  \r"] {
+            assert_eq!(parse(line), (Config::DEFAULT, Vec::new()));
+        }
+    }
+
+    #[test]
+    fn every_key_is_read() {
+        let (config, warnings) = parse(
+            "ip=192.168.7.2/24,192.168.7.1  serial=off\tidle=poll ntp.stratum=3 vmclock=0xfeffb000",
+        );
+        assert_eq!(warnings, Vec::<String>::new());
+        assert_eq!(
+            config,
+            Config {
+                ip: Ip::Static {
+                    address: Ipv4Addr::new(192, 168, 7, 2),
+                    prefix: 24,
+                    gateway: Some(Ipv4Addr::new(192, 168, 7, 1)),
+                },
+                serial: Serial::Off,
+                idle: Idle::Poll,
+                stratum: 3,
+                vmclock: Some(0xfeff_b000),
+            }
+        );
+        assert_eq!(
+            parse("ip=dhcp serial=shell idle=halt ntp.stratum=1").0,
+            Config::DEFAULT
+        );
+    }
+
+    #[test]
+    fn good_values() {
+        for value in [
+            "10.0.2.15/24",
+            "10.0.2.15/24,10.0.2.2",
+            "10.1.1.0/31",
+            "10.1.1.1/31,10.1.1.0",
+        ] {
+            assert!(
+                matches!(Ip::parse(value), Some(Ip::Static { .. })),
+                "{value}"
+            );
+        }
+        assert!(
+            Ip::parse("203.0.113.9/32,10.0.0.1").is_some(),
+            "any router for a host route"
+        );
+        for (value, address) in [
+            ("4096", 4096),
+            ("4278169600", 0xfeff_b000),
+            ("0xFEFFB000", 0xfeff_b000),
+            ("0Xfeffb000", 0xfeff_b000),
+            ("0xfffffffffffff000", 0xffff_ffff_ffff_f000),
+        ] {
+            assert_eq!(page_address(value), Some(address), "{value}");
+        }
+        for stratum in 1..=15 {
+            assert_eq!(
+                parse(&std::format!("ntp.stratum={stratum}")).0.stratum,
+                stratum
+            );
+        }
+    }
+
+    #[test]
+    fn malformed_values_are_named_and_change_nothing() {
+        for word in [
+            "ip=",
+            "ip",
+            "ip=static",
+            "ip=DHCP",
+            "ip=10.0.2.15",
+            "ip=10.0.2.15/",
+            "ip=10.0.2.15/0",
+            "ip=10.0.2.15/33",
+            "ip=10.0.2.15/+24",
+            "ip=10.0.2.15/24,",
+            "ip=10.0.2.15/24,10.0.3.1",
+            "ip=10.0.2.15/24,10.0.2.15",
+            "ip=10.0.2.15/24,10.0.2.255",
+            "ip=10.0.2.15/24,10.0.2.2,1",
+            "ip=10.0.2.0/24",
+            "ip=10.0.2.255/24",
+            "ip=0.0.0.0/8",
+            "ip=127.0.0.1/8",
+            "ip=224.0.0.1/4",
+            "ip=255.255.255.255/32",
+            "ip=10.0.2/24",
+            "ip=10.0.2.15.1/24",
+            "ip=fe80::1/64",
+            "ip=1.2.3.4/32,0.0.0.0",
+            "ip=010.0.2.15/24",
+            "serial=",
+            "serial=on",
+            "serial=nmea",
+            "serial",
+            "idle=adaptive",
+            "idle=",
+            "idle=HALT",
+            "ntp.stratum=0",
+            "ntp.stratum=16",
+            "ntp.stratum=256",
+            "ntp.stratum=-1",
+            "ntp.stratum=+1",
+            "ntp.stratum=",
+            "ntp.stratum=1.0",
+            "ntp.stratum=99999999999999999999999",
+            "vmclock=",
+            "vmclock=0",
+            "vmclock=0x",
+            "vmclock=feffb000",
+            "vmclock=0xfeffb001",
+            "vmclock=0x1000g",
+            "vmclock=-4096",
+            "vmclock=+4096",
+            "vmclock=0x10000000000000000",
+            "vmclock=0x+1000",
+            "vmclock=0x0",
+        ] {
+            let (config, warnings) = parse(word);
+            assert_eq!(config, Config::DEFAULT, "{word}");
+            let [warning] = warnings.as_slice() else {
+                panic!("{word}: {warnings:?}")
+            };
+            assert!(
+                warning.contains(word) && warning.contains("ignored, expected"),
+                "{warning}"
+            );
+        }
+    }
+
+    #[test]
+    fn unknown_keys_are_named_and_the_rest_is_read() {
+        let (config, warnings) = parse("quiet console=ttyS0 ntp.stratum=2 =x IP=dhcp");
+        assert_eq!(config.stratum, 2);
+        assert_eq!(
+            warnings,
+            [
+                "command line: `quiet` is not a known key, ignored",
+                "command line: `console=ttyS0` is not a known key, ignored",
+                "command line: `=x` is not a known key, ignored",
+                "command line: `IP=dhcp` is not a known key, ignored",
+            ]
+        );
+    }
+
+    #[test]
+    fn the_last_good_value_wins() {
+        let (config, warnings) = parse("ntp.stratum=2 ntp.stratum=5 ntp.stratum=77");
+        assert_eq!(config.stratum, 5);
+        assert_eq!(
+            warnings,
+            [
+                "command line: `ntp.stratum=5` replaces the value given before",
+                "command line: `ntp.stratum=77` ignored, expected ntp.stratum=1 to ntp.stratum=15",
+            ]
+        );
+        assert_eq!(
+            parse("idle=x idle=poll").1.len(),
+            1,
+            "a bad value is not a value before"
+        );
+    }
+
+    #[test]
+    fn warnings_are_short_and_printable() {
+        let (_, warnings) = parse(&std::format!("a\u{1b}[2J\u{7}{}", "x".repeat(5000)));
+        let [warning] = warnings.as_slice() else {
+            panic!("{warnings:?}")
+        };
+        assert!(
+            warning.contains("\\u{1b}[2J\\u{7}xxx") && warning.contains("xxx...`"),
+            "{warning}"
+        );
+        assert!(
+            !warning.contains(char::is_control) && warning.len() < 150,
+            "{warning}"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_survived(line: String) {
+            let _ = parse(&line);
+        }
+
+        #[test]
+        fn almost_right_text_keeps_the_promises(
+            line in "((ip|serial|idle|ntp\\.stratum|vmclock|x)=?(dhcp|off|poll|0x|[0-9./,]{0,20}) ?){0,6}",
+        ) {
+            let (config, _) = parse(&line);
+            prop_assert!((1..=15).contains(&config.stratum));
+            prop_assert!(config.vmclock.is_none_or(|address| address != 0 && address % 4096 == 0));
+            if let Ip::Static { address, prefix, gateway } = config.ip {
+                prop_assert!((1..=32).contains(&prefix) && is_unicast(address));
+                prop_assert!(gateway != Some(address));
+            }
+        }
+    }
+}

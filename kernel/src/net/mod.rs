@@ -1,0 +1,22 @@
+//! The network, seen from the service: Ethernet frames in, Ethernet frames out.
+//!
+//! [`frame`] is the short way: an NTP request is recognised in the receive buffer and answered in
+//! that same buffer, before any IP stack has seen it.
+
+pub mod frame;
+
+/// Frames counted since the start, for the `net` command.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Frames taken from the receive ring.
+    pub received: u64,
+    /// Frames handed to the transmit ring.
+    pub sent: u64,
+    /// Received frames that were UDP datagrams for the NTP port; what came of them is counted in
+    /// [`ntp::Counters`](crate::serve::ntp::Counters).
+    pub ntp: u64,
+    /// Received frames passed on to the IP stack.
+    pub stack: u64,
+    /// Frames lost on either side: too long, refused by the device, no free buffer.
+    pub dropped: u64,
+}

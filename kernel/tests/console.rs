@@ -1,0 +1,596 @@
+//! What people see: the boot report, every command, and a shell under garbage.
+
+use core::fmt::Write;
+use core::net::Ipv4Addr;
+
+use gnomon_clock::page::flag;
+use gnomon_clock::{
+    Busy, ClockStatus, CounterId, Fields, LeapIndicator, NoTime, Period, Reading, Ticks, TimeType,
+    Timeline, Unusable,
+};
+use gnomon_kernel::config::Idle;
+use gnomon_kernel::net;
+use gnomon_kernel::report::{self, NetView, PageView, View};
+use gnomon_kernel::serve::ntp::{Counters, Server};
+use gnomon_kernel::shell::command::{self, Command};
+use gnomon_kernel::shell::{Action, Crlf, PROMPT, Shell};
+use proptest::prelude::*;
+
+/// 2026-11-20T12:05:31Z in TAI.
+const NOON: u64 = 1_795_176_331 + 37;
+const C1: u64 = 0x1234_5678_9abc;
+
+fn good_page() -> Fields {
+    let period = Period::from_hertz(2_400_000_000).expect("a counter");
+    Fields {
+        counter_id: CounterId::X86Tsc as u8,
+        time_type: TimeType::Tai as u8,
+        seq_count: 42,
+        disruption_marker: 0xfeed,
+        clock_status: ClockStatus::Synchronized as u8,
+        flags: flag::TAI_OFFSET_VALID
+            | flag::PERIOD_MAXERROR_VALID
+            | flag::TIME_MAXERROR_VALID
+            | flag::VM_GEN_COUNTER_PRESENT,
+        tai_offset_sec: -37,
+        counter_value: C1,
+        counter_period_frac_sec: period.frac(),
+        counter_period_shift: period.shift(),
+        counter_period_maxerror_rate_frac_sec: period.frac() / 20_000,
+        time_sec: NOON,
+        time_frac_sec: 1 << 63,
+        time_maxerror_nanosec: 41_200,
+        vm_generation_counter: 7,
+        ..Fields::stock()
+    }
+}
+
+fn read(fields: &Fields) -> Result<Reading, NoTime> {
+    Timeline::from_page(fields, CounterId::X86Tsc)
+        .and_then(|timeline| timeline.at(Ticks(C1)))
+        .map_err(|why| NoTime::Unusable {
+            why,
+            stepped: false,
+        })
+}
+
+fn view(fields: &Fields) -> View<'static> {
+    View {
+        machine: "x86_64, PVH, 16 MiB",
+        uptime: Some(12_345_678_901),
+        reading: read(fields),
+        page: Ok(PageView {
+            address: 0xfeff_b000,
+            source: r"ACPI \_SB.VCLK",
+        }),
+        fields: Some(Ok(*fields)),
+        counter: CounterId::X86Tsc,
+        net: Some(NetView {
+            nic: "virtio-net, PCI 00:02.0",
+            mac: [0x52, 0x54, 0, 0x12, 0x34, 0x0a],
+            address: Some((Ipv4Addr::new(10, 0, 2, 15), 24)),
+            gateway: Some(Ipv4Addr::new(10, 0, 2, 2)),
+            dhcp: true,
+            frames: net::Counters {
+                received: 9,
+                sent: 8,
+                ntp: 7,
+                stack: 2,
+                dropped: 1,
+            },
+        }),
+        server: Server::new(1, 30),
+        ntp: Counters {
+            time: 5,
+            step: 1,
+            mode: 2,
+            ..Counters::default()
+        },
+        idle: Idle::Halt,
+    }
+}
+
+fn output(command: Command, view: &View<'_>) -> String {
+    let mut out = String::new();
+    command::run(command, view, &mut out).expect("a String takes everything");
+    assert!(out.ends_with('\n') && !out.contains('\r'), "{out}");
+    assert!(
+        out.lines()
+            .all(|line| line.trim_end() == line && !line.is_empty()),
+        "{out}"
+    );
+    out
+}
+
+const TIME: &str = "2026-11-20T12:05:31.500000000Z ± 41.3 µs  TAI-UTC 37  synchronized";
+
+#[test]
+fn the_boot_report() {
+    let mut out = String::new();
+    report::boot(&mut out, &view(&good_page())).expect("a String takes everything");
+    assert_eq!(
+        out,
+        format!(
+            "Gnomon {}\n\
+             machine   x86_64, PVH, 16 MiB\n\
+             page      0xfeffb000, ACPI \\_SB.VCLK\n\
+             counter   x86 TSC at 2400.000 MHz\n\
+             network   virtio-net, PCI 00:02.0, 52:54:00:12:34:0a, 10.0.2.15/24 by DHCP via 10.0.2.2\n\
+             {TIME}\n",
+            env!("CARGO_PKG_VERSION"),
+        )
+    );
+}
+
+#[test]
+fn the_boot_report_of_a_machine_with_nothing() {
+    let nothing = View {
+        uptime: None,
+        reading: Err(NoTime::NoPage),
+        page: Err("no vmclock device in the ACPI tables"),
+        fields: None,
+        net: None,
+        ..view(&good_page())
+    };
+    let mut out = String::new();
+    report::boot(&mut out, &nothing).expect("a String takes everything");
+    let lines: Vec<&str> = out.lines().skip(2).collect();
+    assert_eq!(
+        lines,
+        [
+            "page      none: no vmclock device in the ACPI tables",
+            "counter   x86 TSC, rate unknown",
+            "network   none: no network device",
+            "no time: no vmclock page",
+        ]
+    );
+    assert_eq!(output(Command::Page, &nothing), "no vmclock page\n");
+    assert_eq!(output(Command::Net, &nothing), "no network device\n");
+    let status = output(Command::Status, &nothing);
+    assert!(
+        status.contains("time        no time: no vmclock page\n"),
+        "{status}"
+    );
+    assert!(status.contains("uptime      unknown\n"), "{status}");
+}
+
+#[test]
+fn time_in_one_line() {
+    assert_eq!(
+        output(Command::Time, &view(&good_page())),
+        format!("{TIME}\n")
+    );
+
+    let mut tai_only = good_page();
+    tai_only.flags &= !flag::TAI_OFFSET_VALID;
+    assert_eq!(
+        output(Command::Time, &view(&tai_only)),
+        "2026-11-20T12:06:08.500000000 TAI ± 41.3 µs  TAI-UTC unknown  synchronized\n"
+    );
+
+    let mut utc_only = tai_only;
+    utc_only.time_type = TimeType::Utc as u8;
+    utc_only.time_sec -= 37;
+    utc_only.clock_status = ClockStatus::Freerunning as u8;
+    assert_eq!(
+        output(Command::Time, &view(&utc_only)),
+        "2026-11-20T12:05:31.500000000Z ± 41.3 µs  TAI-UTC unknown  freerunning\n"
+    );
+
+    assert_eq!(
+        output(Command::Time, &view(&Fields::stock())),
+        "no time: the page carries no time\n"
+    );
+}
+
+#[test]
+fn every_field_of_a_good_page() {
+    let expected = "\
+magic                                 0x4b4c4356          VCLK
+size                                  4096                bytes of the region
+version                               1
+counter_id                            1                   x86 TSC
+time_type                             1                   TAI
+seq_count                             42
+disruption_marker                     0xfeed
+flags                                 0x151               TAI_OFFSET_VALID PERIOD_MAXERROR_VALID TIME_MAXERROR_VALID VM_GEN_COUNTER_PRESENT
+clock_status                          2                   synchronized
+leap_second_smearing_hint             0                   strict
+tai_offset_sec                        -37                 TAI-UTC 37
+leap_indicator                        0                   none
+counter_period_shift                  31
+counter_value                         0x123456789abc
+counter_period_frac_sec               0xe5109ec205d7bea7  0.416666666 ns per tick, 2400000000.000 Hz
+counter_period_esterror_rate_frac_sec 0x0                 not given
+counter_period_maxerror_rate_frac_sec 0x2ee999587a702     ± 50.000 ppm
+time_sec                              1795176368          2026-11-20T12:06:08.500000000 TAI
+time_frac_sec                         0x8000000000000000
+time_esterror_nanosec                 0                   not given
+time_maxerror_nanosec                 41200               ± 41.2 µs
+vm_generation_counter                 0x7
+";
+    assert_eq!(output(Command::Page, &view(&good_page())), expected);
+}
+
+#[test]
+fn every_field_of_an_odd_page() {
+    let odd = Fields {
+        magic: 0xdead_beef,
+        size: 0x50,
+        version: 9,
+        counter_id: 0xff,
+        time_type: 77,
+        seq_count: u32::MAX - 1,
+        flags: u64::MAX,
+        clock_status: 200,
+        leap_second_smearing_hint: 3,
+        tai_offset_sec: 37,
+        leap_indicator: 9,
+        counter_period_shift: 255,
+        counter_period_frac_sec: u64::MAX,
+        counter_period_esterror_rate_frac_sec: u64::MAX,
+        time_sec: u64::MAX,
+        ..good_page()
+    };
+    let out = output(Command::Page, &view(&odd));
+    for line in [
+        "magic                                 0xdeadbeef          not a vmclock page",
+        "size                                  80                  bytes of the region",
+        "counter_id                            255                 invalid: the page carries no time",
+        "time_type                             77                  not a known code (77)",
+        "clock_status                          200                 not a known code (200)",
+        "leap_second_smearing_hint             3                   not a known code (3)",
+        "tai_offset_sec                        37                  TAI-UTC 37, with the sign of vmclock 1.0",
+        "leap_indicator                        9                   not a known code (9)",
+        "counter_period_frac_sec               0xffffffffffffffff  0.000000000 ns per tick",
+        "counter_period_esterror_rate_frac_sec 0xffffffffffffffff  ± 1000000.000 ppm",
+        "time_sec                              18446744073709551615  out of range",
+        "time_maxerror_nanosec                 41200               not given",
+        "vm_generation_counter                 0x7                 not given",
+    ] {
+        assert!(
+            out.lines().any(|shown| shown == line),
+            "{line}\nnot in\n{out}"
+        );
+    }
+    assert!(
+        out.contains(" NOTIFICATION_PRESENT unknown 0xfffffffffffffc00\n"),
+        "{out}"
+    );
+    assert_eq!(out.lines().count(), 22);
+
+    let zero = Fields {
+        counter_period_frac_sec: 0,
+        tai_offset_sec: 5,
+        ..good_page()
+    };
+    let out = output(Command::Page, &view(&zero));
+    assert!(
+        out.contains("0x0                 0.000000000 ns per tick\n"),
+        "{out}"
+    );
+    assert!(
+        out.contains("5                   not a TAI offset\n"),
+        "{out}"
+    );
+    let slow = Fields {
+        counter_period_shift: 0,
+        counter_period_frac_sec: 1 << 63,
+        ..good_page()
+    };
+    let out = output(Command::Page, &view(&slow));
+    assert!(
+        out.contains("500000000.000000000 ns per tick, 2.000 Hz\n"),
+        "{out}"
+    );
+
+    for odd in [true, false] {
+        let busy = Busy { odd };
+        let view = View {
+            fields: Some(Err(busy)),
+            ..view(&good_page())
+        };
+        assert_eq!(output(Command::Page, &view), format!("{busy}\n"));
+    }
+}
+
+#[test]
+fn status_of_a_good_day() {
+    assert_eq!(
+        output(Command::Status, &view(&good_page())),
+        format!(
+            "time        {TIME}\n\
+             page        0xfeffb000, ACPI \\_SB.VCLK\n\
+             host clock  synchronized\n\
+             marker      0xfeed\n\
+             generation  0x7\n\
+             updated     2026-11-20T12:05:31.500000000Z\n\
+             uptime      12.345 s\n\
+             idle        halt\n\
+             ntp         stratum 1, precision 2^-24 s\n\
+             answered    6: time 5, INIT 0, STEP 1, XDSP 0\n\
+             unanswered  2: length 0, version 0, mode 2, mac 0, extension 0, stale 0, utc step 0\n"
+        )
+    );
+}
+
+/// A change to the good page, and the notes that it brings.
+type Row = (fn(&mut Fields), &'static [&'static str]);
+
+#[test]
+fn status_says_what_is_assumed_and_what_is_ahead() {
+    let notes = |change: fn(&mut Fields)| {
+        let mut fields = good_page();
+        change(&mut fields);
+        let out = output(Command::Status, &view(&fields));
+        let notes: Vec<String> = out
+            .lines()
+            .filter_map(|line| line.strip_prefix("note        ").map(String::from))
+            .collect();
+        notes
+    };
+    let table: &[Row] = &[
+        (|_| (), &[]),
+        (
+            |f| f.flags &= !flag::TIME_MAXERROR_VALID,
+            &["the page gives no maximum error of its time, 10 ms are assumed"],
+        ),
+        (
+            |f| f.flags &= !flag::PERIOD_MAXERROR_VALID,
+            &["the page gives no maximum error of the counter's period, 50 ppm are assumed"],
+        ),
+        (
+            |f| f.tai_offset_sec = 37,
+            &["tai_offset_sec has the sign of vmclock 1.0, its magnitude is taken as TAI-UTC"],
+        ),
+        (
+            |f| f.tai_offset_sec = 5,
+            &[
+                "the page gives no usable TAI offset, so UTC is not known and not served",
+                "tai_offset_sec is flagged valid but is no TAI offset, it is ignored",
+            ],
+        ),
+        (
+            |f| {
+                f.time_type = TimeType::Utc as u8;
+                f.flags &= !flag::TAI_OFFSET_VALID;
+            },
+            &["the page gives UTC without a TAI offset, so TAI is not known"],
+        ),
+        (
+            |f| f.clock_status = ClockStatus::Freerunning as u8,
+            &["the host's clock is not synchronized at present, so the bound keeps growing"],
+        ),
+        (
+            |f| f.flags |= flag::DISRUPTION_SOON,
+            &["the host expects a disruption within the day"],
+        ),
+        (
+            |f| f.flags |= flag::DISRUPTION_SOON | flag::DISRUPTION_IMMINENT,
+            &["the host expects a disruption within the hour"],
+        ),
+        (
+            |f| {
+                f.time_sec = 1_798_675_200 + 3600 + 37; // 2026-12-31T01:00:00Z
+                f.leap_indicator = LeapIndicator::PrePos as u8;
+            },
+            &["a second will be inserted at the end of this UTC day"],
+        ),
+        (
+            |f| {
+                f.time_sec = 1_798_675_200 + 3600 + 37;
+                f.leap_indicator = LeapIndicator::PreNeg as u8;
+            },
+            &["a second will be left out at the end of this UTC day"],
+        ),
+        (
+            |f| {
+                f.time_sec = 1_798_761_600 + 37; // the start of 2026-12-31T23:59:60Z
+                f.leap_indicator = LeapIndicator::Pos as u8;
+            },
+            &["this is an inserted second"],
+        ),
+        (|f| f.clock_status = ClockStatus::Unknown as u8, &[]),
+    ];
+    for (at, (change, expected)) in table.iter().enumerate() {
+        assert_eq!(notes(*change), *expected, "row {at}");
+    }
+}
+
+#[test]
+fn status_without_time_still_shows_the_page() {
+    let mut fields = good_page();
+    fields.clock_status = ClockStatus::Initializing as u8;
+    fields.flags &= !flag::VM_GEN_COUNTER_PRESENT;
+    let mut view = view(&fields);
+    view.reading = Err(NoTime::Unusable {
+        why: Unusable::Status(ClockStatus::Initializing),
+        stepped: true,
+    });
+    view.idle = Idle::Poll;
+    let out = output(Command::Status, &view);
+    for line in [
+        "time        no time: clock status initializing (after a disruption)",
+        "host clock  initializing",
+        "marker      0xfeed",
+        "generation  not given",
+        "idle        poll",
+    ] {
+        assert!(
+            out.lines().any(|shown| shown == line),
+            "{line}\nnot in\n{out}"
+        );
+    }
+}
+
+#[test]
+fn the_network_in_every_state() {
+    let mut view = view(&good_page());
+    assert_eq!(
+        output(Command::Net, &view),
+        "device      virtio-net, PCI 00:02.0\n\
+         mac         52:54:00:12:34:0a\n\
+         address     10.0.2.15/24 by DHCP\n\
+         gateway     10.0.2.2\n\
+         frames      received 9 (ntp 7, stack 2), sent 8, dropped 1\n"
+    );
+    for (address, dhcp, expected) in [
+        (
+            Some((Ipv4Addr::new(192, 0, 2, 7), 32)),
+            false,
+            "address     192.0.2.7/32\n",
+        ),
+        (None, true, "address     no address yet, asking DHCP\n"),
+        (None, false, "address     no address\n"),
+    ] {
+        let net = view.net.as_mut().expect("a device");
+        (net.address, net.dhcp, net.gateway) = (address, dhcp, None);
+        let out = output(Command::Net, &view);
+        assert!(
+            out.contains(expected) && out.contains("gateway     none\n"),
+            "{out}"
+        );
+    }
+}
+
+#[test]
+fn lines_are_commands_or_one_clear_sentence() {
+    for (line, command) in [
+        ("help", Command::Help),
+        ("time", Command::Time),
+        ("  status ", Command::Status),
+        ("page", Command::Page),
+        ("net", Command::Net),
+        ("reboot", Command::Reboot),
+        ("poweroff", Command::PowerOff),
+    ] {
+        assert_eq!(Command::parse(line), Ok(Some(command)), "{line}");
+        let help = output(Command::Help, &view(&good_page()));
+        assert!(
+            help.lines().any(|shown| shown.starts_with(line.trim())),
+            "{line}: {help}"
+        );
+    }
+    assert_eq!(Command::parse(""), Ok(None));
+    assert_eq!(Command::parse("   "), Ok(None));
+    for (line, sentence) in [
+        ("tim", "`tim` is not a command, try `help`"),
+        ("Time", "`Time` is not a command, try `help`"),
+        ("timetime now", "`timetime` is not a command, try `help`"),
+        ("poweroff now", "`poweroff` takes no arguments"),
+    ] {
+        assert_eq!(
+            Command::parse(line).map_err(|why| why.to_string()),
+            Err(sentence.into())
+        );
+    }
+}
+
+/// A terminal session: what comes out of it, and the last thing asked of the machine.
+fn session(shell: &mut Shell, input: &[u8]) -> (String, Option<Action>) {
+    let mut out = Crlf(String::new());
+    let mut action = None;
+    for byte in input {
+        action = shell
+            .feed(*byte, &mut out, || view(&good_page()))
+            .or(action);
+    }
+    (out.0, action)
+}
+
+#[test]
+fn a_session() {
+    let mut shell = Shell::new();
+    let (out, action) = session(&mut shell, b"tine\x08\x08me\r\n\r\nhelo\r\npoweroff \r\n");
+    assert_eq!(action, Some(Action::PowerOff));
+    assert_eq!(
+        out,
+        format!(
+            "tine\x08 \x08\x08 \x08me\r\n{TIME}\r\n{PROMPT}\
+             \r\n{PROMPT}\
+             helo\r\n`helo` is not a command, try `help`\r\n{PROMPT}\
+             poweroff \r\npowering off\r\n"
+        )
+    );
+    assert_eq!(session(&mut shell, b"reboot\n").1, Some(Action::Reboot));
+    assert_eq!(session(&mut shell, b"reboot\x03").1, None);
+}
+
+#[test]
+fn the_prompt_can_be_shown_again() {
+    let mut shell = Shell::new();
+    let shown = |shell: &Shell| {
+        let mut out = String::new();
+        shell.prompt(&mut out).expect("a String takes everything");
+        out
+    };
+    assert_eq!(shown(&shell), "gnomon> ");
+    session(&mut shell, b"stat");
+    assert_eq!(shown(&shell), "gnomon> stat");
+    session(&mut shell, b"us\r");
+    assert_eq!(shown(&shell), "gnomon> ");
+}
+
+#[test]
+fn garbage_costs_one_line() {
+    let mut shell = Shell::new();
+    let (out, action) = session(&mut shell, &vec![0xa5; 1 << 20]);
+    assert_eq!(
+        out,
+        "\r\nbyte 0xa5 is not text, ignored up to the next Enter\r\n"
+    );
+    assert_eq!(action, None);
+    let (out, _) = session(&mut shell, b"\r\ntime\r\n");
+    assert_eq!(out, format!("{PROMPT}time\r\n{TIME}\r\n{PROMPT}"));
+}
+
+#[test]
+fn a_command_counts_even_if_the_screen_is_gone() {
+    struct Broken;
+    impl Write for Broken {
+        fn write_str(&mut self, _: &str) -> core::fmt::Result {
+            Err(core::fmt::Error)
+        }
+    }
+    let mut shell = Shell::new();
+    let mut action = None;
+    for byte in *b"poweroff\r" {
+        action = shell.feed(byte, &mut Broken, || view(&good_page()));
+    }
+    assert_eq!(action, Some(Action::PowerOff));
+}
+
+#[test]
+fn every_line_end_is_a_terminals() {
+    let mut out = Crlf(String::new());
+    for text in ["a\nb", "\n", "", "\n\nc\n"] {
+        out.write_str(text).expect("a String takes everything");
+    }
+    assert_eq!(out.0, "a\r\nb\r\n\r\n\r\nc\r\n");
+}
+
+proptest! {
+    /// A page of any bytes is printed in 22 lines, whatever is on it.
+    #[test]
+    fn any_page_is_printed(bytes in prop::array::uniform32(any::<u8>()), rest: [u8; 32], tail: [u8; 32], end: [u8; 16]) {
+        let bytes: [u8; 112] = [&bytes[..], &rest, &tail, &end].concat().try_into().expect("112 bytes");
+        let fields = Fields::from_bytes(&bytes);
+        let view = view(&fields);
+        prop_assert_eq!(output(Command::Page, &view).lines().count(), 22);
+        let _ = output(Command::Status, &view);
+        let _ = output(Command::Time, &view);
+        let mut out = String::new();
+        report::boot(&mut out, &view).expect("a String takes everything");
+        prop_assert_eq!(out.lines().count(), 6);
+    }
+
+    /// Whatever is typed, an Enter later the shell obeys again.
+    #[test]
+    fn any_input_is_survived(noise in prop::collection::vec(any::<u8>(), 0..300)) {
+        let mut shell = Shell::new();
+        session(&mut shell, &noise);
+        let (out, _) = session(&mut shell, b"\r\ntime\r");
+        let end = format!("time\r\n{TIME}\r\n{PROMPT}");
+        prop_assert!(out.ends_with(&end), "{}", out);
+    }
+}
