@@ -3,7 +3,9 @@
 //!
 //! This is the path every NTP request takes, so it is strict instead of general: an untagged
 //! Ethernet II frame, an IPv4 header without options, a whole datagram, every length and checksum
-//! in agreement. Whatever is not exactly that is not ours, and the caller hands it to the IP stack.
+//! in agreement. Whatever is not exactly that is not ours, and the caller hands it to the IP stack
+//! (which should have a socket on the port and throw away what it gets there: without one it would
+//! answer with "port unreachable").
 //!
 //! Sources: RFC 894 (Ethernet II), RFC 791 (IPv4), RFC 768 (UDP), RFC 1071 (checksum), RFC 1122
 //! §3.2.1.3 (source addresses that must never be answered), RFC 6864 (the IPv4 ID of an atomic
@@ -28,8 +30,8 @@ pub struct UdpRequest<'f> {
 /// port, broadcast or multicast on either layer, IP options, a fragment, lengths that disagree
 /// with each other or with the frame, a wrong checksum (a UDP checksum of zero means "none" in
 /// IPv4 and passes), a source port of zero (RFC 768: no reply wanted), or a source that is
-/// unspecified, loopback, multicast, broadcast, reserved or ourselves. Bytes after the IP datagram are link-layer
-/// padding and are ignored.
+/// unspecified, loopback, multicast, broadcast, reserved or ourselves. Bytes after the IP datagram
+/// are link-layer padding and are ignored.
 pub fn udp_request(
     frame: &mut [u8],
     mac: [u8; 6],
