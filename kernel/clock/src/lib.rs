@@ -132,7 +132,8 @@
 //! acquire load in its place would not order the loads *above* it. The counter is read inside the
 //! window, so that it belongs to the parameters it is used with, and the fences of
 //! [`Counter::read`] make that so in execution as well. After [`page::ATTEMPTS`] looks the answer
-//! is [`Busy`]: there is no older copy to fall back on. Miri runs writer and readers in threads.
+//! is [`Busy`]: there is no older copy to fall back on. Miri runs writer and readers in threads
+//! (`tests/page.rs`), and finds a mixture when any one of the four fences is taken out.
 //!
 //! The disruption marker is part of each snapshot. A [`Stamp`] of an arrival carries the marker from
 //! before its counter read; if the page it is to be converted by has another one, the request is
