@@ -12,8 +12,10 @@ pub trait Counter {
     /// What the page must call it.
     const ID: CounterId;
 
-    /// The counter now. Fenced on both sides: the read is executed after every earlier load and
-    /// before every later one (x86 `lfence; rdtsc; lfence`, Arm `isb; mrs; isb`).
+    /// The counter now, read after every earlier load has its value and before any later one: by
+    /// the compiler (assembly that may touch memory) and in execution. On x86 that is
+    /// `lfence; rdtsc; lfence`; on Arm `isb; mrs; isb`, where an `isb` by itself waits for earlier
+    /// loads only if a branch or a `dsb` does.
     fn read(&self) -> Ticks;
 }
 

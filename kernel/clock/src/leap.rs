@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use crate::calendar::{self, DAY, next_month, this_month};
+use crate::calendar::{self, DAY};
 use crate::page::LeapIndicator;
 use crate::time::{Linear, Span, Timestamp, Utc};
 use crate::timeline::Unusable;
@@ -105,8 +105,11 @@ impl LeapRule {
     ) -> Result<Self, Unusable> {
         use LeapIndicator::{None, Pos, PostNeg, PostPos, PreNeg, PrePos};
 
-        let out_of_range = Unusable::OutOfRange;
-        let code = utc_code(reference, offset).ok_or(out_of_range)?.seconds();
+        let code = utc_code(reference, offset)
+            .ok_or(Unusable::OutOfRange)?
+            .seconds();
+        let this_month = || calendar::this_month(code).ok_or(Unusable::OutOfRange);
+        let next_month = || calendar::next_month(code).ok_or(Unusable::OutOfRange);
         // The offset before the leap, the first second of the month after it, and its kind.
         let (before, month, leap) = match indicator {
             None => {
@@ -115,23 +118,15 @@ impl LeapRule {
                     edge: Option::None,
                 });
             }
-            PrePos => (offset, next_month(code).ok_or(out_of_range)?, Leap::Insert),
-            PreNeg => (offset, next_month(code).ok_or(out_of_range)?, Leap::Delete),
-            PostPos => (
-                offset - 1,
-                this_month(code).ok_or(out_of_range)?,
-                Leap::Insert,
-            ),
-            PostNeg => (
-                offset + 1,
-                this_month(code).ok_or(out_of_range)?,
-                Leap::Delete,
-            ),
+            PrePos => (offset, next_month()?, Leap::Insert),
+            PreNeg => (offset, next_month()?, Leap::Delete),
+            PostPos => (offset - 1, this_month()?, Leap::Insert),
+            PostNeg => (offset + 1, this_month()?, Leap::Delete),
             // Inside 23:59:60 a host may still have the old offset, by which the instant falls into
             // the first second of the next month, or already the new one (Linux raises it at the
             // start of the inserted second), by which :59 repeats. The instant tells which.
-            Pos if this_month(code) == Some(code) => (offset, code, Leap::Insert),
-            Pos if next_month(code) == code.checked_add(1) => (offset - 1, code + 1, Leap::Insert),
+            Pos if code == this_month()? => (offset, code, Leap::Insert),
+            Pos if code == next_month()? - 1 => (offset - 1, next_month()?, Leap::Insert),
             Pos => return Err(Unusable::LeapSecond),
         };
         let last_second = match leap {

@@ -159,6 +159,7 @@ impl<S: Timescale> fmt::Debug for Timestamp<S> {
 }
 
 /// Date and time of day with nine digits of the second, truncated: `2026-11-20T12:05:31.123456789Z`.
+/// An inserted second shows as the :59 that it is coded as; [`UtcTime`](crate::UtcTime) knows better.
 impl<S: Timescale> fmt::Display for Timestamp<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         calendar::write_timestamp(f, *self, false)?;
@@ -188,7 +189,9 @@ impl Span {
     /// gives it back.
     #[must_use]
     pub const fn from_nanos(nanos: i64) -> Self {
-        Self(-((-(nanos as i128) << 64).div_euclid(NANOS as i128)))
+        let scaled = (nanos as i128) << 64;
+        let inexact = scaled.rem_euclid(NANOS as i128) != 0;
+        Self(scaled.div_euclid(NANOS as i128) + inexact as i128)
     }
 
     /// A number of 2⁻⁶⁴ s.
@@ -232,7 +235,8 @@ impl Bound {
     /// may give one more).
     #[must_use]
     pub const fn from_nanos(nanos: u64) -> Self {
-        Self(((nanos as u128) << 64).div_ceil(NANOS as u128))
+        let (fraction, inexact) = fraction_of(nanos % NANOS);
+        Self((((nanos / NANOS) as u128) << 64) + fraction as u128 + inexact as u128)
     }
 
     /// A number of 2⁻⁶⁴ s.
@@ -297,6 +301,17 @@ const fn low(units: u128) -> u64 {
     #[expect(clippy::cast_possible_truncation, reason = "the low half is wanted")]
     let low = units as u64;
     low
+}
+
+/// `nanos` below 10⁹ in 2⁻⁶⁴ s, rounded down, and whether that lost anything. In two steps of 32
+/// bits, because this is on the way of every answer and a 128-bit division is not cheap.
+const fn fraction_of(nanos: u64) -> (u64, bool) {
+    let high = nanos << 32;
+    let low = (high % NANOS) << 32;
+    (
+        ((high / NANOS) << 32) | (low / NANOS),
+        !low.is_multiple_of(NANOS),
+    )
 }
 
 const fn saturate(value: u128) -> u64 {

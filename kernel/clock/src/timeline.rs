@@ -15,7 +15,7 @@ use crate::time::{Bound, Linear, Tai, Ticks, Timestamp, Utc};
 pub const DEFAULT_TIME_ERROR: Bound = Bound::from_nanos(10_000_000);
 
 /// Assumed greatest error of the period when the page gives none, as a divisor: 50 ppm.
-pub const DEFAULT_PERIOD_ERROR_DIVISOR: u128 = 20_000;
+pub const DEFAULT_PERIOD_ERROR_DIVISOR: u64 = 20_000;
 
 /// Time as a function of the counter: `T(C) = T1 + (C − C1)·P` within
 /// `E(C) = E1 + |C − C1|·E_P`, and one tick and the truncation beside.
@@ -27,8 +27,8 @@ pub struct Timeline {
     reference: Timestamp<Linear>,
     period: Period,
     time_error: Bound,
-    /// In the unit of the period, per tick; none for the default.
-    period_error: Option<u64>,
+    /// Greatest error of the period, in its unit.
+    period_error: u64,
     /// Whether linear time is TAI.
     is_tai: bool,
     /// How UTC follows; none where that is not known.
@@ -83,7 +83,9 @@ impl Timeline {
             time_error: fields
                 .time_maxerror()
                 .map_or(DEFAULT_TIME_ERROR, Bound::from_nanos),
-            period_error: fields.period_maxerror(),
+            period_error: fields
+                .period_maxerror()
+                .unwrap_or(period.frac().div_ceil(DEFAULT_PERIOD_ERROR_DIVISOR)),
             is_tai: !is_utc || tai_minus_utc.is_some(),
             leap,
             reference_utc,
@@ -139,12 +141,7 @@ impl Timeline {
     fn bound(&self, delta: i64) -> Bound {
         // One tick more than elapsed: the instant lies anywhere within the tick that was read.
         let ticks = delta.unsigned_abs() + 1;
-        let drift = if let Some(rate) = self.period_error {
-            self.period.rate_outward(ticks, rate)
-        } else {
-            let elapsed = self.period.rate_outward(ticks, self.period.frac());
-            Bound::from_units(elapsed.units().div_ceil(DEFAULT_PERIOD_ERROR_DIVISOR))
-        };
+        let drift = self.period.rate_outward(ticks, self.period_error);
         self.time_error
             .plus(drift)
             .plus(self.period.span_outward(1))

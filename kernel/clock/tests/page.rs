@@ -233,7 +233,7 @@ fn an_update_is_odd_then_body_then_even() {
 #[test]
 fn the_count_wraps_and_survives_a_writer_that_died() {
     let page = VmclockPage::new(&Fields::stock());
-    for (present, next) in [(u32::MAX - 1, 0), (u32::MAX, 0), (6, 8), (7, 8)] {
+    for (present, next) in [(u32::MAX - 1, 0), (u32::MAX, 2), (6, 8), (7, 10)] {
         assert_eq!(Writer::new(&page, present).publish(&distinct()), Ok(next));
         assert_eq!(page.snapshot().map(|fields| fields.seq_count), Ok(next));
     }
@@ -259,7 +259,9 @@ fn a_failed_update_leaves_an_odd_count_until_the_next() {
     };
     let mut writer = Writer::new(FailsOnce(&mut log), 4);
     assert_eq!(writer.publish(&distinct()), Err("no such process"));
-    assert_eq!(writer.publish(&distinct()), Ok(6));
+    assert_eq!(writer.publish(&distinct()), Ok(8));
+    let counts = log.writes.iter().filter(|(offset, _)| *offset == 0x0c);
+    assert!(counts.map(|(_, count)| count[0]).eq([5, 7, 8]));
 }
 
 struct FailsOnce<'a>(&'a mut Log);
@@ -318,7 +320,7 @@ fn a_stuck_update_ends_in_busy_and_recovers() {
         reads, 0,
         "no counter read counts while an update is in progress"
     );
-    assert_eq!(Writer::new(&page, 3).publish(&distinct()), Ok(4));
+    assert_eq!(Writer::new(&page, 3).publish(&distinct()), Ok(6));
     assert!(page.snapshot().is_ok());
 }
 

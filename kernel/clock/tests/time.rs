@@ -52,6 +52,9 @@ fn ntp_time_wraps_with_the_era() {
 #[test]
 fn nanoseconds_of_spans_are_floored() {
     assert_eq!(Span::from_nanos(-1).as_nanos_floor(), -1);
+    for nanos in [i64::MIN, i64::MAX] {
+        assert_eq!(Span::from_nanos(nanos).as_nanos_floor(), i128::from(nanos));
+    }
     assert_eq!(Span::from_units(-1).as_nanos_floor(), -1);
     assert_eq!(Span::from_units(1).as_nanos_floor(), 0);
     assert_eq!(Span::from_seconds(-37).as_nanos_floor(), -37_000_000_000);

@@ -388,12 +388,25 @@ fn neither_scale_may_leave_the_range_of_the_other() {
     assert_eq!(late(i64::MAX as u64 - 37), None);
     assert_eq!(late(i64::MAX as u64 - 36), Some(Unusable::OutOfRange));
     // A month's end beyond the range cannot be waited for.
-    let page = Fields {
-        leap_indicator: LeapIndicator::PrePos as u8,
-        time_sec: i64::MAX as u64,
-        ..good()
-    };
-    assert_eq!(refusal(&page), Some(Unusable::OutOfRange));
+    for (indicator, time_type) in [
+        (LeapIndicator::PrePos, TimeType::Tai),
+        (LeapIndicator::PreNeg, TimeType::Utc),
+        (LeapIndicator::Pos, TimeType::Tai),
+        (LeapIndicator::Pos, TimeType::Utc),
+    ] {
+        for flags in [0, flag::TAI_OFFSET_VALID] {
+            let page = Fields {
+                leap_indicator: indicator as u8,
+                time_type: time_type as u8,
+                flags,
+                time_sec: i64::MAX as u64,
+                ..good()
+            };
+            let tai_alone = time_type == TimeType::Tai && flags == 0;
+            let expected = (!tai_alone).then_some(Unusable::OutOfRange);
+            assert_eq!(refusal(&page), expected, "{indicator} {time_type} {flags}");
+        }
+    }
 }
 
 #[test]
