@@ -4,6 +4,8 @@
 #![deny(clippy::float_arithmetic)]
 
 pub mod config;
+pub mod discover;
+pub mod memory;
 pub mod net;
 pub mod report;
 pub mod serve;
