@@ -1,12 +1,24 @@
-//! What the service does.
+//! What the service does, on any machine and without a line of unsafe code.
+//!
+//! * [`discover`]: where the vmclock page and the devices are, from firmware's tables;
+//! * [`service`]: the main loop, over the small interfaces [`machine`], [`console`] and
+//!   [`net::port`] that `boot` implements;
+//! * [`net`]: NTP requests recognised and answered in place, everything else through an IP stack;
+//! * [`serve`]: the protocols, as pure functions of bytes and times;
+//! * [`shell`], [`report`], [`config`]: what people see and say.
+//!
+//! What time is, is the business of [`gnomon_clock`].
 #![no_std]
 #![forbid(unsafe_code)]
 #![deny(clippy::float_arithmetic)]
 
 pub mod config;
+pub mod console;
 pub mod discover;
+pub mod machine;
 pub mod memory;
 pub mod net;
 pub mod report;
 pub mod serve;
+pub mod service;
 pub mod shell;

@@ -1,6 +1,6 @@
 //! What is told to people: log lines, the boot report, and the time in one line.
 //!
-//! Every line ends in `\n`; [`Crlf`](crate::shell::Crlf) makes that a terminal's line end.
+//! Every line ends in `\n`; the [`Console`](crate::console::Console) makes that a terminal's line end.
 
 use core::fmt::{self, Display, Formatter, Write};
 use core::net::Ipv4Addr;
@@ -20,29 +20,21 @@ pub struct View<'a> {
     pub uptime: Option<u64>,
     /// The time.
     pub reading: Result<Reading, NoTime>,
-    /// Where the vmclock page is, or why there is none.
-    pub page: Result<PageView<'a>, &'a str>,
+    /// Where the vmclock page is, such as `\_SB.VCLK (AMZNC10C) at 0xfeffb000, 4096 bytes`, or why there
+    /// is none.
+    pub page: Result<&'a str, &'a str>,
     /// The raw page; `None` without a page.
     pub fields: Option<Result<Fields, Busy>>,
     /// The counter of this machine.
     pub counter: CounterId,
-    /// The network device; `None` when there is none.
-    pub net: Option<NetView<'a>>,
+    /// The network device, or why there is none to use.
+    pub net: Result<NetView<'a>, &'a str>,
     /// The NTP server's settings.
     pub server: ntp::Server,
     /// What the NTP server did.
     pub ntp: ntp::Counters,
     /// What the processor does when there is nothing to do.
     pub idle: Idle,
-}
-
-/// Where the vmclock page was found.
-#[derive(Clone, Copy, Debug)]
-pub struct PageView<'a> {
-    /// Its physical address.
-    pub address: u64,
-    /// Who told, such as `ACPI \_SB.VCLK (AMZNC10C)` or `command line`.
-    pub source: &'a str,
 }
 
 /// The network device and what runs on it.
@@ -170,7 +162,7 @@ pub(crate) struct Page<'a>(pub(crate) &'a View<'a>);
 impl Display for Page<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self.0.page {
-            Ok(page) => write!(f, "{:#x}, {}", page.address, page.source),
+            Ok(place) => f.write_str(place),
             Err(why) => write!(f, "none: {why}"),
         }
     }
@@ -203,8 +195,9 @@ struct Network<'a>(&'a View<'a>);
 
 impl Display for Network<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let Some(net) = &self.0.net else {
-            return f.write_str("none: no network device");
+        let net = match &self.0.net {
+            Ok(net) => net,
+            Err(why) => return write!(f, "none: {why}"),
         };
         write!(f, "{}, {}, {}", net.nic, Mac(net.mac), Address(net))?;
         if let Some(gateway) = net.gateway {

@@ -4,6 +4,8 @@
 //! that same buffer, before any IP stack has seen it.
 
 pub mod frame;
+pub mod port;
+pub mod stack;
 
 /// Frames counted since the start, for the `net` command.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -19,4 +21,6 @@ pub struct Counters {
     pub stack: u64,
     /// Frames lost on either side: too long, refused by the device, no free buffer.
     pub dropped: u64,
+    /// Things the device wrote into its rings that no honest device writes.
+    pub lies: u64,
 }

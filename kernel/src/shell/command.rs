@@ -259,8 +259,9 @@ fn counts(rows: &[(&str, u64)], out: &mut dyn Write) -> fmt::Result {
 }
 
 fn net(view: &View<'_>, out: &mut dyn Write) -> fmt::Result {
-    let Some(net) = &view.net else {
-        return writeln!(out, "no network device");
+    let net = match &view.net {
+        Ok(net) => net,
+        Err(why) => return writeln!(out, "no network: {why}"),
     };
     writeln!(out, "device      {}", net.nic)?;
     writeln!(out, "mac         {}", Mac(net.mac))?;
@@ -274,7 +275,15 @@ fn net(view: &View<'_>, out: &mut dyn Write) -> fmt::Result {
         out,
         "frames      received {} (ntp {}, stack {}), sent {}, dropped {}",
         frames.received, frames.ntp, frames.stack, frames.sent, frames.dropped,
-    )
+    )?;
+    if frames.lies > 0 {
+        writeln!(
+            out,
+            "            {} ring entries that no honest device writes",
+            frames.lies
+        )?;
+    }
+    Ok(())
 }
 
 /// Every field by its name in the ABI, raw, and what it means.

@@ -98,7 +98,7 @@ impl LineEditor {
     }
 
     /// Takes one byte and echoes what it does to the screen, with `\n` for a line end (see
-    /// [`Crlf`](super::Crlf)).
+    /// [`Console`](crate::console::Console)).
     ///
     /// What `echo` refuses is not shown; the byte counts all the same.
     pub fn push(&mut self, byte: u8, echo: &mut dyn fmt::Write) -> Event<'_> {

@@ -1,7 +1,8 @@
 //! The prompt on the serial console: bytes in, text out.
 //!
 //! Nothing here knows the UART. Everything writes plain `\n`; whoever owns the UART wraps it in
-//! [`Crlf`], once.
+//! its [`Console`](crate::console::Console), which
+//! makes that CR LF.
 
 use core::fmt::{self, Write};
 
@@ -89,24 +90,5 @@ fn obey<'v>(line: &str, out: &mut dyn Write, view: impl FnOnce() -> View<'v>) ->
         Command::Reboot => Some(Action::Reboot),
         Command::PowerOff => Some(Action::PowerOff),
         _ => None,
-    }
-}
-
-/// Turns every `\n` into CR LF, which is what a serial terminal needs to start a new line.
-#[derive(Debug)]
-pub struct Crlf<W>(
-    /// The raw console.
-    pub W,
-);
-
-impl<W: Write> Write for Crlf<W> {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        for (at, line) in text.split('\n').enumerate() {
-            if at > 0 {
-                self.0.write_str("\r\n")?;
-            }
-            self.0.write_str(line)?;
-        }
-        Ok(())
     }
 }

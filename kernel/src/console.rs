@@ -1,0 +1,197 @@
+//! The serial console: output that never makes the service wait, input one byte at a time.
+
+use core::fmt;
+
+/// A UART, as the machine offers it. Neither call waits.
+pub trait SerialPort {
+    /// Takes a received byte, if there is one.
+    fn receive(&mut self) -> Option<u8>;
+    /// Hands over as many of `bytes` as fit now; returns how many.
+    fn send(&mut self, bytes: &[u8]) -> usize;
+}
+
+/// Bytes of output that can wait for a slow reader.
+const QUEUE: usize = 8192;
+/// What a reader sees in place of output that did not fit.
+const LOST: &[u8] = b"\r\n[output lost: the console is not being read]\r\n";
+
+/// Formats into a queue and feeds the UART from it; line ends become CR LF.
+///
+/// A console that nobody reads fills the queue; what comes then is lost and said to be lost. An NTP
+/// reply never waits for a terminal.
+#[derive(Debug)]
+pub struct Console<S> {
+    port: Option<S>,
+    queue: [u8; QUEUE],
+    head: usize,
+    length: usize,
+    lost: bool,
+}
+
+impl<S: SerialPort> Console<S> {
+    /// A console on `port`; without one, output goes nowhere and nothing is ever received.
+    pub const fn new(port: Option<S>) -> Self {
+        Self {
+            port,
+            queue: [0; QUEUE],
+            head: 0,
+            length: 0,
+            lost: false,
+        }
+    }
+
+    /// Gives the UART what it takes now.
+    pub fn pump(&mut self) {
+        let Some(port) = &mut self.port else {
+            self.length = 0;
+            return;
+        };
+        while self.length > 0 {
+            let end = (self.head + self.length).min(QUEUE);
+            let sent = port
+                .send(self.queue.get(self.head..end).unwrap_or_default())
+                .min(self.length);
+            if sent == 0 {
+                return;
+            }
+            self.head = (self.head + sent) % QUEUE;
+            self.length -= sent;
+        }
+        if self.lost {
+            self.lost = false;
+            self.append(LOST);
+        }
+    }
+
+    /// Takes a received byte, if there is one.
+    pub fn receive(&mut self) -> Option<u8> {
+        self.port.as_mut()?.receive()
+    }
+
+    /// Whether output is still waiting for the UART.
+    #[must_use]
+    pub const fn is_waiting(&self) -> bool {
+        self.length > 0
+    }
+
+    /// Drops the UART: nothing is printed or received from here on (`serial=off`).
+    pub fn close(&mut self) {
+        self.port = None;
+        self.length = 0;
+    }
+
+    /// Waits until everything is out or the UART has refused `patience` times in a row. For the
+    /// last words only.
+    pub fn drain(&mut self, patience: u32) {
+        let mut refusals = 0;
+        while self.length > 0 && refusals < patience {
+            let before = self.length;
+            self.pump();
+            refusals = if self.length < before {
+                0
+            } else {
+                refusals + 1
+            };
+        }
+    }
+
+    /// Queues all of `bytes`, or none of them.
+    fn append(&mut self, bytes: &[u8]) {
+        if bytes.len() > QUEUE - self.length {
+            self.lost = true;
+            return;
+        }
+        for &byte in bytes {
+            if let Some(place) = self.queue.get_mut((self.head + self.length) % QUEUE) {
+                *place = byte;
+                self.length += 1;
+            }
+        }
+    }
+}
+
+impl<S: SerialPort> fmt::Write for Console<S> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for (number, line) in text.split('\n').enumerate() {
+            if number > 0 {
+                self.append(b"\r\n");
+            }
+            self.append(line.as_bytes());
+        }
+        self.pump();
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use core::fmt::Write;
+    use std::vec::Vec;
+
+    use super::*;
+
+    /// Takes at most `room` bytes in all.
+    struct Slow {
+        out: Vec<u8>,
+        room: usize,
+    }
+
+    impl SerialPort for Slow {
+        fn receive(&mut self) -> Option<u8> {
+            None
+        }
+        fn send(&mut self, bytes: &[u8]) -> usize {
+            let count = bytes.len().min(self.room).min(16);
+            self.room -= count;
+            self.out.extend_from_slice(&bytes[..count]);
+            count
+        }
+    }
+
+    fn console(room: usize) -> Console<Slow> {
+        Console::new(Some(Slow {
+            out: Vec::new(),
+            room,
+        }))
+    }
+
+    fn out(console: &Console<Slow>) -> std::string::String {
+        std::string::String::from_utf8(console.port.as_ref().unwrap().out.clone()).unwrap()
+    }
+
+    #[test]
+    fn line_ends_become_cr_lf() {
+        let mut console = console(usize::MAX);
+        writeln!(console, "a\n{}", 1).unwrap();
+        assert_eq!(out(&console), "a\r\n1\r\n");
+        assert!(!console.is_waiting());
+    }
+
+    #[test]
+    fn a_stuck_reader_costs_output_not_time() {
+        let mut console = console(10);
+        for number in 0..2_000 {
+            writeln!(console, "line {number}").unwrap();
+        }
+        assert!(console.is_waiting());
+        console.drain(3);
+        assert!(console.is_waiting(), "gives up");
+        console.port.as_mut().unwrap().room = usize::MAX;
+        console.pump();
+        console.pump();
+        let shown = out(&console);
+        assert!(shown.starts_with("line 0\r\nline 1\r\n"));
+        assert!(shown.ends_with("[output lost: the console is not being read]\r\n"));
+        writeln!(console, "alive").unwrap();
+        assert!(out(&console).ends_with("alive\r\n"));
+    }
+
+    #[test]
+    fn without_a_port_nothing_piles_up() {
+        let mut console = Console::<Slow>::new(None);
+        writeln!(console, "x").unwrap();
+        assert!(!console.is_waiting());
+        assert_eq!(console.receive(), None);
+    }
+}

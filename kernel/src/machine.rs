@@ -1,0 +1,26 @@
+//! What the service asks of the machine it runs on, besides its counter, its console and its
+//! network device.
+
+use core::time::Duration;
+
+/// The machine, as far as the service needs it. Implemented in `boot` over `gnomon_arch`.
+pub trait Machine {
+    /// Time since start, for log stamps and protocol timers; `None` when the machine has no timer
+    /// for that.
+    ///
+    /// Never used for telling the time.
+    fn uptime(&mut self) -> Option<Duration>;
+
+    /// A random number for filler bits and port numbers; not for keys.
+    fn random(&mut self) -> u64;
+
+    /// Sleeps until an interrupt arrives, at most for `limit` (or what the machine can do, if that
+    /// is less).
+    fn sleep(&mut self, limit: Duration);
+
+    /// Powers the machine off.
+    fn power_off(&mut self) -> !;
+
+    /// Restarts the machine.
+    fn reboot(&mut self) -> !;
+}

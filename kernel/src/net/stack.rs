@@ -1,0 +1,162 @@
+//! Everything on the network that is not an NTP request: ARP, ping, DHCP, by `smoltcp`.
+
+use core::fmt;
+use core::net::Ipv4Addr;
+
+use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet, SocketStorage};
+use smoltcp::socket::{dhcpv4, udp};
+use smoltcp::time::Instant;
+use smoltcp::wire::{EthernetAddress, IpCidr, Ipv4Cidr};
+
+use super::port::{FramePort, StackPort};
+use crate::serve::ntp;
+
+/// Sockets that the stack has room for.
+const SOCKETS: usize = 2;
+
+/// Memory for the stack's sockets.
+pub type Storage<'s> = [SocketStorage<'s>; SOCKETS];
+
+/// An IPv4 address, its prefix length, and the router.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Address {
+    /// The host's own address.
+    pub address: Ipv4Addr,
+    /// Bits of the network prefix, 0 to 32.
+    pub prefix: u8,
+    /// The default router, if there is one.
+    pub gateway: Option<Ipv4Addr>,
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.address, self.prefix)?;
+        match self.gateway {
+            Some(gateway) => write!(f, " gateway {gateway}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The IP stack of one network device.
+pub struct Stack<'s> {
+    interface: Interface,
+    sockets: SocketSet<'s>,
+    dhcp: Option<SocketHandle>,
+    address: Option<Address>,
+}
+
+impl<'s> Stack<'s> {
+    /// Starts a stack on `port`: with `fixed`, or by asking DHCP.
+    pub fn new<P: FramePort>(
+        port: &mut P,
+        storage: &'s mut Storage<'s>,
+        fixed: Option<Address>,
+        now: Instant,
+        random: u64,
+    ) -> Self {
+        let mut config = Config::new(EthernetAddress(port.mac()).into());
+        config.random_seed = random;
+        let interface = Interface::new(config, &mut StackPort::new(port, None), now);
+        let mut sockets = SocketSet::new(&mut storage[..]);
+        sockets.add(swallow(ntp::PORT));
+        let dhcp = fixed.is_none().then(|| sockets.add(dhcpv4::Socket::new()));
+        let mut stack = Self {
+            interface,
+            sockets,
+            dhcp,
+            address: None,
+        };
+        stack.set_address(fixed);
+        stack
+    }
+
+    /// The address in use; `None` while DHCP has not answered.
+    #[must_use]
+    pub const fn address(&self) -> Option<Address> {
+        self.address
+    }
+
+    /// Whether the address comes, or will come, by DHCP.
+    #[must_use]
+    pub const fn uses_dhcp(&self) -> bool {
+        self.dhcp.is_some()
+    }
+
+    /// Lets the stack look at one received frame and answer it.
+    pub fn take<P: FramePort>(&mut self, port: &mut P, frame: P::Frame, now: Instant) {
+        let mut device = StackPort::new(port, Some(frame));
+        self.interface
+            .poll_ingress_single(now, &mut device, &mut self.sockets);
+        device.finish();
+    }
+
+    /// Does what is due by the clock: DHCP, ARP retries. Returns whether the address changed.
+    pub fn poll<P: FramePort>(&mut self, port: &mut P, now: Instant) -> bool {
+        self.interface.poll_maintenance(now);
+        self.interface
+            .poll_egress(now, &mut StackPort::new(port, None), &mut self.sockets);
+        self.follow_dhcp()
+    }
+
+    /// When `poll` is needed next; `None` when nothing is planned.
+    pub fn next_poll(&mut self, now: Instant) -> Option<Instant> {
+        self.interface.poll_at(now, &self.sockets)
+    }
+
+    fn follow_dhcp(&mut self) -> bool {
+        let Some(handle) = self.dhcp else {
+            return false;
+        };
+        let address = match self.sockets.get_mut::<dhcpv4::Socket<'_>>(handle).poll() {
+            None => return false,
+            Some(dhcpv4::Event::Deconfigured) => None,
+            Some(dhcpv4::Event::Configured(lease)) => Some(Address {
+                address: lease.address.address(),
+                prefix: lease.address.prefix_len(),
+                gateway: lease.router,
+            }),
+        };
+        let changed = self.address != address;
+        self.set_address(address);
+        changed
+    }
+
+    fn set_address(&mut self, address: Option<Address>) {
+        self.interface.update_ip_addrs(|addresses| {
+            addresses.clear();
+            if let Some(Address {
+                address, prefix, ..
+            }) = address
+            {
+                // There is room: the list was just emptied.
+                let _ = addresses.push(IpCidr::Ipv4(Ipv4Cidr::new(address, prefix.min(32))));
+            }
+        });
+        let routes = self.interface.routes_mut();
+        routes.remove_default_ipv4_route();
+        if let Some(gateway) = address.and_then(|address| address.gateway) {
+            // As above: the table has room for at least the one route.
+            let _ = routes.add_default_ipv4_route(gateway);
+        }
+        self.address = address;
+    }
+}
+
+/// A socket that takes datagrams for `port` and has no room for any: what the service left to the
+/// stack (IP options, broadcasts) gets silence from it, and not an ICMP error.
+fn swallow<'s>(port: u16) -> udp::Socket<'s> {
+    let nothing = || udp::PacketBuffer::new(&mut [][..], &mut [][..]);
+    let mut socket = udp::Socket::new(nothing(), nothing());
+    // A new socket can be bound to any port but 0.
+    let _ = socket.bind(port);
+    socket
+}
+
+impl fmt::Debug for Stack<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Stack")
+            .field("address", &self.address)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,517 @@
+//! The whole service on the host: a machine, a network device and a console that are plain memory.
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test says what it expects by unwrapping it"
+)]
+
+use core::cell::{Cell, RefCell};
+use core::time::Duration;
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+use gnomon_clock::page::{Fields, VmclockPage, Writer, flag};
+use gnomon_clock::{Clock, Counter, CounterId, Period, Ticks};
+use gnomon_kernel::config::Config;
+use gnomon_kernel::console::{Console, SerialPort};
+use gnomon_kernel::machine::Machine;
+use gnomon_kernel::net::port::{Frame, FramePort, PortCounters};
+use gnomon_kernel::net::stack::Storage;
+use gnomon_kernel::service::{Found, Service};
+use smoltcp::wire::{
+    ArpPacket, EthernetFrame, EthernetProtocol, Icmpv4Message, Icmpv4Packet, IpProtocol,
+    Ipv4Packet, UdpPacket,
+};
+
+const GUEST_MAC: [u8; 6] = [0x52, 0x54, 0, 0x12, 0x34, 0x56];
+const CLIENT_MAC: [u8; 6] = [0x52, 0x55, 10, 0, 2, 2];
+const GUEST: [u8; 4] = [10, 0, 2, 15];
+const CLIENT: [u8; 4] = [10, 0, 2, 2];
+/// 2026-11-20T12:00:00 as TAI seconds since 1970.
+const NOON: u64 = 1_795_176_037;
+
+/// A counter of 1 GHz that moves on by a microsecond at each read, and can be told to run something then.
+#[derive(Clone, Default)]
+struct Gigahertz(Rc<GigahertzState>);
+
+#[derive(Default)]
+struct GigahertzState {
+    ticks: Cell<u64>,
+    reads: Cell<u64>,
+    at_read: RefCell<Option<(u64, Action)>>,
+}
+
+type Action = Box<dyn FnMut()>;
+
+impl Counter for Gigahertz {
+    const ID: CounterId = CounterId::X86Tsc;
+
+    fn read(&self) -> Ticks {
+        self.0.reads.set(self.0.reads.get() + 1);
+        if let Some((number, action)) = self.0.at_read.borrow_mut().as_mut()
+            && *number == self.0.reads.get()
+        {
+            action();
+        }
+        self.0.ticks.set(self.0.ticks.get() + 1000);
+        Ticks(self.0.ticks.get())
+    }
+}
+
+struct Host {
+    uptime: Rc<Cell<Duration>>,
+}
+
+impl Machine for Host {
+    fn uptime(&mut self) -> Option<Duration> {
+        self.uptime
+            .set(self.uptime.get() + Duration::from_micros(10));
+        Some(self.uptime.get())
+    }
+    fn random(&mut self) -> u64 {
+        0x5555_5555_5555_5555
+    }
+    fn sleep(&mut self, _: Duration) {}
+    fn power_off(&mut self) -> ! {
+        panic!("power off")
+    }
+    fn reboot(&mut self) -> ! {
+        panic!("reboot")
+    }
+}
+
+#[derive(Clone, Default)]
+struct Wire(Rc<RefCell<WireState>>);
+
+#[derive(Default)]
+struct WireState {
+    to_guest: VecDeque<Vec<u8>>,
+    pending: Vec<Vec<u8>>,
+    from_guest: Vec<Vec<u8>>,
+    buffers_out: usize,
+}
+
+struct Bytes(Vec<u8>);
+
+impl Frame for Bytes {
+    fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        &mut self.0
+    }
+    fn set_length(&mut self, length: usize) {
+        self.0.resize(length, 0);
+    }
+}
+
+impl FramePort for Wire {
+    type Frame = Bytes;
+    fn mac(&self) -> [u8; 6] {
+        GUEST_MAC
+    }
+    fn receive(&mut self) -> Option<Bytes> {
+        let mut wire = self.0.borrow_mut();
+        let frame = wire.to_guest.pop_front()?;
+        wire.buffers_out += 1;
+        Some(Bytes(frame))
+    }
+    fn allocate(&mut self) -> Option<Bytes> {
+        self.0.borrow_mut().buffers_out += 1;
+        Some(Bytes(Vec::new()))
+    }
+    fn send(&mut self, frame: Bytes) {
+        let mut wire = self.0.borrow_mut();
+        wire.buffers_out -= 1;
+        wire.pending.push(frame.0);
+    }
+    fn release(&mut self, _: Bytes) {
+        self.0.borrow_mut().buffers_out -= 1;
+    }
+    fn kick(&mut self) {
+        let mut wire = self.0.borrow_mut();
+        let sent: Vec<_> = wire.pending.drain(..).collect();
+        wire.from_guest.extend(sent);
+    }
+    fn prepare_sleep(&mut self) -> bool {
+        true
+    }
+    fn wake(&mut self) {}
+    fn can_wake(&self) -> bool {
+        true
+    }
+    fn counters(&self) -> PortCounters {
+        PortCounters::default()
+    }
+}
+
+#[derive(Clone, Default)]
+struct Line(Rc<RefCell<(VecDeque<u8>, Vec<u8>)>>);
+
+impl SerialPort for Line {
+    fn receive(&mut self) -> Option<u8> {
+        self.0.borrow_mut().0.pop_front()
+    }
+    fn send(&mut self, bytes: &[u8]) -> usize {
+        self.0.borrow_mut().1.extend_from_slice(bytes);
+        bytes.len()
+    }
+}
+
+/// A service with everything it touches.
+struct Rig {
+    service: Service<'static, Host, Gigahertz, Wire, Line>,
+    page: &'static VmclockPage,
+    counter: Gigahertz,
+    uptime: Rc<Cell<Duration>>,
+    wire: Wire,
+    line: Line,
+}
+
+fn good(marker: u64, time_sec: u64) -> Fields {
+    let period = Period::from_hertz(1_000_000_000).unwrap();
+    Fields {
+        disruption_marker: marker,
+        counter_id: 1,
+        time_type: 1,
+        clock_status: 2,
+        flags: flag::TAI_OFFSET_VALID | flag::TIME_MAXERROR_VALID | flag::PERIOD_MAXERROR_VALID,
+        tai_offset_sec: -37,
+        counter_period_frac_sec: period.frac(),
+        counter_period_shift: period.shift(),
+        time_sec,
+        time_maxerror_nanosec: 1000,
+        ..Fields::stock()
+    }
+}
+
+fn rig(fields: &Fields, command_line: &str) -> Rig {
+    let page: &'static VmclockPage = Box::leak(Box::new(VmclockPage::new(fields)));
+    let (counter, wire, line) = (Gigahertz::default(), Wire::default(), Line::default());
+    let uptime = Rc::new(Cell::new(Duration::ZERO));
+    let storage: &'static mut Storage<'static> = Box::leak(Box::default());
+    let config = Config::parse(command_line, &mut |warning| panic!("{warning}"));
+    let service = Service::new(
+        Host {
+            uptime: uptime.clone(),
+        },
+        Clock::new(Some(page), counter.clone()),
+        Some(wire.clone()),
+        storage,
+        Console::new(Some(line.clone())),
+        config,
+        Found {
+            machine: "test",
+            page: Err("test"),
+            nic: "test",
+        },
+    );
+    Rig {
+        service,
+        page,
+        counter,
+        uptime,
+        wire,
+        line,
+    }
+}
+
+const STATIC: &str = "ip=10.0.2.15/24,10.0.2.2";
+
+impl Rig {
+    fn publish(&self, fields: &Fields) {
+        publish(self.page, fields);
+    }
+
+    /// Lets the guest have `frames` and returns what it sends.
+    fn exchange(&mut self, frames: &[Vec<u8>]) -> Vec<Vec<u8>> {
+        self.wire
+            .0
+            .borrow_mut()
+            .to_guest
+            .extend(frames.iter().cloned());
+        while self.service.turn() {}
+        let mut wire = self.wire.0.borrow_mut();
+        assert_eq!(wire.buffers_out, 0, "no buffer is lost");
+        assert!(wire.pending.is_empty(), "everything sent was kicked");
+        core::mem::take(&mut wire.from_guest)
+    }
+
+    fn ask(&mut self) -> Option<Vec<u8>> {
+        let sent = self.exchange(&[request(&CLIENT_REQUEST)]);
+        let [frame] = &sent[..] else { return None };
+        Some(reply(frame))
+    }
+
+    fn screen(&self) -> String {
+        String::from_utf8(self.line.0.borrow().1.clone()).unwrap()
+    }
+
+    fn type_line(&mut self, text: &str) -> String {
+        self.line.0.borrow_mut().1.clear();
+        self.line
+            .0
+            .borrow_mut()
+            .0
+            .extend(text.bytes().chain([b'\r']));
+        while self.service.turn() {}
+        self.screen()
+    }
+}
+
+fn publish(page: &VmclockPage, fields: &Fields) {
+    let seq = page.snapshot().unwrap().seq_count;
+    Writer::new(page, seq).publish(fields).unwrap();
+}
+
+const CLIENT_REQUEST: [u8; 48] = {
+    let mut request = [0; 48];
+    request[0] = 0x23;
+    request[2] = 6;
+    request[40] = 0xa0;
+    request[47] = 0xa7;
+    request
+};
+
+/// A UDP datagram from the client's port 5555 to the guest's port 123.
+fn request(payload: &[u8]) -> Vec<u8> {
+    let mut frame = ethernet(GUEST_MAC, EthernetProtocol::Ipv4, 28 + payload.len());
+    let mut ip = ipv4(&mut frame[14..], IpProtocol::Udp);
+    let mut udp = UdpPacket::new_unchecked(ip.payload_mut());
+    udp.set_src_port(5555);
+    udp.set_dst_port(123);
+    udp.set_len(u16::try_from(8 + payload.len()).unwrap());
+    udp.payload_mut().copy_from_slice(payload);
+    udp.fill_checksum(
+        &core::net::Ipv4Addr::from(CLIENT).into(),
+        &core::net::Ipv4Addr::from(GUEST).into(),
+    );
+    frame
+}
+
+fn ethernet(to: [u8; 6], protocol: EthernetProtocol, length: usize) -> Vec<u8> {
+    let mut bytes = vec![0; 14 + length];
+    let mut frame = EthernetFrame::new_unchecked(&mut bytes);
+    frame.set_dst_addr(smoltcp::wire::EthernetAddress(to));
+    frame.set_src_addr(smoltcp::wire::EthernetAddress(CLIENT_MAC));
+    frame.set_ethertype(protocol);
+    bytes
+}
+
+fn ipv4(bytes: &mut [u8], protocol: IpProtocol) -> Ipv4Packet<&mut [u8]> {
+    let length = u16::try_from(bytes.len()).unwrap();
+    let mut ip = Ipv4Packet::new_unchecked(bytes);
+    ip.set_version(4);
+    ip.set_header_len(20);
+    ip.set_total_len(length);
+    ip.set_hop_limit(64);
+    ip.set_next_header(protocol);
+    ip.set_src_addr(CLIENT.into());
+    ip.set_dst_addr(GUEST.into());
+    ip.fill_checksum();
+    ip
+}
+
+/// The NTP payload of a frame that must be a correct reply to the client.
+fn reply(frame: &[u8]) -> Vec<u8> {
+    let frame = EthernetFrame::new_checked(frame).unwrap();
+    assert_eq!(frame.dst_addr().0, CLIENT_MAC);
+    assert_eq!(frame.src_addr().0, GUEST_MAC);
+    let ip = Ipv4Packet::new_checked(frame.payload()).unwrap();
+    assert!(ip.verify_checksum());
+    let udp = UdpPacket::new_checked(ip.payload()).unwrap();
+    assert!(udp.verify_checksum(&ip.src_addr().into(), &ip.dst_addr().into()));
+    assert_eq!((udp.src_port(), udp.dst_port()), (123, 5555));
+    udp.payload().to_vec()
+}
+
+fn leap(reply: &[u8]) -> u8 {
+    reply[0] >> 6
+}
+
+fn seconds(reply: &[u8], offset: usize) -> u64 {
+    u64::from(u32::from_be_bytes(
+        reply[offset..offset + 4].try_into().unwrap(),
+    ))
+}
+
+/// What NTP calls the second that TAI calls `tai`.
+fn ntp_seconds(tai: u64) -> u64 {
+    tai - 37 + 2_208_988_800
+}
+
+#[test]
+fn answers_with_the_time_of_the_page() {
+    let mut rig = rig(&good(1, NOON), STATIC);
+    let reply = rig.ask().unwrap();
+    assert_eq!(reply.len(), 48);
+    assert_eq!((leap(&reply), reply[0] & 0x3f, reply[1]), (0, 0x24, 1));
+    assert_eq!(
+        reply[24..32],
+        CLIENT_REQUEST[40..48],
+        "the origin is the client's cookie"
+    );
+    assert_eq!(seconds(&reply, 32), ntp_seconds(NOON));
+    assert_eq!(seconds(&reply, 40), ntp_seconds(NOON));
+    assert!(reply[40..48] > reply[32..40], "sent after it was received");
+    assert_ne!(reply[8..12], [0; 4], "the bound is never zero");
+}
+
+#[test]
+fn a_page_without_time_gives_init_and_never_a_time() {
+    let mut rig = rig(&Fields::stock(), STATIC);
+    let reply = rig.ask().unwrap();
+    assert_eq!(
+        (leap(&reply), reply[1], &reply[12..16]),
+        (3, 0, &b"INIT"[..])
+    );
+    assert_eq!(reply[16..24], [0; 8]);
+    assert_eq!(reply[32..48], [0; 16]);
+}
+
+#[test]
+fn the_very_next_reply_after_a_disruption_says_so_or_carries_the_new_time() {
+    let mut rig = rig(&good(1, NOON), STATIC);
+    assert_eq!(leap(&rig.ask().unwrap()), 0);
+    rig.publish(&Fields {
+        clock_status: 1,
+        ..good(2, NOON)
+    });
+    for _ in 0..3 {
+        let reply = rig.ask().unwrap();
+        assert_eq!(
+            (leap(&reply), reply[1], &reply[12..16]),
+            (3, 0, &b"STEP"[..])
+        );
+    }
+    rig.publish(&good(2, NOON + 3600));
+    let reply = rig.ask().unwrap();
+    assert_eq!(
+        (leap(&reply), seconds(&reply, 40)),
+        (0, ntp_seconds(NOON + 3600))
+    );
+    // A marker that moves while the page stays valid: no gap, the new page's time at once.
+    rig.publish(&good(3, NOON + 7200));
+    let reply = rig.ask().unwrap();
+    assert_eq!(
+        (leap(&reply), seconds(&reply, 40)),
+        (0, ntp_seconds(NOON + 7200))
+    );
+}
+
+#[test]
+fn a_request_stamped_before_a_disruption_is_not_answered() {
+    let mut rig = rig(&good(1, NOON), STATIC);
+    rig.ask().unwrap();
+    let page = rig.page;
+    let first = rig.counter.0.reads.get() + 1;
+    // Right after the arrival stamp of the next request is taken, the guest is moved.
+    *rig.counter.0.at_read.borrow_mut() = Some((
+        first,
+        Box::new(move || publish(page, &good(2, NOON + 3600))),
+    ));
+    assert_eq!(rig.ask(), None, "silence");
+    let reply = rig.ask().unwrap();
+    assert_eq!(seconds(&reply, 32), ntp_seconds(NOON + 3600));
+}
+
+#[test]
+fn what_is_no_request_meets_silence() {
+    let mut rig = rig(&good(1, NOON), STATIC);
+    let mut frames = Vec::new();
+    for mode in [0, 2, 4, 5, 6, 7] {
+        let mut payload = CLIENT_REQUEST;
+        payload[0] = 0x20 | mode;
+        frames.push(request(&payload));
+    }
+    frames.push(request(&CLIENT_REQUEST[..47]));
+    frames.push(request(&[]));
+    let mut broadcast = request(&CLIENT_REQUEST);
+    broadcast[..6].copy_from_slice(&[0xff; 6]);
+    frames.push(broadcast);
+    for length in 0..60 {
+        frames.push(request(&CLIENT_REQUEST)[..length].to_vec());
+    }
+    assert_eq!(rig.exchange(&frames), Vec::<Vec<u8>>::new());
+}
+
+#[test]
+fn everything_else_on_the_network_still_works() {
+    let mut rig = rig(&good(1, NOON), STATIC);
+    // ARP first: the stack must learn where the client is before it can answer.
+    let mut arp = ethernet([0xff; 6], EthernetProtocol::Arp, 28);
+    let mut packet = ArpPacket::new_unchecked(&mut arp[14..]);
+    packet.set_hardware_type(smoltcp::wire::ArpHardware::Ethernet);
+    packet.set_protocol_type(EthernetProtocol::Ipv4);
+    packet.set_hardware_len(6);
+    packet.set_protocol_len(4);
+    packet.set_operation(smoltcp::wire::ArpOperation::Request);
+    packet.set_source_hardware_addr(&CLIENT_MAC);
+    packet.set_source_protocol_addr(&CLIENT);
+    packet.set_target_protocol_addr(&GUEST);
+    let mut ping = ethernet(GUEST_MAC, EthernetProtocol::Ipv4, 20 + 8 + 32);
+    let mut ip = ipv4(&mut ping[14..], IpProtocol::Icmp);
+    let mut icmp = Icmpv4Packet::new_unchecked(ip.payload_mut());
+    icmp.set_msg_type(Icmpv4Message::EchoRequest);
+    icmp.set_echo_ident(7);
+    icmp.fill_checksum();
+    let sent = rig.exchange(&[arp, ping, request(&CLIENT_REQUEST)]);
+    assert_eq!(sent.len(), 3);
+    assert_eq!(
+        EthernetFrame::new_checked(&sent[0]).unwrap().ethertype(),
+        EthernetProtocol::Arp
+    );
+    let frame = EthernetFrame::new_checked(&sent[1]).unwrap();
+    let ip = Ipv4Packet::new_checked(frame.payload()).unwrap();
+    assert_eq!(ip.next_header(), IpProtocol::Icmp);
+    let icmp = Icmpv4Packet::new_checked(ip.payload()).unwrap();
+    assert_eq!(
+        (icmp.msg_type(), icmp.echo_ident()),
+        (Icmpv4Message::EchoReply, 7)
+    );
+    assert_eq!(leap(&reply(&sent[2])), 0);
+}
+
+#[test]
+fn a_flood_is_answered_to_the_last_frame() {
+    let mut rig = rig(&good(1, NOON), STATIC);
+    let frames = vec![request(&CLIENT_REQUEST); 1000];
+    let sent = rig.exchange(&frames);
+    assert_eq!(sent.len(), 1000);
+    assert!(sent.iter().all(|frame| leap(&reply(frame)) == 0));
+}
+
+#[test]
+fn dhcp_is_asked_and_the_report_comes_without_it_too() {
+    let mut rig = rig(&good(1, NOON), "");
+    let sent = rig.exchange(&[]);
+    assert_eq!(sent.len(), 1, "one DISCOVER");
+    assert_eq!(rig.screen(), "", "waits for the lease");
+    assert_eq!(rig.ask(), None, "no address, no answer");
+    rig.uptime.set(Duration::from_secs(2));
+    rig.exchange(&[]);
+    let screen = rig.screen();
+    assert!(screen.contains("2026-11-20T12:00:00."), "{screen}");
+    assert!(screen.ends_with("gnomon> "), "{screen}");
+}
+
+#[test]
+fn the_console_tells_the_time() {
+    let mut rig = rig(&good(1, NOON), STATIC);
+    rig.exchange(&[]);
+    let screen = rig.type_line("time");
+    assert!(
+        screen.starts_with("time\r\n2026-11-20T12:00:00.")
+            && screen.contains("TAI-UTC 37  synchronized"),
+        "{screen}"
+    );
+    let screen = rig.type_line("status");
+    assert!(
+        screen.contains("precision 2^-19 s"),
+        "1 µs a read: {screen}"
+    );
+    let mut off = self::rig(&good(1, NOON), "ip=10.0.2.15/24 serial=off");
+    off.exchange(&[]);
+    let before = off.screen();
+    assert!(!before.contains("gnomon>"));
+    assert_eq!(off.type_line("time"), "", "input is ignored");
+}
