@@ -99,15 +99,12 @@ pub struct Nic {
     counters: Counters,
 }
 
-/// The first virtio network function on `bus`, and how many others there are.
+/// Whether a PCI function with these ids is a virtio network device, modern or transitional.
 #[must_use]
-pub fn find(pci: &Pci<'_>, bus: u8) -> (Option<Function>, usize) {
+pub const fn is_nic(vendor: u16, device: u16) -> bool {
     const TRANSITIONAL: u16 = 0x1000;
     const MODERN: u16 = 0x1041;
-    let mut all = pci
-        .functions(bus)
-        .filter(|&(_, vendor, device)| vendor == VENDOR && matches!(device, TRANSITIONAL | MODERN));
-    (all.next().map(|(function, ..)| function), all.count())
+    vendor == VENDOR && matches!(device, TRANSITIONAL | MODERN)
 }
 
 impl Nic {

@@ -95,6 +95,8 @@ pub const CAPABILITY_MSI_X: u8 = 0x11;
 /// Capability id of vendor-specific data, which virtio uses.
 pub const CAPABILITY_VENDOR: u8 = 0x09;
 
+/// Header type of a PCI-to-PCI bridge.
+const BRIDGE: u8 = 1;
 const COMMAND: u16 = 0x04;
 const COMMAND_MEMORY: u32 = 1 << 1;
 const COMMAND_MASTER: u32 = 1 << 2;
@@ -122,6 +124,33 @@ impl Pci<'_> {
             let id = self.0.read32(function, 0);
             (id & 0xffff != 0xffff).then_some((function, (id & 0xffff) as u16, (id >> 16) as u16))
         })
+    }
+
+    /// Looks at every function on bus `first` and on the buses behind its bridges.
+    ///
+    /// `reach` makes a bus's configuration space accessible and says whether it is. A bridge leads
+    /// only to higher bus numbers and each bus is looked at once, so lying bridges make no circle.
+    pub fn walk(
+        &self,
+        first: u8,
+        mut reach: impl FnMut(u8) -> bool,
+        mut visit: impl FnMut(Function, u16, u16),
+    ) {
+        let mut wanted = [false; 256];
+        wanted[usize::from(first)] = true;
+        for bus in first..=255 {
+            if !wanted[usize::from(bus)] || !reach(bus) {
+                continue;
+            }
+            for (function, vendor, device) in self.functions(bus) {
+                visit(function, vendor, device);
+                let header = self.0.read32(function, 0x0c).to_le_bytes()[2] & 0x7f;
+                let secondary = self.0.read32(function, 0x18).to_le_bytes()[1];
+                if header == BRIDGE && secondary > bus {
+                    wanted[usize::from(secondary)] = true;
+                }
+            }
+        }
     }
 
     /// The capabilities of `function`: offset and id. Ends after 48 entries, as many as fit, even
@@ -278,6 +307,37 @@ mod tests {
             0xfebd_0000,
             "sizing puts the address back"
         );
+    }
+
+    /// A bridge on every bus that says its secondary bus is `bus * 2 + 1`, or back to bus 0.
+    struct Bridges;
+
+    impl ConfigAccess for Bridges {
+        fn read32(&self, function: Function, offset: u16) -> u32 {
+            match (function.0 & 0xff, offset) {
+                (0 | 8, 0) => 0x0001_1b36,
+                (0 | 8, 0x0c) => 0x0001_0000,
+                (0, 0x18) => u32::from(function.bus().wrapping_mul(2).wrapping_add(1)) << 8,
+                (8, 0x18) => 0,
+                _ => u32::MAX,
+            }
+        }
+        fn write32(&self, _: Function, _: u16, _: u32) {}
+    }
+
+    #[test]
+    fn the_walk_follows_bridges_and_ends() {
+        let (mut buses, mut functions) = (0u32, 0u32);
+        Pci(&Bridges).walk(
+            0,
+            |bus| {
+                buses += 1;
+                bus != 31
+            },
+            |_, _, _| functions += 1,
+        );
+        // 0, 1, 3, 7, 15, and 31, which cannot be reached.
+        assert_eq!((buses, functions), (6, 10));
     }
 
     #[test]

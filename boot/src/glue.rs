@@ -1,0 +1,125 @@
+//! The kernel's small interfaces, implemented over the machine's devices.
+
+use core::time::Duration;
+
+use gnomon_arch::dev::net::{Frame, Nic};
+use gnomon_arch::machine::interrupt::Interrupts;
+use gnomon_arch::machine::io::{self, Com1};
+use gnomon_arch::machine::power::{self, SoftOff};
+use gnomon_arch::machine::timer::{self, Uptime};
+use gnomon_kernel::console::SerialPort;
+use gnomon_kernel::machine::Machine;
+use gnomon_kernel::net::port::{self, FramePort, PortCounters};
+
+/// The console UART.
+pub(crate) struct Uart(pub(crate) Com1);
+
+impl SerialPort for Uart {
+    fn receive(&mut self) -> Option<u8> {
+        self.0.receive()
+    }
+
+    fn send(&mut self, bytes: &[u8]) -> usize {
+        self.0.send(bytes)
+    }
+}
+
+/// The machine proper.
+pub(crate) struct Pc {
+    pub(crate) uptime: Uptime,
+    pub(crate) interrupts: Interrupts,
+    pub(crate) soft_off: Option<SoftOff>,
+}
+
+impl Machine for Pc {
+    fn uptime(&mut self) -> Option<Duration> {
+        self.uptime.nanoseconds().map(Duration::from_nanos)
+    }
+
+    fn random(&mut self) -> u64 {
+        io::random()
+    }
+
+    fn sleep(&mut self, limit: Duration) {
+        timer::alarm(u64::try_from(limit.as_micros()).unwrap_or(u64::MAX));
+        self.interrupts.sleep();
+    }
+
+    fn power_off(&mut self) -> ! {
+        power::off(self.soft_off)
+    }
+
+    fn reboot(&mut self) -> ! {
+        power::reboot()
+    }
+}
+
+/// The network device.
+pub(crate) struct Port(pub(crate) Nic);
+
+/// A frame of it.
+pub(crate) struct PortFrame(Frame);
+
+impl port::Frame for PortFrame {
+    fn bytes(&self) -> &[u8] {
+        self.0.bytes()
+    }
+
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        self.0.bytes_mut()
+    }
+
+    fn set_length(&mut self, length: usize) {
+        self.0.set_length(length);
+    }
+}
+
+impl FramePort for Port {
+    type Frame = PortFrame;
+
+    fn mac(&self) -> [u8; 6] {
+        self.0.mac()
+    }
+
+    fn receive(&mut self) -> Option<PortFrame> {
+        self.0.receive().map(PortFrame)
+    }
+
+    fn allocate(&mut self) -> Option<PortFrame> {
+        self.0.allocate().map(PortFrame)
+    }
+
+    fn send(&mut self, frame: PortFrame) {
+        self.0.send(frame.0);
+    }
+
+    fn release(&mut self, frame: PortFrame) {
+        self.0.release(frame.0);
+    }
+
+    fn kick(&mut self) {
+        self.0.kick();
+    }
+
+    fn prepare_sleep(&mut self) -> bool {
+        self.0.prepare_sleep()
+    }
+
+    fn wake(&mut self) {
+        self.0.wake();
+    }
+
+    fn can_wake(&self) -> bool {
+        self.0.wakes()
+    }
+
+    fn counters(&self) -> PortCounters {
+        let counters = self.0.counters();
+        PortCounters {
+            received: counters.received,
+            sent: counters.sent,
+            dropped: counters.dropped,
+            lies: counters.lies,
+        }
+    }
+}

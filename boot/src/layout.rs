@@ -1,0 +1,41 @@
+//! Where the linker put the image, and the address space made from that.
+
+use gnomon_arch::machine::mmu::{Kind, Mmu};
+
+use crate::fatal;
+
+unsafe extern "C" {
+    static text_start: u8;
+    static text_end: u8;
+    static rodata_start: u8;
+    static rodata_end: u8;
+    static data_start: u8;
+    static data_end: u8;
+    static stack_bottom: u8;
+    static stack_top: u8;
+}
+
+/// Maps the image, each part as what it is, and switches to the new tables. The guard page below
+/// the stack and page zero stay unmapped, like everything else that nobody has asked for.
+pub(crate) fn own_address_space() -> Mmu {
+    let Some(mut mmu) = Mmu::take() else {
+        fatal(&"the page tables are in use")
+    };
+    let parts = [
+        (&raw const text_start, &raw const text_end, Kind::Text),
+        (
+            &raw const rodata_start,
+            &raw const rodata_end,
+            Kind::ReadOnly,
+        ),
+        (&raw const data_start, &raw const data_end, Kind::Data),
+        (&raw const stack_bottom, &raw const stack_top, Kind::Data),
+    ];
+    for (start, end, kind) in parts {
+        mmu.map(start as u64, end as u64 - start as u64, kind)
+            .unwrap_or_else(|why| fatal(&why));
+    }
+    // SAFETY: text, constants, data and stack are all that running code touches, and they are mapped.
+    unsafe { mmu.activate() };
+    mmu
+}
