@@ -1,0 +1,43 @@
+# The verbs. Each is a line or two; logic lives in Rust or in qemu/setup.sh.
+.DEFAULT_GOAL := help
+.PHONY: help build run test lint doc clean
+
+GUEST := --profile guest -p gnomon --target x86_64-unknown-none
+TARGET = $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)
+
+help: ## show this
+	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' Makefile | expand -t 14
+
+build: ## build/gnomon-x86_64.elf and build/gnomon-qemu
+	@qemu/setup.sh build
+	cargo build --locked $(GUEST)
+	cargo build --locked --release -p gnomon-qemu
+	@mkdir -p build
+	@cp $(TARGET)/x86_64-unknown-none/guest/gnomon build/gnomon-x86_64.elf
+	@cp $(TARGET)/release/gnomon-qemu build/gnomon-qemu
+
+run: ## boot the image under QEMU with the host's time (ARGS="--seconds 10 ...")
+	@qemu/setup.sh run
+	@$(MAKE) --no-print-directory build
+	@build/gnomon-qemu run $(ARGS)
+
+test: ## everything: host tests, and the tests that boot the image under QEMU
+	@qemu/setup.sh test
+	@$(MAKE) --no-print-directory build
+	cargo test --locked --release -p gnomon-clock -p gnomon-kernel -p gnomon-arch -p gnomon-qemu
+	cargo test --locked --release -p gnomon-tests
+
+lint: ## rustfmt, clippy on the host and the bare target, docs: no warnings
+	@qemu/setup.sh build
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --exclude gnomon --all-targets -- -D warnings
+	cargo clippy --locked $(GUEST) -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --exclude gnomon --no-deps
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked $(GUEST) --no-deps
+
+doc: ## the crates' documentation
+	cargo doc --locked --workspace --exclude gnomon --no-deps
+
+clean: ## remove what was built
+	cargo clean
+	rm -rf build

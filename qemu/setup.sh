@@ -1,0 +1,142 @@
+#!/bin/sh
+# Installs what is missing to build, run and test Gnomon, and says so; does nothing when all is there.
+#
+#   qemu/setup.sh build   the pinned toolchain's bare targets
+#   qemu/setup.sh run     that, and a QEMU with the vmclock device
+#   qemu/setup.sh test    that, and the programs the tests let judge the guest: chronyd, ntpdig, ip
+#
+# As root it installs; otherwise it prints the command that would, and ends with status 1.
+set -eu
+
+purpose=${1:-run}
+here=$(cd "$(dirname "$0")/.." && pwd)
+toolchain=$(sed -n 's/^channel = "\(.*\)"/\1/p' "$here/rust-toolchain.toml")
+judges=$here/build/judges
+
+say() { echo "setup: $*" >&2; }
+have() { command -v "$1" >/dev/null 2>&1; }
+
+# Runs a command as root, or ends with the command to run.
+as_root() {
+    if [ "$(id -u)" -ne 0 ]; then
+        say "this needs root; please run: sudo $here/qemu/setup.sh $purpose"
+        exit 1
+    fi
+    if ! "$@" >"$log" 2>&1; then
+        cat "$log" >&2
+        say "failed: $*"
+        exit 1
+    fi
+}
+
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+
+updated=
+apt_update() {
+    [ -n "$updated" ] || as_root apt-get update
+    updated=yes
+}
+apt_install() {
+    apt_update
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "$@"
+}
+
+require_debian() {
+    if ! have apt-get; then
+        say "$1 is missing, and this machine has no apt-get: please install it by hand"
+        exit 1
+    fi
+}
+
+rust() {
+    if ! have rustup; then
+        say "rustup is missing: see https://rustup.rs"
+        exit 1
+    fi
+    if ! rustup toolchain list | grep -q "^$toolchain"; then
+        say "installing Rust $toolchain"
+        rustup toolchain install "$toolchain" --profile minimal --component clippy,rustfmt
+    fi
+    for target in x86_64-unknown-none aarch64-unknown-none; do
+        if ! rustup target list --installed --toolchain "$toolchain" | grep -qx "$target"; then
+            say "adding the Rust target $target"
+            rustup target add --toolchain "$toolchain" "$target"
+        fi
+    done
+    # The host half (build scripts, the launcher) needs a linker.
+    if ! have cc; then
+        require_debian "a C linker (cc)"
+        say "installing gcc, for its linker"
+        apt_install gcc libc6-dev
+    fi
+}
+
+has_vmclock() {
+    have qemu-system-x86_64 && qemu-system-x86_64 -device help 2>/dev/null | grep -q '"vmclock"'
+}
+
+# Debian 12's own QEMU is 7.2; the device came with 10.0, which bookworm-backports has. Its address is that of the main
+# archive this machine already uses.
+qemu() {
+    has_vmclock && return
+    require_debian "QEMU 10.0 or later"
+    codename=$(. /etc/os-release && echo "${VERSION_CODENAME:-}")
+    [ "$(id -u)" -eq 0 ] || as_root true
+    if [ "$codename" = bookworm ]; then
+        apt_update
+        if ! apt-get indextargets --format '$(CODENAME)' | grep -qx bookworm-backports; then
+            archive=$(apt-get indextargets --format '$(CODENAME) $(REPO_URI)' 'Created-By: Packages' | sed -n 's/^bookworm //p' | head -n 1)
+            if [ -z "$archive" ]; then
+                say "apt has no archive for bookworm to derive bookworm-backports from"
+                exit 1
+            fi
+            say "adding bookworm-backports to apt (/etc/apt/sources.list.d/gnomon-backports.sources)"
+            printf 'Types: deb\nURIs: %s\nSuites: bookworm-backports\nComponents: main\nSigned-By: %s\n' \
+                "$archive" /usr/share/keyrings/debian-archive-keyring.gpg >/etc/apt/sources.list.d/gnomon-backports.sources
+            updated=
+        fi
+        say "installing QEMU from bookworm-backports"
+        apt_install -t bookworm-backports qemu-system-x86 qemu-system-data seabios
+    else
+        say "installing QEMU"
+        apt_install qemu-system-x86
+    fi
+    if ! has_vmclock; then
+        say "this QEMU has no vmclock device (it came with QEMU 10.0): $(qemu-system-x86_64 --version | head -n 1)"
+        exit 1
+    fi
+}
+
+# chrony refuses to be installed beside another time daemon, and would steer this machine's clock: the package is only
+# unpacked, beside the build.
+judges() {
+    if ! have ip; then
+        require_debian "ip (iproute2)"
+        say "installing iproute2, for the tests' network namespaces"
+        apt_install iproute2
+    fi
+    if ! have ntpdig; then
+        require_debian "ntpdig"
+        say "installing ntpdig, an NTP client that the tests use"
+        apt_install ntpsec-ntpdig
+    fi
+    if [ ! -x "$judges/usr/sbin/chronyd" ]; then
+        require_debian "chronyd"
+        say "unpacking chrony into build/judges, an NTP client that the tests use"
+        apt_install libcap2 libedit2 libgnutls30 libnettle8 libseccomp2
+        mkdir -p "$judges"
+        (cd "$judges" && apt-get download chrony >"$log" 2>&1 && dpkg -x chrony_*.deb . && rm chrony_*.deb) || {
+            cat "$log" >&2
+            say "failed: apt-get download chrony"
+            exit 1
+        }
+    fi
+}
+
+case $purpose in
+build) rust ;;
+run) rust && qemu ;;
+test) rust && qemu && judges ;;
+*) say "usage: $0 build|run|test" && exit 2 ;;
+esac
