@@ -1,0 +1,195 @@
+//! The clock that the service reads: a page, this machine's counter, and the rule that no answer
+//! carries time from across a disruption.
+
+use core::fmt;
+
+use crate::page::{Busy, CounterId, Fields, VmclockPage};
+use crate::time::Ticks;
+use crate::timeline::{Reading, Timeline, Unusable};
+
+/// The hardware counter of this machine.
+pub trait Counter {
+    /// What the page must call it.
+    const ID: CounterId;
+
+    /// The counter now. Fenced on both sides: the read is executed after every earlier load and
+    /// before every later one (x86 `lfence; rdtsc; lfence`, Arm `isb; mrs; isb`).
+    fn read(&self) -> Ticks;
+}
+
+/// A counter value taken before the page was looked at, such as the arrival of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    /// The counter.
+    pub ticks: Ticks,
+    /// The disruption marker from *before* the counter was read: a disruption between the two
+    /// leaves the stamp with the old marker, and the stamp is refused later.
+    pub marker: u64,
+}
+
+/// Both times of a request served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Exchange {
+    /// When the request arrived.
+    pub received: Reading,
+    /// When the page was read for the answer.
+    pub transmit: Reading,
+}
+
+/// A page, if there is one, and this machine's counter.
+#[derive(Debug)]
+pub struct Clock<'p, C> {
+    page: Option<&'p VmclockPage>,
+    counter: C,
+    /// The marker under which time was last valid, or that at the start.
+    marker: u64,
+    /// The marker has moved since, and time has not been valid yet.
+    stepped: bool,
+}
+
+impl<'p, C: Counter> Clock<'p, C> {
+    /// A clock by `counter` and `page`. Without a page there is never any time.
+    #[must_use]
+    pub fn new(page: Option<&'p VmclockPage>, counter: C) -> Self {
+        let marker = page.map_or(0, VmclockPage::marker);
+        Self {
+            page,
+            counter,
+            marker,
+            stepped: false,
+        }
+    }
+
+    /// The counter now, for [`exchange`](Self::exchange): a load and a counter read.
+    #[must_use]
+    pub fn stamp(&self) -> Stamp {
+        let marker = self.page.map_or(0, VmclockPage::marker);
+        Stamp {
+            ticks: self.counter.read(),
+            marker,
+        }
+    }
+
+    /// The time now.
+    ///
+    /// # Errors
+    /// [`NoTime`], but never `StaleStamp`.
+    pub fn now(&mut self) -> Result<Reading, NoTime> {
+        let (timeline, ticks) = self.look()?;
+        let reading = timeline.at(ticks);
+        self.settle(reading, &timeline)
+    }
+
+    /// The times of arrival and answer by one snapshot of the page, taken now.
+    ///
+    /// # Errors
+    /// [`NoTime`]; `StaleStamp` only when the page is otherwise good.
+    pub fn exchange(&mut self, received: Stamp) -> Result<Exchange, NoTime> {
+        let (timeline, ticks) = self.look()?;
+        let transmit = timeline.at(ticks);
+        let transmit = self.settle(transmit, &timeline)?;
+        if received.marker != transmit.marker {
+            return Err(NoTime::StaleStamp);
+        }
+        let received = timeline.at(received.ticks);
+        let received = self.settle(received, &timeline)?;
+        Ok(Exchange { received, transmit })
+    }
+
+    /// The raw page, for people to look at; `None` without a page.
+    #[must_use]
+    pub fn fields(&self) -> Option<Result<Fields, Busy>> {
+        self.page.map(VmclockPage::snapshot)
+    }
+
+    fn look(&mut self) -> Result<(Timeline, Ticks), NoTime> {
+        let page = self.page.ok_or(NoTime::NoPage)?;
+        let (fields, ticks) = page
+            .snapshot_with(|| self.counter.read())
+            .map_err(NoTime::Busy)?;
+        match Timeline::from_page(&fields, C::ID) {
+            Ok(timeline) => Ok((timeline, ticks)),
+            Err(why) => Err(self.refuse(why, fields.disruption_marker)),
+        }
+    }
+
+    fn settle(
+        &mut self,
+        reading: Result<Reading, Unusable>,
+        timeline: &Timeline,
+    ) -> Result<Reading, NoTime> {
+        match reading {
+            Ok(reading) => {
+                self.marker = reading.marker;
+                self.stepped = false;
+                Ok(reading)
+            }
+            Err(why) => Err(self.refuse(why, timeline.marker())),
+        }
+    }
+
+    /// Remembers a step until time is valid again, even if the marker came back.
+    fn refuse(&mut self, why: Unusable, marker: u64) -> NoTime {
+        self.stepped |= marker != self.marker;
+        NoTime::Unusable {
+            why,
+            stepped: self.stepped,
+        }
+    }
+}
+
+/// Why there is no time now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoTime {
+    /// There is no vmclock page.
+    NoPage,
+    /// The page could not be read.
+    Busy(Busy),
+    /// The page has no time for us.
+    Unusable {
+        /// The reason.
+        why: Unusable,
+        /// The disruption marker has moved since time was last valid.
+        stepped: bool,
+    },
+    /// A disruption came between the stamp and the page: the request must be dropped, for nobody
+    /// can tell when it arrived.
+    StaleStamp,
+}
+
+impl NoTime {
+    /// What to tell clients of NTP (RFC 5905 §7.4). Nothing is sent for a `StaleStamp`.
+    #[must_use]
+    pub const fn kiss(&self) -> Kiss {
+        match self {
+            Self::Unusable { stepped: true, .. } => Kiss::Step,
+            _ => Kiss::Init,
+        }
+    }
+}
+
+impl fmt::Display for NoTime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoPage => f.write_str("no vmclock page"),
+            Self::Busy(busy) => busy.fmt(f),
+            Self::Unusable {
+                why,
+                stepped: false,
+            } => why.fmt(f),
+            Self::Unusable { why, stepped: true } => write!(f, "{why} (after a disruption)"),
+            Self::StaleStamp => f.write_str("disruption since the request arrived"),
+        }
+    }
+}
+
+impl core::error::Error for NoTime {}
+
+/// A kiss code for clients that ask while there is no time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kiss {
+    /// Not yet synchronised.
+    Init,
+    /// Time has stepped and is not known again yet.
+    Step,
+}

@@ -1,0 +1,187 @@
+//! UTC from uniform time: the offset TAI − UTC and the one leap second that a page can tell of.
+
+use core::fmt;
+
+use crate::calendar::{self, DAY};
+use crate::page::LeapIndicator;
+use crate::time::{Linear, Span, Timestamp, Utc};
+use crate::timeline::Unusable;
+
+/// UTC at an instant, with what POSIX coding cannot say about leap seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UtcTime {
+    /// POSIX-coded: 23:59:60 has the code of 23:59:59.
+    pub time: Timestamp<Utc>,
+    /// The instant lies inside an inserted second, 23:59:60.
+    pub leap_second: bool,
+    /// What is ahead at the end of this very day.
+    pub announcement: Announcement,
+}
+
+/// RFC 3339 with nine digits, truncated: `2016-12-31T23:59:60.999999999Z`.
+impl fmt::Display for UtcTime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        calendar::write_timestamp(f, self.time, self.leap_second)?;
+        f.write_str("Z")
+    }
+}
+
+/// A leap second still ahead, announced only on the last UTC day of the month that it ends: clients
+/// of NTP act on it at the end of the day. From the start of the inserted second on nothing is
+/// ahead any more: a client that took the repeated :59 together with the warning would insert again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Announcement {
+    /// The day has 86 400 seconds, as far as is known.
+    None,
+    /// The day has 86 401 seconds.
+    Insert,
+    /// The day has 86 399 seconds.
+    Delete,
+}
+
+/// TAI − UTC as read from `tai_offset_sec`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TaiOffset {
+    /// TAI − UTC in seconds, 10..=60.
+    pub tai_minus_utc: i16,
+    /// The page has it with the positive sign of UAPI.13 v1.0.
+    pub positive_on_page: bool,
+}
+
+impl TaiOffset {
+    /// Reads the field by v1.1 (UTC = TAI + field, so −60..=−10) or, noted, by v1.0 (10..=60);
+    /// anything else is no offset. TAI − UTC was 10 s when leap seconds began, so that the two
+    /// readings cannot be confused.
+    #[must_use]
+    pub const fn from_page(tai_offset_sec: i16) -> Option<Self> {
+        match tai_offset_sec {
+            -60..=-10 => Some(Self {
+                tai_minus_utc: -tai_offset_sec,
+                positive_on_page: false,
+            }),
+            10..=60 => Some(Self {
+                tai_minus_utc: tai_offset_sec,
+                positive_on_page: true,
+            }),
+            _ => None,
+        }
+    }
+}
+
+/// How UTC follows from linear time around a page's reference instant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct LeapRule {
+    /// Linear − UTC in seconds before the edge, or always.
+    offset: i16,
+    edge: Option<Edge>,
+}
+
+/// One leap second on the linear scale.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Edge {
+    /// Start of the inserted second, or of the second after the one left out.
+    begin: Timestamp<Linear>,
+    /// Start of the month's last day.
+    day: Timestamp<Linear>,
+    leap: Leap,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Leap {
+    Insert,
+    Delete,
+}
+
+impl LeapRule {
+    /// The rule for a page whose reference instant is `reference`, where linear − UTC is `offset`.
+    ///
+    /// # Errors
+    /// [`Unusable::LeapSecond`] when the page claims to be inside 23:59:60 and is not near it,
+    /// [`Unusable::OutOfRange`] when the calendar does not reach that far.
+    pub(crate) fn new(
+        reference: Timestamp<Linear>,
+        offset: i16,
+        indicator: LeapIndicator,
+    ) -> Result<Self, Unusable> {
+        use LeapIndicator::{None, Pos, PostNeg, PostPos, PreNeg, PrePos};
+
+        let second = utc_code(reference, offset)
+            .ok_or(Unusable::OutOfRange)?
+            .seconds();
+        let (this_month, next_month) =
+            calendar::month_around(second).ok_or(Unusable::OutOfRange)?;
+        // The offset before the leap, the first second of the month after it, and its kind.
+        let (before, month, leap) = match indicator {
+            None => {
+                return Ok(Self {
+                    offset,
+                    edge: Option::None,
+                });
+            }
+            PrePos => (offset, next_month, Leap::Insert),
+            PreNeg => (offset, next_month, Leap::Delete),
+            PostPos => (offset - 1, this_month, Leap::Insert),
+            PostNeg => (offset + 1, this_month, Leap::Delete),
+            // Inside 23:59:60 a host may still have the old offset, by which the instant falls into
+            // the first second of the next month, or already the new one (Linux raises it at
+            // the start of the inserted second), by which :59 repeats. The instant tells which.
+            Pos if second == this_month => (offset, this_month, Leap::Insert),
+            Pos if second == next_month - 1 => (offset - 1, next_month, Leap::Insert),
+            Pos => return Err(Unusable::LeapSecond),
+        };
+        let last_second = match leap {
+            Leap::Insert => 0,
+            Leap::Delete => 1,
+        };
+        let begin = month.checked_add(i64::from(before) - last_second);
+        let day = month.checked_add(i64::from(before) - DAY);
+        let (Some(begin), Some(day)) = (begin, day) else {
+            return Err(Unusable::OutOfRange);
+        };
+        let edge = Edge {
+            begin: Timestamp::from_parts(begin, 0),
+            day: Timestamp::from_parts(day, 0),
+            leap,
+        };
+        Ok(Self {
+            offset: before,
+            edge: Some(edge),
+        })
+    }
+
+    /// UTC at `at`, and linear − UTC in force then: the old offset holds until the inserted second
+    /// is over. `None` when UTC is before 1970 or out of range.
+    pub(crate) fn utc(&self, at: Timestamp<Linear>) -> Option<(UtcTime, i16)> {
+        let mut utc = UtcTime {
+            time: utc_code(at, self.offset)?,
+            leap_second: false,
+            announcement: Announcement::None,
+        };
+        let mut in_force = self.offset;
+        if let Some(edge) = self.edge {
+            if at >= edge.begin {
+                let after = match edge.leap {
+                    Leap::Insert => self.offset + 1,
+                    Leap::Delete => self.offset - 1,
+                };
+                utc.time = utc_code(at, after)?;
+                utc.leap_second = edge.leap == Leap::Insert && at.seconds() == edge.begin.seconds();
+                if !utc.leap_second {
+                    in_force = after;
+                }
+            } else if at >= edge.day {
+                utc.announcement = match edge.leap {
+                    Leap::Insert => Announcement::Insert,
+                    Leap::Delete => Announcement::Delete,
+                };
+            }
+        }
+        (utc.time.seconds() >= 0).then_some((utc, in_force))
+    }
+}
+
+/// The POSIX code of `at` when linear − UTC is `offset`.
+fn utc_code(at: Timestamp<Linear>, offset: i16) -> Option<Timestamp<Utc>> {
+    at.relabel()
+        .checked_sub(Span::from_seconds(i64::from(offset)))
+}

@@ -1,0 +1,574 @@
+//! The vmclock page (`struct vmclock_abi`, UAPI.13 v1.1): its layout, its codes, and both ends of
+//! its seqlock.
+
+use core::fmt;
+use core::hint;
+use core::mem::offset_of;
+use core::sync::atomic::Ordering::Relaxed;
+use core::sync::atomic::{self, AtomicI16, AtomicU8, AtomicU16, AtomicU32, AtomicU64};
+
+/// The first four bytes of a page, "VCLK" in little-endian order.
+pub const MAGIC: u32 = 0x4b4c_4356;
+/// The only version there is.
+pub const VERSION: u16 = 1;
+/// Length of the structure in bytes. The page's own `size` is that of the region, usually 0x1000.
+pub const LEN: usize = 0x70;
+/// `counter_id` of a page without time: only the disruption marker and what follows it count.
+pub const COUNTER_INVALID: u8 = 0xff;
+
+/// Bits of [`Fields::flags`]. Unknown bits are to be ignored: an incompatible change would come
+/// with another version or time type.
+pub mod flag {
+    /// `tai_offset_sec` may be used.
+    pub const TAI_OFFSET_VALID: u64 = 1 << 0;
+    /// A disruption is expected within about a day.
+    pub const DISRUPTION_SOON: u64 = 1 << 1;
+    /// A disruption is expected within about an hour.
+    pub const DISRUPTION_IMMINENT: u64 = 1 << 2;
+    /// `counter_period_esterror_rate_frac_sec` may be used.
+    pub const PERIOD_ESTERROR_VALID: u64 = 1 << 3;
+    /// `counter_period_maxerror_rate_frac_sec` may be used.
+    pub const PERIOD_MAXERROR_VALID: u64 = 1 << 4;
+    /// `time_esterror_nanosec` may be used.
+    pub const TIME_ESTERROR_VALID: u64 = 1 << 5;
+    /// `time_maxerror_nanosec` may be used.
+    pub const TIME_MAXERROR_VALID: u64 = 1 << 6;
+    /// Time does not step back over an update (UTC leap seconds excepted).
+    pub const TIME_MONOTONIC: u64 = 1 << 7;
+    /// `vm_generation_counter` is there (bit 7 in the text of v1.0, which was a mistake).
+    pub const VM_GEN_COUNTER_PRESENT: u64 = 1 << 8;
+    /// Every update is announced by an interrupt.
+    pub const NOTIFICATION_PRESENT: u64 = 1 << 9;
+}
+
+/// Writes the ABI down once; the two structures, their conversions and the compile-time check of
+/// every offset follow from it.
+macro_rules! vmclock_abi {
+    (
+        $($(#[$doc:meta])* $offset:literal $name:ident: $raw:ident in $atomic:ident,)*
+        pad $pad:literal,
+        $($(#[$doc2:meta])* $offset2:literal $name2:ident: $raw2:ident in $atomic2:ident,)*
+    ) => {
+        /// A copy of the page: raw values in native byte order, nothing checked.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub struct Fields {
+            $($(#[$doc])* pub $name: $raw,)*
+            $($(#[$doc2])* pub $name2: $raw2,)*
+        }
+
+        /// The page where it lies: shared with a writer on the other side of the hypervisor.
+        ///
+        /// Every field is an atomic of its ABI width, in the page's little-endian order, so that a
+        /// torn copy is a matter of the seqlock and never of the language. Loads are relaxed and
+        /// therefore work on memory mapped read-only.
+        #[derive(Debug)]
+        #[repr(C)]
+        pub struct VmclockPage {
+            $($name: $atomic,)*
+            pad: [AtomicU8; 2],
+            $($name2: $atomic2,)*
+        }
+
+        const _: () = {
+            $(assert!(offset_of!(VmclockPage, $name) == $offset);)*
+            assert!(offset_of!(VmclockPage, pad) == $pad);
+            $(assert!(offset_of!(VmclockPage, $name2) == $offset2);)*
+            assert!(size_of::<VmclockPage>() == LEN);
+        };
+
+        impl Fields {
+            /// The bytes of the page, little-endian, padding zero.
+            #[must_use]
+            pub fn to_bytes(&self) -> [u8; LEN] {
+                let mut bytes = [0; LEN];
+                $(put(&mut bytes, $offset, self.$name.to_le_bytes());)*
+                $(put(&mut bytes, $offset2, self.$name2.to_le_bytes());)*
+                bytes
+            }
+
+            /// The fields of the bytes of a page. The caller answers for their being of one update.
+            #[must_use]
+            pub fn from_bytes(bytes: &[u8; LEN]) -> Self {
+                Self {
+                    $($name: $raw::from_le_bytes(get(bytes, $offset)),)*
+                    $($name2: $raw2::from_le_bytes(get(bytes, $offset2)),)*
+                }
+            }
+        }
+
+        impl VmclockPage {
+            /// A page of one's own, for tests and hosts.
+            #[must_use]
+            pub const fn new(fields: &Fields) -> Self {
+                Self {
+                    $($name: $atomic::new(fields.$name.to_le()),)*
+                    pad: [const { AtomicU8::new(0) }; 2],
+                    $($name2: $atomic2::new(fields.$name2.to_le()),)*
+                }
+            }
+
+            /// Every field by itself; of one update only between two equal sequence counts.
+            fn load(&self) -> Fields {
+                Fields {
+                    $($name: $raw::from_le(self.$name.load(Relaxed)),)*
+                    $($name2: $raw2::from_le(self.$name2.load(Relaxed)),)*
+                }
+            }
+
+            /// Stores the first field of `bytes`, which must start at a field, and returns its length.
+            fn store(&self, offset: usize, bytes: &[u8]) -> Option<usize> {
+                match offset {
+                    $($offset => {
+                        let raw = $raw::from_ne_bytes(*bytes.first_chunk()?);
+                        self.$name.store(raw, Relaxed);
+                        Some(size_of::<$raw>())
+                    })*
+                    $($offset2 => {
+                        let raw = $raw2::from_ne_bytes(*bytes.first_chunk()?);
+                        self.$name2.store(raw, Relaxed);
+                        Some(size_of::<$raw2>())
+                    })*
+                    _ => {
+                        let pad = self.pad.get(offset.checked_sub($pad)?)?;
+                        pad.store(*bytes.first()?, Relaxed);
+                        Some(1)
+                    }
+                }
+            }
+        }
+    };
+}
+
+vmclock_abi! {
+    /// [`MAGIC`]. Constant.
+    0x00 magic: u32 in AtomicU32,
+    /// Length of the region in bytes; fields beyond it are absent. Constant.
+    0x04 size: u32 in AtomicU32,
+    /// [`VERSION`]. Constant.
+    0x08 version: u16 in AtomicU16,
+    /// A [`CounterId`], or [`COUNTER_INVALID`]. Called constant, but a writer in the field changes
+    /// it under the seqlock, so it is read there.
+    0x0a counter_id: u8 in AtomicU8,
+    /// A [`TimeType`]. As `counter_id`.
+    0x0b time_type: u8 in AtomicU8,
+    /// Odd while an update is in progress.
+    0x0c seq_count: u32 in AtomicU32,
+    /// Any change says that the counter may have been disrupted (migration, restore, ..).
+    0x10 disruption_marker: u64 in AtomicU64,
+    /// Bits of [`flag`].
+    0x18 flags: u64 in AtomicU64,
+    pad 0x20,
+    /// A [`ClockStatus`].
+    0x22 clock_status: u8 in AtomicU8,
+    /// A [`SmearingHint`]: what the guest may do for its own clients. The page is never smeared.
+    0x23 leap_second_smearing_hint: u8 in AtomicU8,
+    /// UTC − TAI in seconds, −37 in 2026; the text of v1.0 had +37 ([`TaiOffset`](crate::TaiOffset)).
+    0x24 tai_offset_sec: i16 in AtomicI16,
+    /// A [`LeapIndicator`], valid at the reference instant and not for now.
+    0x26 leap_indicator: u8 in AtomicU8,
+    /// Extra right shift of the three `counter_period*` fields.
+    0x27 counter_period_shift: u8 in AtomicU8,
+    /// The counter at the reference instant.
+    0x28 counter_value: u64 in AtomicU64,
+    /// Seconds per tick in 2^−(64+shift) s.
+    0x30 counter_period_frac_sec: u64 in AtomicU64,
+    /// Estimated ± error of the period, same unit.
+    0x38 counter_period_esterror_rate_frac_sec: u64 in AtomicU64,
+    /// Greatest ± error of the period, same unit.
+    0x40 counter_period_maxerror_rate_frac_sec: u64 in AtomicU64,
+    /// The reference instant: whole seconds since 1970 of `time_type`.
+    0x48 time_sec: u64 in AtomicU64,
+    /// Its fraction in 2⁻⁶⁴ s.
+    0x50 time_frac_sec: u64 in AtomicU64,
+    /// Estimated ± error of the reference instant in ns.
+    0x58 time_esterror_nanosec: u64 in AtomicU64,
+    /// Greatest ± error of the reference instant in ns.
+    0x60 time_maxerror_nanosec: u64 in AtomicU64,
+    /// Changes when the guest is cloned or restored (0x64 in the text of v1.0, which was a mistake).
+    0x68 vm_generation_counter: u64 in AtomicU64,
+}
+
+/// A page must reach this far to hold a time: the end of `time_frac_sec`.
+pub(crate) const LEN_WITH_TIME: u32 = 0x58;
+
+impl Fields {
+    /// What a hypervisor without a clock publishes, QEMU 10 for one: a valid header and no time.
+    #[must_use]
+    pub const fn stock() -> Self {
+        Self {
+            magic: MAGIC,
+            size: 0x1000,
+            version: VERSION,
+            counter_id: COUNTER_INVALID,
+            time_type: TimeType::Utc as u8,
+            seq_count: 0,
+            disruption_marker: 0,
+            flags: 0,
+            clock_status: ClockStatus::Unknown as u8,
+            leap_second_smearing_hint: 0,
+            tai_offset_sec: 0,
+            leap_indicator: 0,
+            counter_period_shift: 0,
+            counter_value: 0,
+            counter_period_frac_sec: 0,
+            counter_period_esterror_rate_frac_sec: 0,
+            counter_period_maxerror_rate_frac_sec: 0,
+            time_sec: 0,
+            time_frac_sec: 0,
+            time_esterror_nanosec: 0,
+            time_maxerror_nanosec: 0,
+            vm_generation_counter: 0,
+        }
+    }
+
+    /// Whether all bits of `flag` are set.
+    #[must_use]
+    pub const fn has(&self, flag: u64) -> bool {
+        self.flags & flag == flag
+    }
+
+    /// Greatest error of the period per tick, if flagged valid.
+    #[must_use]
+    pub const fn period_maxerror(&self) -> Option<u64> {
+        self.flagged(
+            flag::PERIOD_MAXERROR_VALID,
+            0x48,
+            self.counter_period_maxerror_rate_frac_sec,
+        )
+    }
+
+    /// Estimated error of the period per tick, if flagged valid.
+    #[must_use]
+    pub const fn period_esterror(&self) -> Option<u64> {
+        self.flagged(
+            flag::PERIOD_ESTERROR_VALID,
+            0x40,
+            self.counter_period_esterror_rate_frac_sec,
+        )
+    }
+
+    /// Greatest error of the reference instant in ns, if flagged valid and inside `size`.
+    #[must_use]
+    pub const fn time_maxerror(&self) -> Option<u64> {
+        self.flagged(flag::TIME_MAXERROR_VALID, 0x68, self.time_maxerror_nanosec)
+    }
+
+    /// Estimated error of the reference instant in ns, if flagged valid and inside `size`.
+    #[must_use]
+    pub const fn time_esterror(&self) -> Option<u64> {
+        self.flagged(flag::TIME_ESTERROR_VALID, 0x60, self.time_esterror_nanosec)
+    }
+
+    /// The generation of the virtual machine, if flagged present and inside `size`.
+    #[must_use]
+    pub const fn vm_generation(&self) -> Option<u64> {
+        self.flagged(
+            flag::VM_GEN_COUNTER_PRESENT,
+            0x70,
+            self.vm_generation_counter,
+        )
+    }
+
+    const fn flagged(&self, flag: u64, end: u32, value: u64) -> Option<u64> {
+        if self.has(flag) && self.size >= end {
+            Some(value)
+        } else {
+            None
+        }
+    }
+}
+
+/// How often a reader looks before it says [`Busy`]: of the order of a millisecond, where an update
+/// takes a microsecond. A writer paused in the middle of one must not pause the reader.
+pub const ATTEMPTS: u32 = 1 << 15;
+
+impl VmclockPage {
+    /// The disruption marker right now, by one load outside the seqlock.
+    #[must_use]
+    pub fn marker(&self) -> u64 {
+        u64::from_le(self.disruption_marker.load(Relaxed))
+    }
+
+    /// A copy of the page as one update left it.
+    ///
+    /// # Errors
+    /// [`Busy`] as for [`snapshot_with`](Self::snapshot_with).
+    pub fn snapshot(&self) -> Result<Fields, Busy> {
+        self.snapshot_with(|| ()).map(|(fields, ())| fields)
+    }
+
+    /// A copy of the page as one update left it, and what `read` returned while that was current:
+    /// `read` runs between the two looks at the sequence count, and may run several times. To hold
+    /// in execution and not just in program order, `read` has to be fenced on both sides
+    /// ([`Counter::read`](crate::Counter::read)).
+    ///
+    /// # Errors
+    /// [`Busy`] after [`ATTEMPTS`] looks. An older copy is never used instead.
+    pub fn snapshot_with<T>(&self, mut read: impl FnMut() -> T) -> Result<(Fields, T), Busy> {
+        let mut busy = Busy { odd: false };
+        for _ in 0..ATTEMPTS {
+            match self.look(&mut read) {
+                Ok(snapshot) => return Ok(snapshot),
+                Err(reason) => busy = reason,
+            }
+            hint::spin_loop();
+        }
+        Err(busy)
+    }
+
+    fn look<T>(&self, read: impl FnOnce() -> T) -> Result<(Fields, T), Busy> {
+        let before = self.seq_count.load(Relaxed);
+        if u32::from_le(before) & 1 == 1 {
+            return Err(Busy { odd: true });
+        }
+        // Pairs with the writer's fence before its even store: what that update wrote is seen.
+        atomic::fence(atomic::Ordering::Acquire);
+        let fields = self.load();
+        let value = read();
+        // Pairs with the writer's fence after its odd store: whoever saw a byte of a later update
+        // also sees that the count has moved. An acquire *load* would not order the loads above.
+        atomic::fence(atomic::Ordering::Acquire);
+        if self.seq_count.load(Relaxed) != before {
+            return Err(Busy { odd: false });
+        }
+        Ok((
+            Fields {
+                seq_count: u32::from_le(before),
+                ..fields
+            },
+            value,
+        ))
+    }
+}
+
+/// The page could not be read within the bound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Busy {
+    /// At the last look an update was in progress (a writer stopped in the middle of one);
+    /// otherwise updates follow each other so fast that none could be read.
+    pub odd: bool,
+}
+
+impl fmt::Display for Busy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.odd {
+            "page update does not end"
+        } else {
+            "page updates too fast to be read"
+        })
+    }
+}
+
+impl core::error::Error for Busy {}
+
+/// Where a writer puts bytes: guest memory on the host, a [`VmclockPage`] in tests.
+///
+/// A write of the four bytes of `seq_count` has to be one store; other writes may tear.
+pub trait PageMemory {
+    /// Why bytes could not be written.
+    type Error;
+
+    /// Writes `bytes` at `offset` from the start of the page.
+    ///
+    /// # Errors
+    /// Whatever keeps the memory from being written.
+    fn write(&mut self, offset: usize, bytes: &[u8]) -> Result<(), Self::Error>;
+}
+
+/// The writing end of the seqlock. One page has one writer.
+#[derive(Debug)]
+pub struct Writer<M> {
+    memory: M,
+    seq_count: u32,
+}
+
+impl<M: PageMemory> Writer<M> {
+    /// A writer that goes on from the page's present `seq_count`, which is odd if an earlier writer
+    /// died in the middle of an update.
+    #[must_use]
+    pub const fn new(memory: M, seq_count: u32) -> Self {
+        Self { memory, seq_count }
+    }
+
+    /// Publishes every field except the constants magic, size and version and except `seq_count`,
+    /// which is the writer's own, and returns the new even `seq_count`.
+    ///
+    /// # Errors
+    /// That of the memory. The page may then be left with an odd count, which readers refuse; the
+    /// next successful call ends that.
+    pub fn publish(&mut self, fields: &Fields) -> Result<u32, M::Error> {
+        let bytes = fields.to_bytes();
+        self.seq_count |= 1;
+        self.memory
+            .write(SEQ_COUNT, &self.seq_count.to_le_bytes())?;
+        // Pairs with the reader's second fence: no byte of the body before the odd count.
+        atomic::fence(atomic::Ordering::Release);
+        for (offset, body) in bodies(&bytes) {
+            self.memory.write(offset, body)?;
+        }
+        // Pairs with the reader's first fence: no even count before the whole body.
+        atomic::fence(atomic::Ordering::Release);
+        let even = self.seq_count.wrapping_add(1);
+        self.memory.write(SEQ_COUNT, &even.to_le_bytes())?;
+        self.seq_count = even;
+        Ok(even)
+    }
+}
+
+const SEQ_COUNT: usize = offset_of!(VmclockPage, seq_count);
+
+/// The two stretches of the page that an update writes, before and after `seq_count`.
+fn bodies(bytes: &[u8; LEN]) -> [(usize, &[u8]); 2] {
+    const CODES: usize = offset_of!(VmclockPage, counter_id);
+    const MARKER: usize = offset_of!(VmclockPage, disruption_marker);
+    [
+        (CODES, &bytes[CODES..SEQ_COUNT]),
+        (MARKER, &bytes[MARKER..]),
+    ]
+}
+
+/// Writes that do not consist of whole fields fail with [`Misplaced`].
+impl PageMemory for &VmclockPage {
+    type Error = Misplaced;
+
+    fn write(&mut self, offset: usize, bytes: &[u8]) -> Result<(), Misplaced> {
+        let (mut at, mut rest) = (offset, bytes);
+        while !rest.is_empty() {
+            let stored = self.store(at, rest).ok_or(Misplaced { offset: at })?;
+            at += stored;
+            rest = rest.get(stored..).unwrap_or_default();
+        }
+        Ok(())
+    }
+}
+
+/// A write into a [`VmclockPage`] that is not made of whole fields.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Misplaced {
+    /// Offset of the first byte that could not be written.
+    pub offset: usize,
+}
+
+impl fmt::Display for Misplaced {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "no whole field of the page at offset {:#x}", self.offset)
+    }
+}
+
+impl core::error::Error for Misplaced {}
+
+/// An enumeration whose values are codes on the page; `TryFrom<u8>` gives an unknown code back.
+macro_rules! codes {
+    (
+        $(#[$doc:meta])* $name:ident {
+            $($(#[$variant_doc:meta])* $variant:ident = $code:literal $text:literal,)*
+        }
+    ) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[repr(u8)]
+        pub enum $name {
+            $($(#[$variant_doc])* $variant = $code,)*
+        }
+
+        impl TryFrom<u8> for $name {
+            /// The code that is not known.
+            type Error = u8;
+
+            fn try_from(code: u8) -> Result<Self, u8> {
+                match code {
+                    $($code => Ok(Self::$variant),)*
+                    unknown => Err(unknown),
+                }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(match self {
+                    $(Self::$variant => $text,)*
+                })
+            }
+        }
+    };
+}
+
+codes! {
+    /// The counter that `counter_value` counts.
+    CounterId {
+        /// The virtual counter of the Arm architecture, `CNTVCT_EL0`.
+        ArmVcnt = 0 "ARM CNTVCT",
+        /// The time-stamp counter of x86.
+        X86Tsc = 1 "x86 TSC",
+    }
+}
+
+codes! {
+    /// The scale of `time_sec`.
+    TimeType {
+        /// POSIX-coded UTC.
+        Utc = 0 "UTC",
+        /// TAI since 1970-01-01T00:00:00 TAI.
+        Tai = 1 "TAI",
+        /// Monotonic with an undefined epoch: no time of day.
+        Monotonic = 2 "monotonic",
+        /// Smeared: not to be used.
+        InvalidSmeared = 3 "smeared",
+        /// Perhaps smeared: not to be used.
+        InvalidMaybeSmeared = 4 "maybe smeared",
+    }
+}
+
+codes! {
+    /// How far the host trusts its own clock.
+    ClockStatus {
+        /// Indeterminate: not to be used.
+        Unknown = 0 "unknown",
+        /// Not yet synchronised: not to be used.
+        Initializing = 1 "initializing",
+        /// Synchronised.
+        Synchronized = 2 "synchronized",
+        /// Was synchronised and coasts: good within bounds that go on growing.
+        Freerunning = 3 "freerunning",
+        /// Broken: not to be used.
+        Unreliable = 4 "unreliable",
+    }
+}
+
+codes! {
+    /// Leap seconds near the reference instant.
+    LeapIndicator {
+        /// None is known.
+        None = 0 "none",
+        /// A second is inserted at the end of the present month.
+        PrePos = 1 "insert at month end",
+        /// A second is left out at the end of the present month.
+        PreNeg = 2 "delete at month end",
+        /// The reference instant lies inside 23:59:60.
+        Pos = 3 "inside the inserted second",
+        /// A second was inserted at the end of the previous month.
+        PostPos = 4 "inserted at last month end",
+        /// A second was left out at the end of the previous month.
+        PostNeg = 5 "deleted at last month end",
+    }
+}
+
+codes! {
+    /// How the host would have leap seconds smeared, if anybody smears.
+    SmearingHint {
+        /// Not at all.
+        Strict = 0 "strict",
+        /// Linear over the 24 hours from noon to noon UTC.
+        NoonLinear = 1 "noon linear",
+        /// UTC-SLS: over the last 1000 seconds.
+        UtcSls = 2 "UTC-SLS",
+    }
+}
+
+fn put<const N: usize>(bytes: &mut [u8; LEN], offset: usize, value: [u8; N]) {
+    bytes[offset..offset + N].copy_from_slice(&value);
+}
+
+fn get<const N: usize>(bytes: &[u8; LEN], offset: usize) -> [u8; N] {
+    core::array::from_fn(|i| bytes[offset + i])
+}
