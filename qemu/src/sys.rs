@@ -1,4 +1,5 @@
-//! The few requests to the processor and the kernel for which no safe wrapper exists. All `unsafe` of this crate is here.
+//! The few requests to the processor and the kernel for which no safe wrapper exists. All `unsafe`
+//! of this crate is here.
 #![expect(unsafe_code, reason = "rdtsc, adjtimex, signalfd and pre_exec have no safe wrapper")]
 
 use core::mem;
@@ -12,15 +13,27 @@ use rustix::process::{Signal, getpid, getppid, set_parent_process_death_signal};
 #[cfg(not(target_arch = "x86_64"))]
 compile_error!("this version of gnomon-qemu measures the x86 TSC: build it on an x86_64 host");
 
-/// Reads the host's time-stamp counter: after every earlier load has completed, before any later instruction starts.
+/// Reads the host's time-stamp counter: after every earlier load has completed, before any later
+/// instruction starts.
 pub(crate) fn counter() -> u64 {
     use core::arch::x86_64::{_mm_lfence, _rdtsc};
-    _mm_lfence();
-    // SAFETY: rdtsc touches no memory, and Linux leaves it enabled for user programs (a process that has switched it off
-    // for itself with PR_SET_TSC gets a signal, not undefined behaviour).
+    // SAFETY: the fence is part of SSE2, which every x86_64 processor has.
+    unsafe { _mm_lfence() };
+    // SAFETY: rdtsc touches no memory, and Linux leaves it enabled for user programs (a process
+    // that has switched it off for itself with PR_SET_TSC gets a signal, not undefined behaviour).
     let ticks = unsafe { _rdtsc() };
-    _mm_lfence();
+    // SAFETY: as above.
+    unsafe { _mm_lfence() };
     ticks
+}
+
+/// `CLOCK_TAI`: seconds and nanoseconds since 1970. Through the vDSO, where rustix makes a system
+/// call of it, which takes ten times as long.
+pub(crate) fn clock_tai() -> io::Result<(i64, i64)> {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the pointer is to a live, writable timespec, which is all the call writes to.
+    let answer = unsafe { libc::clock_gettime(libc::CLOCK_TAI, &raw mut time) };
+    if answer < 0 { Err(io::Error::last_os_error()) } else { Ok((time.tv_sec, time.tv_nsec)) }
 }
 
 /// `adjtimex(2)` in read-only mode: the kernel's answer (`TIME_OK`, `TIME_INS`, ...) and its clock's parameters.
@@ -58,7 +71,8 @@ pub(crate) fn ending_signals() -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
 }
 
-/// Has the kernel kill the command's process when the *thread* that starts it ends, so that no QEMU outlives its launcher.
+/// Has the kernel kill the command's process when the *thread* that starts it ends, so that no QEMU
+/// outlives its launcher.
 pub(crate) fn die_with_parent(command: &mut Command) {
     let parent = getpid();
     let in_child = move || {
