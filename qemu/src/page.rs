@@ -1,8 +1,6 @@
 //! The fields of the page that say what is known of the time.
 
-use core::fmt;
-use core::str::FromStr;
-
+use clap::ValueEnum;
 use gnomon_clock::page::flag;
 use gnomon_clock::{Bound, ClockStatus, CounterId, Fields, Period, Tai, Ticks, TimeType, Timestamp};
 
@@ -11,7 +9,7 @@ use crate::host::Sample;
 use crate::mapping::Mapping;
 
 /// The scale of the published time.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Scale {
     /// TAI, with the offset to UTC. Where TAI − UTC is not known it has to be UTC all the same.
     #[default]
@@ -21,7 +19,7 @@ pub enum Scale {
 }
 
 /// What the published bound is a bound against.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Reference {
     /// The host's clock. While the kernel says that it is kept to UTC, the kernel's own error bound
     /// is added and the status is `SYNCHRONIZED`; while not, the host's clock is all there is, the
@@ -138,42 +136,6 @@ impl Line {
         let ticks = counter.since(self.counter);
         let drift = self.period.rate_outward(ticks.unsigned_abs(), self.period_error);
         Some((self.time.checked_add(self.period.span(ticks))?, self.error.plus(drift)))
-    }
-}
-
-/// A word on the command line that names none of the choices.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct UnknownChoice(&'static str);
-
-impl fmt::Display for UnknownChoice {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "expected {}", self.0)
-    }
-}
-
-impl core::error::Error for UnknownChoice {}
-
-impl FromStr for Scale {
-    type Err = UnknownChoice;
-
-    fn from_str(word: &str) -> Result<Self, UnknownChoice> {
-        match word {
-            "tai" => Ok(Self::Tai),
-            "utc" => Ok(Self::Utc),
-            _ => Err(UnknownChoice("tai or utc")),
-        }
-    }
-}
-
-impl FromStr for Reference {
-    type Err = UnknownChoice;
-
-    fn from_str(word: &str) -> Result<Self, UnknownChoice> {
-        match word {
-            "host" => Ok(Self::Host),
-            "utc" => Ok(Self::Utc),
-            _ => Err(UnknownChoice("host or utc")),
-        }
     }
 }
 

@@ -696,7 +696,7 @@ fn check_counter(qmp: &mut Qmp, timers: &Timers, pid: u32) -> Result<(), Publish
 }
 
 /// QEMU's own address of the page at this address of the guest's.
-fn locate_page(qmp: &mut Qmp, address: u64) -> Result<u64, PublishError> {
+pub(crate) fn locate_page(qmp: &mut Qmp, address: u64) -> Result<u64, PublishError> {
     let answer = qmp.monitor(&format!("gpa2hva {address:#x}"))?;
     let hexadecimal = answer.trim().rsplit_once(" is 0x").map(|(_, digits)| digits);
     let located = hexadecimal.and_then(|digits| u64::from_str_radix(digits, 16).ok());
