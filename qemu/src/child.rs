@@ -34,7 +34,9 @@ pub enum End {
 
 impl From<ExitStatus> for End {
     fn from(status: ExitStatus) -> Self {
-        status.code().map_or_else(|| Self::Signal(status.signal().unwrap_or(0)), Self::Status)
+        status
+            .code()
+            .map_or_else(|| Self::Signal(status.signal().unwrap_or(0)), Self::Status)
     }
 }
 
@@ -67,11 +69,16 @@ impl Child {
     pub(crate) fn start(program: &Path, arguments: &[OsString]) -> io::Result<Self> {
         let mut command = Command::new(program);
         command.args(arguments).process_group(0);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
         sys::die_with_parent(&mut command);
         let (sender, receiver) = mpsc::channel();
         let body = move || {
-            let started = command.spawn().and_then(|child| Ok((descriptor(child.id())?, child)));
+            let started = command
+                .spawn()
+                .and_then(|child| Ok((descriptor(child.id())?, child)));
             match started {
                 Ok((descriptor, mut child)) => {
                     let _gone = sender.send(Ok((child.id(), descriptor, child.stderr.take())));
@@ -87,8 +94,17 @@ impl Child {
         let gone = io::Error::from(io::ErrorKind::BrokenPipe);
         let (pid, descriptor, errors) = receiver.recv().unwrap_or(Err(gone))?;
         let complaints = Arc::new(Mutex::new(Vec::new()));
-        let listener = errors.map(|errors| listen(errors, Arc::clone(&complaints))).transpose()?;
-        Ok(Self { pid, descriptor, waiter, listener, complaints, end: None })
+        let listener = errors
+            .map(|errors| listen(errors, Arc::clone(&complaints)))
+            .transpose()?;
+        Ok(Self {
+            pid,
+            descriptor,
+            waiter,
+            listener,
+            complaints,
+            end: None,
+        })
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -97,7 +113,10 @@ impl Child {
 
     /// What it has written to its standard error, once it has ended all of it.
     pub(crate) fn complaints(&self) -> String {
-        let complaints = self.complaints.lock().unwrap_or_else(PoisonError::into_inner);
+        let complaints = self
+            .complaints
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         String::from_utf8_lossy(&complaints).into_owned()
     }
 
@@ -122,7 +141,10 @@ impl Child {
     ) -> io::Result<bool> {
         let timeout = Timespec::try_from(timeout).map_err(|_| Errno::INVAL)?;
         let ours = PollFd::new(&self.descriptor, PollFlags::IN);
-        match poll(&mut [PollFd::new(other, PollFlags::IN), ours], Some(&timeout)) {
+        match poll(
+            &mut [PollFd::new(other, PollFlags::IN), ours],
+            Some(&timeout),
+        ) {
             Ok(ready) => Ok(ready > 0),
             Err(Errno::INTR) => Ok(false),
             Err(error) => Err(error.into()),
@@ -152,7 +174,10 @@ impl Drop for Child {
 
 /// To be called before the child is waited for: until then the number is its own.
 fn descriptor(pid: u32) -> io::Result<OwnedFd> {
-    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(Errno::SRCH)?;
+    let pid = i32::try_from(pid)
+        .ok()
+        .and_then(Pid::from_raw)
+        .ok_or(Errno::SRCH)?;
     Ok(pidfd_open(pid, PidfdFlags::empty())?)
 }
 
@@ -168,5 +193,7 @@ fn listen(
             kept.extend(chunk.get(..room).unwrap_or_default());
         }
     };
-    thread::Builder::new().name("qemu-stderr".into()).spawn(body)
+    thread::Builder::new()
+        .name("qemu-stderr".into())
+        .spawn(body)
 }

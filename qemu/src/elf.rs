@@ -62,7 +62,10 @@ pub fn symbol<M: ReadAt>(memory: &M, base: u64, name: &str) -> Result<u64, ElfEr
     let hash = gnu_hash(name);
     let buckets_at = tables.hash.wrapping_add(16).wrapping_add(bloom_words * 8);
     let chains_at = buckets_at.wrapping_add(buckets * 4);
-    let bucket: [u8; 4] = read(memory, buckets_at.wrapping_add(u64::from(hash) % buckets * 4))?;
+    let bucket: [u8; 4] = read(
+        memory,
+        buckets_at.wrapping_add(u64::from(hash) % buckets * 4),
+    )?;
     let start = u64::from(u32::from_le_bytes(bucket));
     if start < first {
         return Err(ElfError::NotFound); // an empty bucket
@@ -74,7 +77,13 @@ pub fn symbol<M: ReadAt>(memory: &M, base: u64, name: &str) -> Result<u64, ElfEr
         if chain | 1 == hash | 1 {
             let symbol: [u8; 24] = read(memory, tables.symbols.wrapping_add(index * SYMBOL))?;
             let defined = le16(&symbol, 6) != 0;
-            if defined && named(memory, tables.strings.wrapping_add(le32(&symbol, 0).into()), name)? {
+            if defined
+                && named(
+                    memory,
+                    tables.strings.wrapping_add(le32(&symbol, 0).into()),
+                    name,
+                )?
+            {
                 return Ok(bias.wrapping_add(le64(&symbol, 8)));
             }
         }
@@ -86,14 +95,21 @@ pub fn symbol<M: ReadAt>(memory: &M, base: u64, name: &str) -> Result<u64, ElfEr
 }
 
 /// The load bias (run-time address minus link-time address) and the run-time address of the dynamic section.
-fn program_headers<M: ReadAt>(memory: &M, base: u64, header: &[u8; 64]) -> Result<(u64, u64), ElfError<M::Error>> {
+fn program_headers<M: ReadAt>(
+    memory: &M,
+    base: u64,
+    header: &[u8; 64],
+) -> Result<(u64, u64), ElfError<M::Error>> {
     let (at, size, count) = (le64(header, 32), le16(header, 54), le16(header, 56));
     if u64::from(size) != PROGRAM_HEADER || u64::from(count) > LIMIT {
         return Err(ElfError::Format("strange program headers"));
     }
     let (mut bias, mut dynamic) = (None, None);
     for index in 0..u64::from(count) {
-        let entry: [u8; 56] = read(memory, base.wrapping_add(at).wrapping_add(index * PROGRAM_HEADER))?;
+        let entry: [u8; 56] = read(
+            memory,
+            base.wrapping_add(at).wrapping_add(index * PROGRAM_HEADER),
+        )?;
         let (offset, address) = (le64(&entry, 8), le64(&entry, 16));
         match le32(&entry, 0) {
             PT_LOAD if offset == 0 => bias = Some(base.wrapping_sub(address)),
@@ -116,7 +132,13 @@ struct Tables {
 impl Tables {
     fn find<M: ReadAt>(memory: &M, bias: u64, dynamic: u64) -> Result<Self, ElfError<M::Error>> {
         // glibc adds the bias to these addresses in place when it loads an image, other loaders leave them alone.
-        let relocated = |address: u64| if address < bias { bias.wrapping_add(address) } else { address };
+        let relocated = |address: u64| {
+            if address < bias {
+                bias.wrapping_add(address)
+            } else {
+                address
+            }
+        };
         let (mut hash, mut strings, mut symbols) = (None, None, None);
         for index in 0..LIMIT {
             let entry: [u8; 16] = read(memory, dynamic.wrapping_add(index * 16))?;
@@ -130,8 +152,14 @@ impl Tables {
             }
         }
         match (hash, strings, symbols) {
-            (Some(hash), Some(strings), Some(symbols)) => Ok(Self { hash, strings, symbols }),
-            _ => Err(ElfError::Format("no GNU hash table, symbol table or string table")),
+            (Some(hash), Some(strings), Some(symbols)) => Ok(Self {
+                hash,
+                strings,
+                symbols,
+            }),
+            _ => Err(ElfError::Format(
+                "no GNU hash table, symbol table or string table",
+            )),
         }
     }
 }
@@ -147,17 +175,28 @@ fn named<M: ReadAt>(memory: &M, address: u64, name: &str) -> Result<bool, ElfErr
 }
 
 fn gnu_hash(name: &str) -> u32 {
-    name.bytes().fold(5381, |hash: u32, byte| hash.wrapping_mul(33).wrapping_add(byte.into()))
+    name.bytes().fold(5381, |hash: u32, byte| {
+        hash.wrapping_mul(33).wrapping_add(byte.into())
+    })
 }
 
-fn read<M: ReadAt, const N: usize>(memory: &M, address: u64) -> Result<[u8; N], ElfError<M::Error>> {
+fn read<M: ReadAt, const N: usize>(
+    memory: &M,
+    address: u64,
+) -> Result<[u8; N], ElfError<M::Error>> {
     let mut bytes = [0; N];
-    memory.read_at(address, &mut bytes).map_err(ElfError::Memory)?;
+    memory
+        .read_at(address, &mut bytes)
+        .map_err(ElfError::Memory)?;
     Ok(bytes)
 }
 
 fn field<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
-    bytes.get(at..).and_then(|rest| rest.first_chunk()).copied().unwrap_or([0; N])
+    bytes
+        .get(at..)
+        .and_then(|rest| rest.first_chunk())
+        .copied()
+        .unwrap_or([0; N])
 }
 
 fn le16(bytes: &[u8], at: usize) -> u16 {
@@ -216,12 +255,22 @@ mod tests {
         put(64, &PT_LOAD.to_le_bytes());
         put(120, &PT_DYNAMIC.to_le_bytes());
         put(136, &0xb0u64.to_le_bytes());
-        for (at, (tag, value)) in [(DT_GNU_HASH, 0x100u64), (DT_SYMTAB, 0x140), (DT_STRTAB, 0x180)].into_iter().enumerate() {
+        for (at, (tag, value)) in [
+            (DT_GNU_HASH, 0x100u64),
+            (DT_SYMTAB, 0x140),
+            (DT_STRTAB, 0x180),
+        ]
+        .into_iter()
+        .enumerate()
+        {
             put(0xb0 + at * 16, &tag.to_le_bytes());
             put(0xb8 + at * 16, &value.to_le_bytes());
         }
         // One bucket, symbols from number 1, one Bloom word.
-        for (at, word) in [1u32, 1, 1, 0, 0, 0, 1, gnu_hash("clock") | 1].into_iter().enumerate() {
+        for (at, word) in [1u32, 1, 1, 0, 0, 0, 1, gnu_hash("clock") | 1]
+            .into_iter()
+            .enumerate()
+        {
             put(0x100 + at * 4, &word.to_le_bytes());
         }
         put(0x158, &1u32.to_le_bytes());
@@ -241,7 +290,10 @@ mod tests {
     fn symbol_is_found_in_a_running_program() {
         let me = Process::open(std::process::id()).expect("our own memory");
         let images = mapped_images(std::process::id()).expect("our own maps");
-        let found = images.iter().find_map(|base| symbol(&me, *base, "adjtimex").ok()).expect("libc is mapped");
+        let found = images
+            .iter()
+            .find_map(|base| symbol(&me, *base, "adjtimex").ok())
+            .expect("libc is mapped");
         let code: [u8; 16] = read(&me, found).expect("code is readable");
         assert_ne!(code, [0; 16]);
     }
@@ -263,12 +315,17 @@ mod tests {
         for _ in 0..2000 {
             let mut damaged = whole.clone();
             for _ in 0..4 {
-                noise = noise.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                noise = noise
+                    .wrapping_mul(6_364_136_223_846_793_005)
+                    .wrapping_add(1);
                 let at = usize::try_from(noise >> 33).expect("31 bits") % damaged.len();
                 damaged[at] = noise.to_le_bytes()[3];
             }
             let _outcome = symbol(&Bytes(damaged), 0, "clock");
         }
-        assert_eq!(symbol(&Bytes(vec![0; 64]), 0, "clock"), Err(ElfError::Format("not a 64-bit little-endian ELF image")));
+        assert_eq!(
+            symbol(&Bytes(vec![0; 64]), 0, "clock"),
+            Err(ElfError::Format("not a 64-bit little-endian ELF image"))
+        );
     }
 }

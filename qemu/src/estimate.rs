@@ -150,11 +150,18 @@ impl Tracker {
             return None;
         }
         // Below 2^70 · 2^shift, and shift is below 64: no overflow for any counter above 1 Hz.
-        let ticks = delta.units().checked_shl(line.period.shift().into())? / i128::from(line.period.frac());
+        let ticks =
+            delta.units().checked_shl(line.period.shift().into())? / i128::from(line.period.frac());
         let ticks = i64::try_from(ticks).ok()?;
-        let error = line.bound(ticks).units().checked_shl(line.period.shift().into())?;
+        let error = line
+            .bound(ticks)
+            .units()
+            .checked_shl(line.period.shift().into())?;
         let error = i64::try_from(error / u128::from(line.period.frac())).ok()?;
-        Some(line.counter.wrapping_add_signed(ticks.checked_sub(error)?.checked_sub(2)?))
+        Some(
+            line.counter
+                .wrapping_add_signed(ticks.checked_sub(error)?.checked_sub(2)?),
+        )
     }
 
     /// The longest straight line to the newest sample that passes so close to every one on its way
@@ -179,8 +186,14 @@ impl Tracker {
     }
 
     fn forget_old_points(&mut self) {
-        let Some(newest) = self.points.back().map(|point| point.time) else { return };
-        let old = |point: &Point| newest.since(point.time).is_none_or(|age| age > LONGEST_BASELINE);
+        let Some(newest) = self.points.back().map(|point| point.time) else {
+            return;
+        };
+        let old = |point: &Point| {
+            newest
+                .since(point.time)
+                .is_none_or(|age| age > LONGEST_BASELINE)
+        };
         self.points.retain(|point| !old(point));
         if self.points.len() > SAMPLES {
             let mut index = 0;
@@ -211,7 +224,11 @@ impl Point {
 
 impl From<&Sample> for Point {
     fn from(sample: &Sample) -> Self {
-        Self { counter: sample.counter, radius: sample.radius, time: sample.time }
+        Self {
+            counter: sample.counter,
+            radius: sample.radius,
+            time: sample.time,
+        }
     }
 }
 
@@ -230,7 +247,10 @@ struct Line {
 impl Line {
     /// `None` when the points are too close together, or the counter stands still or runs at 1 Hz.
     fn through(first: &Point, last: &Point) -> Option<Self> {
-        let elapsed = last.time.since(first.time).filter(|time| *time >= SHORTEST_BASELINE)?;
+        let elapsed = last
+            .time
+            .since(first.time)
+            .filter(|time| *time >= SHORTEST_BASELINE)?;
         let elapsed = elapsed.units().cast_unsigned();
         let ticks = last.counter.wrapping_sub(first.counter);
         let per_tick = u64::try_from(elapsed.checked_div(ticks.into())?).ok()?;
@@ -242,7 +262,13 @@ impl Line {
         let ends = error.plus(first_error).units().checked_shl(shift)?;
         // And one for the truncation of `frac`.
         let rate_error = u64::try_from(ends.div_ceil(ticks.into()) + 1).ok()?;
-        Some(Self { counter: last.counter, time: last.time, error, period, rate_error })
+        Some(Self {
+            counter: last.counter,
+            time: last.time,
+            error,
+            period,
+            rate_error,
+        })
     }
 
     fn at(&self, counter: u64) -> Timestamp<Tai> {
@@ -252,12 +278,14 @@ impl Line {
 
     /// [`rate_error`](Self::rate_error), and what the clock may be steered by from now on.
     fn steered_rate_error(&self) -> u64 {
-        self.rate_error.saturating_add(self.period.frac().div_ceil(STEERING))
+        self.rate_error
+            .saturating_add(self.period.frac().div_ceil(STEERING))
     }
 
     fn bound(&self, ticks: i64) -> Bound {
         let rate_error = self.steered_rate_error();
-        self.error.plus(self.period.rate_outward(ticks.unsigned_abs(), rate_error))
+        self.error
+            .plus(self.period.rate_outward(ticks.unsigned_abs(), rate_error))
     }
 }
 
@@ -297,18 +325,26 @@ impl Interval {
     /// Whether the point may lie in it.
     fn admits(&self, point: &Point) -> bool {
         let error = span(point.error(self.period));
-        let ends = point.time.checked_sub(error).zip(point.time.checked_add(error));
-        ends.zip(self.at(point.counter)).is_some_and(|((first, last), (earliest, latest))| {
-            first <= latest && earliest <= last
-        })
+        let ends = point
+            .time
+            .checked_sub(error)
+            .zip(point.time.checked_add(error));
+        ends.zip(self.at(point.counter))
+            .is_some_and(|((first, last), (earliest, latest))| first <= latest && earliest <= last)
     }
 
     /// The part of it that lies inside the earlier interval; `None` if there is none.
     fn within(self, earlier: Option<Self>) -> Option<Self> {
-        let Some(earlier) = earlier else { return Some(self) };
+        let Some(earlier) = earlier else {
+            return Some(self);
+        };
         let (earliest, latest) = earlier.at(self.counter)?;
         let (earliest, latest) = (self.earliest.max(earliest), self.latest.min(latest));
-        (earliest <= latest).then_some(Self { earliest, latest, ..self })
+        (earliest <= latest).then_some(Self {
+            earliest,
+            latest,
+            ..self
+        })
     }
 
     fn middle(&self) -> Timestamp<Tai> {
@@ -334,7 +370,7 @@ fn span(bound: Bound) -> Span {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host::Kernel;
+    use crate::host::{Kernel, Leap, Phase};
 
     /// A host whose counter runs at 2.4 GHz and whose clock runs `ppb` faster than that.
     struct Simulation {
@@ -352,21 +388,28 @@ mod tests {
         fn new() -> Self {
             let kernel = Kernel {
                 utc: 0,
-                inside_leap: false,
-                insert: false,
-                delete: false,
-                leap_done: false,
+                leap: Leap::None,
+                phase: Phase::Ahead,
                 tai: 37,
                 synchronised: false,
                 maxerror_us: 16_000_000,
                 esterror_us: 16_000_000,
             };
             let clock = i128::from(1_800_000_000) << 64;
-            Self { counter: u64::MAX - HERTZ, clock, ppb: 0, noise: 1, kernel }
+            Self {
+                counter: u64::MAX - HERTZ,
+                clock,
+                ppb: 0,
+                noise: 1,
+                kernel,
+            }
         }
 
         fn random(&mut self, below: u64) -> u64 {
-            self.noise = self.noise.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            self.noise = self
+                .noise
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
             (self.noise >> 33) % below
         }
 
@@ -391,7 +434,13 @@ mod tests {
                 .checked_add(Span::from_nanos(self.now().nanos().into()))
                 .expect("in range");
             let counter = self.counter.wrapping_add(off).wrapping_sub(radius);
-            Sample { counter, radius, time, offset: Some(37), kernel: self.kernel }
+            Sample {
+                counter,
+                radius,
+                time,
+                offset: Some(37),
+                kernel: self.kernel,
+            }
         }
 
         fn observe(&mut self, tracker: &mut Tracker) -> Estimate {
@@ -407,7 +456,10 @@ mod tests {
 
         /// The clock's present time lies within the estimate's bound.
         fn check(&self, estimate: &Estimate) {
-            let off = self.now().since(at(estimate, self.counter)).expect("in range");
+            let off = self
+                .now()
+                .since(at(estimate, self.counter))
+                .expect("in range");
             let bound = bound(estimate, self.counter);
             assert!(bound.contains(off), "{off:?} is outside {bound:?}");
         }
@@ -415,23 +467,44 @@ mod tests {
 
     fn at(estimate: &Estimate, counter: u64) -> Timestamp<Tai> {
         let ticks = Ticks(counter).since(Ticks(estimate.counter));
-        estimate.time.checked_add(estimate.period.span(ticks)).expect("in range")
+        estimate
+            .time
+            .checked_add(estimate.period.span(ticks))
+            .expect("in range")
     }
 
     fn bound(estimate: &Estimate, counter: u64) -> Bound {
         let ticks = Ticks(counter).since(Ticks(estimate.counter)).unsigned_abs();
-        estimate.maxerror.plus(estimate.period.rate_outward(ticks, estimate.period_maxerror))
+        estimate.maxerror.plus(
+            estimate
+                .period
+                .rate_outward(ticks, estimate.period_maxerror),
+        )
     }
 
     /// The later estimate's interval lies inside the earlier one's, and so does its time at the
     /// earlier one's reference.
     fn assert_nested(earlier: &Estimate, later: &Estimate) {
-        let apart = later.time.since(at(earlier, later.counter)).expect("in range").abs();
-        let room = bound(earlier, later.counter).units().checked_sub(later.maxerror.units());
+        let apart = later
+            .time
+            .since(at(earlier, later.counter))
+            .expect("in range")
+            .abs();
+        let room = bound(earlier, later.counter)
+            .units()
+            .checked_sub(later.maxerror.units());
         let room = room.expect("the bound has not grown beyond the earlier one");
-        assert!(Bound::from_units(room).contains(apart), "{apart:?} and {room}");
-        let apart = at(later, earlier.counter).since(earlier.time).expect("in range");
-        assert!(earlier.maxerror.contains(apart), "{apart:?} at the earlier reference");
+        assert!(
+            Bound::from_units(room).contains(apart),
+            "{apart:?} and {room}"
+        );
+        let apart = at(later, earlier.counter)
+            .since(earlier.time)
+            .expect("in range");
+        assert!(
+            earlier.maxerror.contains(apart),
+            "{apart:?} at the earlier reference"
+        );
     }
 
     fn calibrated() -> (Simulation, Tracker) {
@@ -440,7 +513,10 @@ mod tests {
         assert_eq!(tracker.observe(&sample), Outcome::Calibrating);
         host.run(HERTZ / 40);
         let first = host.observe(&mut tracker);
-        assert!(first.new_reference && first.maxerror.nanos() < 150, "{first:?}");
+        assert!(
+            first.new_reference && first.maxerror.nanos() < 150,
+            "{first:?}"
+        );
         (host, tracker)
     }
 
@@ -453,7 +529,10 @@ mod tests {
             let ticks = HERTZ / 50 + 1000 + host.random(HERTZ / 10);
             host.run(ticks);
             let next = host.observe(&mut tracker);
-            assert!(!next.new_reference && next.maxerror.nanos() < 150, "{next:?}");
+            assert!(
+                !next.new_reference && next.maxerror.nanos() < 150,
+                "{next:?}"
+            );
             assert_nested(&last, &next);
             last = next;
         }
@@ -536,7 +615,12 @@ mod tests {
     #[test]
     fn kernel_maxerror_widens_nothing_that_was_promised() {
         let (mut host, mut tracker) = calibrated();
-        host.kernel = Kernel { synchronised: true, maxerror_us: 1000, esterror_us: 50, ..host.kernel };
+        host.kernel = Kernel {
+            synchronised: true,
+            maxerror_us: 1000,
+            esterror_us: 50,
+            ..host.kernel
+        };
         host.run(HERTZ / 20);
         let mut last = host.observe(&mut tracker);
         assert!(last.new_reference);
@@ -561,7 +645,10 @@ mod tests {
     fn learning_tai_is_a_step() {
         let (mut host, mut tracker) = calibrated();
         host.run(HERTZ / 20);
-        let sample = Sample { offset: None, ..host.sample() };
+        let sample = Sample {
+            offset: None,
+            ..host.sample()
+        };
         assert_eq!(tracker.observe(&sample), Outcome::Stepped);
     }
 
@@ -590,7 +677,12 @@ mod tests {
                     let mut tracker = Tracker::default();
                     let time = Timestamp::from_parts(seconds, u64::MAX);
                     let _first = tracker.observe(&sample);
-                    let _second = tracker.observe(&Sample { counter, radius, time, ..sample });
+                    let _second = tracker.observe(&Sample {
+                        counter,
+                        radius,
+                        time,
+                        ..sample
+                    });
                     let _third = tracker.observe(&Sample { counter, ..sample });
                     let _counter = tracker.counter_at(time);
                 }

@@ -56,14 +56,10 @@ pub struct Sample {
 pub struct Kernel {
     /// UTC in seconds since 1970. Inside an inserted second 23:59:59 is repeated.
     pub utc: i64,
-    /// Whether `utc` is inside 23:59:60.
-    pub inside_leap: bool,
-    /// A second is to be inserted at the end of this UTC day, or has just been.
-    pub insert: bool,
-    /// A second is to be left out at the end of this UTC day, or has just been.
-    pub delete: bool,
-    /// The leap second of `insert` or `delete` is over.
-    pub leap_done: bool,
+    /// The leap second at the end of this UTC day, or of the one before.
+    pub leap: Leap,
+    /// Where that is.
+    pub phase: Phase,
     /// The kernel's TAI − UTC in seconds; zero unless somebody has told it.
     pub tai: i32,
     /// Some program keeps the clock to UTC.
@@ -72,6 +68,28 @@ pub struct Kernel {
     pub maxerror_us: u64,
     /// Estimated error against UTC in µs, if synchronised.
     pub esterror_us: u64,
+}
+
+/// A leap second that the kernel has been told of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Leap {
+    /// There is none.
+    None,
+    /// 23:59:60 is inserted.
+    Insert,
+    /// 23:59:59 is left out.
+    Delete,
+}
+
+/// Where in time a leap second is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// At the end of this UTC day.
+    Ahead,
+    /// Now: the kernel repeats 23:59:59.
+    Inside,
+    /// At the end of the last day.
+    Over,
 }
 
 impl HostClock {
@@ -84,14 +102,21 @@ impl HostClock {
         // from processor to processor.
         let sources = "/sys/devices/system/clocksource/clocksource0/available_clocksource";
         let sources = fs::read_to_string(sources).unwrap_or_default();
-        if !sources.split_ascii_whitespace().any(|source| source == "tsc") {
+        if !sources
+            .split_ascii_whitespace()
+            .any(|source| source == "tsc")
+        {
             return Err(HostError::Counter);
         }
-        Ok(Self { table: LeapTable::system() })
+        Ok(Self {
+            table: LeapTable::system(),
+        })
     }
 
-    /// Why there is no leap-second table, if there is none.
-    #[must_use]
+    /// The system's leap-second table.
+    ///
+    /// # Errors
+    /// Why there is none. TAI − UTC is unknown then, unless the kernel knows it.
     pub fn table(&self) -> Result<&LeapTable, &LeapTableError> {
         self.table.as_ref()
     }
@@ -106,7 +131,11 @@ impl HostClock {
             let mut reading = Reading::take()?;
             for _ in 1..READINGS {
                 let another = Reading::take()?;
-                reading = if another.width < reading.width { another } else { reading };
+                reading = if another.width < reading.width {
+                    another
+                } else {
+                    reading
+                };
             }
             let kernel = Kernel::now()?;
             let offset = tai_minus_utc(&kernel, self.table.as_ref().ok());
@@ -116,14 +145,25 @@ impl HostClock {
             if !steady {
                 continue;
             }
-            let Reading { counter, width, seconds, nanos } = reading;
+            let Reading {
+                counter,
+                width,
+                seconds,
+                nanos,
+            } = reading;
             // From the kernel's TAI to true TAI, or to UTC where that is not known.
             let seconds = seconds + i64::from(offset.unwrap_or(0) - kernel.tai);
             let time = Timestamp::from_parts(seconds, 0).checked_add(Span::from_nanos(nanos));
             let time = time.ok_or(HostError::Unsteady)?;
             // Half the width, rounded up, and one tick: the counter reads whole ticks.
             let radius = width.div_ceil(2) + 1;
-            return Ok(Sample { counter: counter.wrapping_add(width / 2), radius, time, offset, kernel });
+            return Ok(Sample {
+                counter: counter.wrapping_add(width / 2),
+                radius,
+                time,
+                offset,
+                kernel,
+            });
         }
         Err(HostError::Unsteady)
     }
@@ -136,10 +176,16 @@ impl Kernel {
         let micros = |value| u64::try_from(value).unwrap_or(0);
         Ok(Self {
             utc: timex.time.tv_sec,
-            inside_leap: answer == libc::TIME_OOP,
-            insert: has(libc::STA_INS),
-            delete: has(libc::STA_DEL),
-            leap_done: answer == libc::TIME_WAIT,
+            leap: match (has(libc::STA_INS), has(libc::STA_DEL)) {
+                (true, _) => Leap::Insert,
+                (_, true) => Leap::Delete,
+                _ => Leap::None,
+            },
+            phase: match answer {
+                libc::TIME_OOP => Phase::Inside,
+                libc::TIME_WAIT => Phase::Over,
+                _ => Phase::Ahead,
+            },
             tai: timex.tai,
             synchronised: answer != libc::TIME_ERROR && !has(libc::STA_UNSYNC),
             maxerror_us: micros(timex.maxerror),
@@ -157,12 +203,12 @@ impl Kernel {
         let month = |day| Date::from_days(day).map(|date| date.month);
         let last_of_month = month(day) != month(day + 1);
         let first_of_month = month(day) != month(day - 1);
-        match (self.insert, self.delete) {
-            _ if self.inside_leap => LeapIndicator::Pos,
-            (true, _) if self.leap_done && first_of_month => LeapIndicator::PostPos,
-            (_, true) if self.leap_done && first_of_month => LeapIndicator::PostNeg,
-            (true, _) if !self.leap_done && last_of_month => LeapIndicator::PrePos,
-            (_, true) if !self.leap_done && last_of_month => LeapIndicator::PreNeg,
+        match (self.phase, self.leap) {
+            (Phase::Inside, _) => LeapIndicator::Pos,
+            (Phase::Ahead, Leap::Insert) if last_of_month => LeapIndicator::PrePos,
+            (Phase::Ahead, Leap::Delete) if last_of_month => LeapIndicator::PreNeg,
+            (Phase::Over, Leap::Insert) if first_of_month => LeapIndicator::PostPos,
+            (Phase::Over, Leap::Delete) if first_of_month => LeapIndicator::PostNeg,
             _ => LeapIndicator::None,
         }
     }
@@ -176,8 +222,10 @@ pub fn tai_minus_utc(kernel: &Kernel, table: Option<&LeapTable>) -> Option<i32> 
     }
     // The table has the new offset from 00:00:00 on. The kernel repeats 23:59:59 when that second is
     // inserted, and raises its own offset already then: TAI goes on.
-    let repeated = i32::from(kernel.inside_leap);
-    table.and_then(|table| table.tai_minus_utc(kernel.utc)).map(|offset| offset + repeated)
+    let repeated = i32::from(kernel.phase == Phase::Inside);
+    table
+        .and_then(|table| table.tai_minus_utc(kernel.utc))
+        .map(|offset| offset + repeated)
 }
 
 /// `CLOCK_TAI` between two looks at the counter.
@@ -196,7 +244,12 @@ impl Reading {
         let time = sys::clock_tai();
         let width = sys::counter().wrapping_sub(counter);
         let (seconds, nanos) = time.map_err(HostError::Clock)?;
-        Ok(Self { counter, width, seconds, nanos })
+        Ok(Self {
+            counter,
+            width,
+            seconds,
+            nanos,
+        })
     }
 }
 
@@ -232,10 +285,8 @@ mod tests {
 
     const QUIET: Kernel = Kernel {
         utc: 0,
-        inside_leap: false,
-        insert: false,
-        delete: false,
-        leap_done: false,
+        leap: Leap::None,
+        phase: Phase::Ahead,
         tai: 0,
         synchronised: false,
         maxerror_us: 16_000_000,
@@ -251,14 +302,40 @@ mod tests {
 
     /// How Linux (`kernel/time/ntp.c`) shows a positive leap second, second by second.
     fn through_insertion(tai: i32) -> Vec<Kernel> {
-        let before = Kernel { insert: true, tai, ..QUIET };
-        let after = Kernel { insert: true, tai: tai + 1, ..QUIET };
+        let before = Kernel {
+            leap: Leap::Insert,
+            tai,
+            ..QUIET
+        };
+        let after = Kernel {
+            leap: Leap::Insert,
+            tai: tai + 1,
+            ..QUIET
+        };
         vec![
-            Kernel { utc: MIDNIGHT - 2, ..before },
-            Kernel { utc: MIDNIGHT - 1, ..before },
-            Kernel { utc: MIDNIGHT - 1, inside_leap: true, ..after },
-            Kernel { utc: MIDNIGHT, leap_done: true, ..after },
-            Kernel { utc: MIDNIGHT + 1, leap_done: true, ..after },
+            Kernel {
+                utc: MIDNIGHT - 2,
+                ..before
+            },
+            Kernel {
+                utc: MIDNIGHT - 1,
+                ..before
+            },
+            Kernel {
+                utc: MIDNIGHT - 1,
+                phase: Phase::Inside,
+                ..after
+            },
+            Kernel {
+                utc: MIDNIGHT,
+                phase: Phase::Over,
+                ..after
+            },
+            Kernel {
+                utc: MIDNIGHT + 1,
+                phase: Phase::Over,
+                ..after
+            },
         ]
     }
 
@@ -278,7 +355,17 @@ mod tests {
     #[test]
     fn unknown_offset_stays_unknown() {
         for tai in [0, 1, 9, -37, 61] {
-            assert_eq!(tai_minus_utc(&Kernel { utc: MIDNIGHT, tai, ..QUIET }, None), None);
+            assert_eq!(
+                tai_minus_utc(
+                    &Kernel {
+                        utc: MIDNIGHT,
+                        tai,
+                        ..QUIET
+                    },
+                    None
+                ),
+                None
+            );
         }
         let early = Kernel { utc: 0, ..QUIET };
         assert_eq!(tai_minus_utc(&early, Some(&table())), None);
@@ -287,16 +374,29 @@ mod tests {
     #[test]
     fn indicator_follows_the_kernel() {
         use LeapIndicator::{None, Pos, PostPos, PrePos};
-        let shown: Vec<_> = through_insertion(0).iter().map(Kernel::leap_indicator).collect();
+        let shown: Vec<_> = through_insertion(0)
+            .iter()
+            .map(Kernel::leap_indicator)
+            .collect();
         assert_eq!(shown, [PrePos, PrePos, Pos, PostPos, PostPos]);
 
-        let delete = Kernel { delete: true, ..QUIET };
-        let at = |utc, leap_done| Kernel { utc, leap_done, ..delete }.leap_indicator();
-        assert_eq!(at(MIDNIGHT - DAY, false), LeapIndicator::PreNeg);
-        assert_eq!(at(MIDNIGHT, true), LeapIndicator::PostNeg);
+        let delete = Kernel {
+            leap: Leap::Delete,
+            ..QUIET
+        };
+        let at = |utc, phase| {
+            Kernel {
+                utc,
+                phase,
+                ..delete
+            }
+            .leap_indicator()
+        };
+        assert_eq!(at(MIDNIGHT - DAY, Phase::Ahead), LeapIndicator::PreNeg);
+        assert_eq!(at(MIDNIGHT, Phase::Over), LeapIndicator::PostNeg);
         // Not at a month's end: the page has no word for it.
-        assert_eq!(at(MIDNIGHT - DAY - 1, false), None);
-        assert_eq!(at(MIDNIGHT + DAY, true), None);
+        assert_eq!(at(MIDNIGHT - DAY - 1, Phase::Ahead), None);
+        assert_eq!(at(MIDNIGHT + DAY, Phase::Over), None);
         assert_eq!(QUIET.leap_indicator(), None);
     }
 

@@ -9,7 +9,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Where Linux distributions keep the table, in the order in which they are tried.
-const PATHS: [&str; 2] = ["/usr/share/zoneinfo/leap-seconds.list", "/var/lib/ntp/leap-seconds.list"];
+const PATHS: [&str; 2] = [
+    "/usr/share/zoneinfo/leap-seconds.list",
+    "/var/lib/ntp/leap-seconds.list",
+];
 /// Seconds from 1900-01-01 (the NTP epoch) to 1970-01-01.
 const NTP_TO_UNIX: i64 = 2_208_988_800;
 /// TAI − UTC that a table may name: it began with 10 s in 1972, and a value above 60 s would be a damaged table.
@@ -57,30 +60,48 @@ impl LeapTable {
     /// # Errors
     /// The number of the first line (from 1) that is damaged, or `None` when no line has an offset.
     pub fn parse(text: &str) -> Result<Self, Option<usize>> {
-        let mut table = Self { steps: Vec::new(), expires: None };
+        let mut table = Self {
+            steps: Vec::new(),
+            expires: None,
+        };
         for (index, line) in text.lines().enumerate() {
             let damaged = Some(index + 1);
             if let Some(expires) = line.strip_prefix("#@") {
                 table.expires = Some(unix_seconds(expires.trim()).ok_or(damaged)?);
                 continue;
             }
-            let mut words = line.split('#').next().unwrap_or_default().split_whitespace();
+            let mut words = line
+                .split('#')
+                .next()
+                .unwrap_or_default()
+                .split_whitespace();
             let Some(from) = words.next() else { continue };
             let from = unix_seconds(from).ok_or(damaged)?;
-            let offset = words.next().and_then(|word| word.parse().ok()).ok_or(damaged)?;
+            let offset = words
+                .next()
+                .and_then(|word| word.parse().ok())
+                .ok_or(damaged)?;
             let in_order = table.steps.last().is_none_or(|last| last.0 < from);
             if !in_order || !OFFSETS.contains(&offset) || words.next().is_some() {
                 return Err(damaged);
             }
             table.steps.push((from, offset));
         }
-        if table.steps.is_empty() { Err(None) } else { Ok(table) }
+        if table.steps.is_empty() {
+            Err(None)
+        } else {
+            Ok(table)
+        }
     }
 
     /// TAI − UTC in seconds at this UTC (seconds since 1970); `None` before the table begins.
     #[must_use]
     pub fn tai_minus_utc(&self, utc: i64) -> Option<i32> {
-        self.steps.iter().rev().find(|step| step.0 <= utc).map(|step| step.1)
+        self.steps
+            .iter()
+            .rev()
+            .find(|step| step.0 <= utc)
+            .map(|step| step.1)
     }
 
     /// Whether the table is past the date up to which it is known to be complete. Its last value still is the best there is:
@@ -93,7 +114,10 @@ impl LeapTable {
 
 fn unix_seconds(ntp: &str) -> Option<i64> {
     // Beyond 2^40 s (36,800 years) it is not a date.
-    let ntp: i64 = ntp.parse().ok().filter(|seconds| (0..1 << 40).contains(seconds))?;
+    let ntp: i64 = ntp
+        .parse()
+        .ok()
+        .filter(|seconds| (0..1 << 40).contains(seconds))?;
     Some(ntp - NTP_TO_UNIX)
 }
 
@@ -102,7 +126,11 @@ impl fmt::Display for LeapTableError {
         match self {
             Self::NotFound => write!(f, "no leap-second table: install tzdata ({})", PATHS[0]),
             Self::Empty(path) => write!(f, "the leap-second table {} has no entry", path.display()),
-            Self::Line(path, line) => write!(f, "the leap-second table {} is damaged in line {line}", path.display()),
+            Self::Line(path, line) => write!(
+                f,
+                "the leap-second table {} is damaged in line {line}",
+                path.display()
+            ),
         }
     }
 }

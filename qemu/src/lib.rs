@@ -1,5 +1,6 @@
 //! Starts QEMU and publishes time into its vmclock page.
 
+pub mod attend;
 mod child;
 pub mod elf;
 pub mod estimate;

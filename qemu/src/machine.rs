@@ -12,17 +12,19 @@
 //! ```
 
 use core::fmt;
+use core::net::Ipv4Addr;
+use core::sync::atomic::{AtomicU32, Ordering};
 use core::time::Duration;
 use std::env;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, DirBuilder, File};
 use std::io;
-use std::net::{Ipv4Addr, UdpSocket};
+use std::net::UdpSocket;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Instant, SystemTime};
 
 use clap::ValueEnum;
@@ -42,7 +44,7 @@ const PROGRAM: &str = "qemu-system-x86_64";
 /// Names another program than [`PROGRAM`].
 const PROGRAM_VARIABLE: &str = "GNOMON_QEMU";
 /// How long QEMU may take to start. It takes a tenth of a second on an idle machine.
-const START: Duration = Duration::from_secs(60);
+const START: Duration = Duration::from_mins(1);
 /// How long QEMU may take to end after it was asked to.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -183,13 +185,19 @@ impl Machine {
     /// The processor model in QEMU's words, `max` by default.
     #[must_use]
     pub fn cpu(self, cpu: impl Into<String>) -> Self {
-        Self { cpu: cpu.into(), ..self }
+        Self {
+            cpu: cpu.into(),
+            ..self
+        }
     }
 
     /// Memory in MiB.
     #[must_use]
     pub fn memory(self, mib: u32) -> Self {
-        Self { memory_mib: mib, ..self }
+        Self {
+            memory_mib: mib,
+            ..self
+        }
     }
 
     /// The network.
@@ -201,7 +209,10 @@ impl Machine {
     /// More properties of the network interface in QEMU's words, such as `disable-legacy=on`.
     #[must_use]
     pub fn nic(self, properties: impl Into<String>) -> Self {
-        Self { nic: properties.into(), ..self }
+        Self {
+            nic: properties.into(),
+            ..self
+        }
     }
 
     /// Where the serial line goes.
@@ -213,32 +224,48 @@ impl Machine {
     /// The kernel to start. Without one, the firmware looks for something else to do.
     #[must_use]
     pub fn kernel(self, image: impl Into<PathBuf>) -> Self {
-        Self { kernel: Some(image.into()), ..self }
+        Self {
+            kernel: Some(image.into()),
+            ..self
+        }
     }
 
     /// The kernel's command line.
     #[must_use]
     pub fn append(self, line: impl Into<String>) -> Self {
-        Self { append: line.into(), ..self }
+        Self {
+            append: line.into(),
+            ..self
+        }
     }
 
     /// The QEMU to start instead of `$GNOMON_QEMU` or the `qemu-system-x86_64` in `PATH`.
     #[must_use]
     pub fn qemu(self, program: impl Into<PathBuf>) -> Self {
-        Self { qemu: Some(program.into()), ..self }
+        Self {
+            qemu: Some(program.into()),
+            ..self
+        }
     }
 
     /// Whether there is a vmclock page; without it nothing is published.
     #[must_use]
     pub fn vmclock(self, present: bool) -> Self {
         let publish = self.publish.filter(|_| present);
-        Self { vmclock: present, publish, ..self }
+        Self {
+            vmclock: present,
+            publish,
+            ..self
+        }
     }
 
     /// What to publish; `None` leaves the page as QEMU makes it.
     #[must_use]
     pub fn publish(self, options: Option<publish::Options>) -> Self {
-        Self { publish: options, ..self }
+        Self {
+            publish: options,
+            ..self
+        }
     }
 
     /// Whether the machine is left stopped before its first instruction, for [`Vm::cont`].
@@ -256,7 +283,10 @@ impl Machine {
     /// A socket at which QEMU listens for another QMP client.
     #[must_use]
     pub fn qmp_socket(self, path: impl Into<PathBuf>) -> Self {
-        Self { qmp_socket: Some(path.into()), ..self }
+        Self {
+            qmp_socket: Some(path.into()),
+            ..self
+        }
     }
 
     /// One more argument of QEMU.
@@ -287,7 +317,11 @@ impl Machine {
             return Err(StartError::Publish(PublishError::Kvm));
         }
         // First of all, so that by the time the guest runs the clock's rate is known.
-        let host = self.publish.map(|_| Host::new()).transpose().map_err(PublishError::from)?;
+        let host = self
+            .publish
+            .map(|_| Host::new())
+            .transpose()
+            .map_err(PublishError::from)?;
         let directory = Directory::new()?;
         let listen = |name| UnixListener::bind(directory.0.join(name));
         let (qmp_listener, publisher_listener) = (listen("qmp")?, listen("publisher")?);
@@ -306,7 +340,7 @@ impl Machine {
         })?;
         let mut accept = |listener: &UnixListener| match accept(listener, &mut child) {
             Ok(Some(stream)) => Ok(stream),
-            Ok(None) => Err(self.explain(&program, &mut child, ntp_port)),
+            Ok(None) => Err(explain(&program, &mut child, ntp_port)),
             Err(error) => Err(StartError::Io(error)),
         };
         let serial = match &self.serial {
@@ -314,13 +348,14 @@ impl Machine {
             SerialTo::Memory => Some(Serial::to_memory(accept(&serial_listener)?)?),
             SerialTo::Stdout => Some(Serial::to(accept(&serial_listener)?, io::stdout())?),
             SerialTo::File(path) => {
-                let file = File::create(path).map_err(|error| StartError::SerialFile(path.clone(), error))?;
+                let file = File::create(path)
+                    .map_err(|error| StartError::SerialFile(path.clone(), error))?;
                 Some(Serial::to(accept(&serial_listener)?, file)?)
             }
         };
         let (stream, publisher_stream) = (accept(&qmp_listener)?, accept(&publisher_listener)?);
         let mut qmp = match Qmp::new(stream) {
-            Err(QmpError::Closed) => return Err(self.explain(&program, &mut child, ntp_port)),
+            Err(QmpError::Closed) => return Err(explain(&program, &mut child, ntp_port)),
             qmp => qmp?,
         };
         let mut publisher = None;
@@ -328,14 +363,31 @@ impl Machine {
             let qmp = Qmp::new(publisher_stream)?;
             publisher = Some(Publisher::attach(qmp, child.pid(), host, options, notice)?);
         }
-        let page = self.publish.map_or(publish::QEMU_PAGE, |options| options.page);
-        let page = publish::locate_page(&mut qmp, page).ok().filter(|_| self.vmclock);
-        let vm = Vm { publisher, qmp, serial, ntp_port, page, child, _directory: directory };
+        let page = self
+            .publish
+            .map_or(publish::QEMU_PAGE, |options| options.page);
+        let page = publish::locate_page(&mut qmp, page)
+            .ok()
+            .filter(|_| self.vmclock);
+        let interactive = self.serial == SerialTo::Stdout;
+        let vm = Vm {
+            publisher,
+            qmp,
+            serial,
+            interactive,
+            ntp_port,
+            page,
+            child,
+            _directory: directory,
+        };
         vm.finish_start(self.paused)
     }
 
     fn program(&self) -> Result<PathBuf, StartError> {
-        let chosen = self.qemu.clone().or_else(|| env::var_os(PROGRAM_VARIABLE).map(PathBuf::from));
+        let chosen = self
+            .qemu
+            .clone()
+            .or_else(|| env::var_os(PROGRAM_VARIABLE).map(PathBuf::from));
         match chosen {
             // A directory or a file that cannot be executed gives an error later on.
             Some(program) if program.components().count() > 1 && !program.exists() => {
@@ -356,10 +408,17 @@ impl Machine {
             Accel::Tcg => ("tcg", self.cpu.as_str()),
             Accel::Kvm => ("kvm", "host"),
         };
-        line.flag("-nodefaults").flag("-no-user-config").option("-display", "none");
-        line.option("-machine", board).option("-accel", accel).option("-cpu", cpu);
+        line.flag("-nodefaults")
+            .flag("-no-user-config")
+            .option("-display", "none");
+        line.option("-machine", board)
+            .option("-accel", accel)
+            .option("-cpu", cpu);
         line.option("-m", format!("{}M", self.memory_mib));
-        line.option("-device", format!("isa-debug-exit,iobase={EXIT_PORT:#x},iosize=4"));
+        line.option(
+            "-device",
+            format!("isa-debug-exit,iobase={EXIT_PORT:#x},iosize=4"),
+        );
         if self.vmclock {
             line.option("-device", "vmclock");
         }
@@ -380,7 +439,10 @@ impl Machine {
             line.option("-mon", format!("chardev={name},mode=control"));
         }
         if let Some(path) = &self.qmp_socket {
-            line.option("-chardev", [socket("other", path), ",server=on,wait=off".into()].join(OsStr::new("")));
+            line.option(
+                "-chardev",
+                [socket("other", path), ",server=on,wait=off".into()].join(OsStr::new("")),
+            );
             line.option("-mon", "chardev=other,mode=control");
         }
         if let Some(kernel) = &self.kernel {
@@ -418,24 +480,6 @@ impl Machine {
             }
         }
     }
-
-    /// Says why QEMU ended before it answered.
-    fn explain(&self, program: &Path, child: &mut Child, ntp_port: Option<u16>) -> StartError {
-        let end = child.wait(GRACE);
-        let complaint = child.complaints();
-        let says = |words| complaint.contains(words);
-        let program = program.to_owned();
-        if says("vmclock") && says("not a valid device model name") {
-            let version = version(&program);
-            return StartError::NoVmclock { program, version };
-        }
-        if let Some(port) = ntp_port.filter(|_| says("host forwarding rule")) {
-            return StartError::PortInUse(port);
-        }
-        // Its first line says what is wrong, others what else there is.
-        let words = complaint.lines().next().unwrap_or("it says nothing").trim().to_owned();
-        StartError::Ended { program, words, end }
-    }
 }
 
 /// A running QEMU, which ends when this is dropped.
@@ -445,6 +489,8 @@ pub struct Vm {
     publisher: Option<Publisher>,
     qmp: Qmp,
     serial: Option<Serial>,
+    /// The serial line goes to standard output.
+    interactive: bool,
     ntp_port: Option<u16>,
     page: Option<u64>,
     child: Child,
@@ -476,9 +522,9 @@ impl Vm {
         self.child.pid()
     }
 
-    /// The child process, for its descriptor.
-    pub(crate) fn child(&mut self) -> &mut Child {
-        &mut self.child
+    /// A descriptor that becomes readable when QEMU has ended.
+    pub(crate) fn descriptor(&self) -> io::Result<OwnedFd> {
+        self.child.as_fd().try_clone_to_owned()
     }
 
     /// The UDP port of 127.0.0.1 that leads to the guest's NTP server.
@@ -543,11 +589,17 @@ impl Vm {
     /// When QEMU refuses or has ended.
     pub fn pty(&mut self) -> Result<Option<String>, QmpError> {
         let devices = self.qmp.execute("query-chardev", json!({}))?.value;
-        let device = devices.as_array().into_iter().flatten().find(|device| {
-            device.get("label").and_then(Value::as_str) == Some("serial")
-        });
-        let name = device.and_then(|device| device.get("filename")).and_then(Value::as_str);
-        Ok(name.and_then(|name| name.strip_prefix("pty:")).map(str::to_owned))
+        let device = devices
+            .as_array()
+            .into_iter()
+            .flatten()
+            .find(|device| device.get("label").and_then(Value::as_str) == Some("serial"));
+        let name = device
+            .and_then(|device| device.get("filename"))
+            .and_then(Value::as_str);
+        Ok(name
+            .and_then(|name| name.strip_prefix("pty:"))
+            .map(str::to_owned))
     }
 
     /// Waits until the guest has said `pattern` after what was waited for last, and returns everything
@@ -557,7 +609,10 @@ impl Vm {
     /// When it does not in time or has ended, with the end of what it said instead; or when the serial
     /// line goes somewhere else.
     pub fn wait_serial(&mut self, pattern: &str, timeout: Duration) -> Result<String, SerialError> {
-        self.serial.as_mut().ok_or(SerialError::Elsewhere)?.wait(pattern, timeout)
+        self.serial
+            .as_mut()
+            .ok_or(SerialError::Elsewhere)?
+            .wait(pattern, timeout)
     }
 
     /// Says something to the guest. Its line editor expects `\r` at the end of a line.
@@ -565,11 +620,23 @@ impl Vm {
     /// # Errors
     /// When QEMU has ended, or the serial line goes somewhere else.
     pub fn send_serial(&mut self, text: &str) -> Result<(), SerialError> {
-        self.serial.as_mut().ok_or(SerialError::Elsewhere)?.send(text.as_bytes())
+        self.serial
+            .as_mut()
+            .ok_or(SerialError::Elsewhere)?
+            .send(text.as_bytes())
     }
 
-    pub(crate) fn serial(&mut self) -> Option<&mut Serial> {
-        self.serial.as_mut()
+    /// The serial line, if what the guest says goes to standard output.
+    pub(crate) fn interactive_line(&self) -> io::Result<Option<UnixStream>> {
+        let serial = self.serial.as_ref().filter(|_| self.interactive);
+        serial.map(Serial::line).transpose()
+    }
+
+    /// Waits until all of what the guest said is where it belongs; to be called after its end.
+    pub(crate) fn finish_serial(&mut self) {
+        if let Some(serial) = &mut self.serial {
+            serial.finish();
+        }
     }
 
     /// Everything the guest has said so far.
@@ -597,9 +664,7 @@ impl Vm {
             self.child.kill();
         }
         let end = self.child.wait(GRACE);
-        if let Some(serial) = &mut self.serial {
-            serial.finish();
-        }
+        self.finish_serial();
         end
     }
 }
@@ -675,16 +740,31 @@ impl fmt::Display for StartError {
                 version.as_deref().unwrap_or("of unknown version")
             ),
             Self::PortInUse(port) => {
-                write!(f, "UDP port {port} of 127.0.0.1 is taken: choose another with --ntp PORT")
+                write!(
+                    f,
+                    "UDP port {port} of 127.0.0.1 is taken: choose another with --ntp PORT"
+                )
             }
-            Self::Ended { program, words, end: Some(end) } => {
+            Self::Ended {
+                program,
+                words,
+                end: Some(end),
+            } => {
                 write!(f, "{} has not started ({end}): {words}", program.display())
             }
-            Self::Ended { program, words, end: None } => {
+            Self::Ended {
+                program,
+                words,
+                end: None,
+            } => {
                 write!(f, "{} does not answer: {words}", program.display())
             }
             Self::SerialFile(path, error) => {
-                write!(f, "the serial line cannot go to {}: {error}", path.display())
+                write!(
+                    f,
+                    "the serial line cannot go to {}: {error}",
+                    path.display()
+                )
             }
             Self::Publish(error) => error.fmt(f),
             Self::Qmp(error) => error.fmt(f),
@@ -694,6 +774,33 @@ impl fmt::Display for StartError {
 }
 
 impl core::error::Error for StartError {}
+
+/// Says why QEMU ended before it answered.
+fn explain(program: &Path, child: &mut Child, ntp_port: Option<u16>) -> StartError {
+    let end = child.wait(GRACE);
+    let complaint = child.complaints();
+    let says = |words| complaint.contains(words);
+    let program = program.to_owned();
+    if says("vmclock") && says("not a valid device model name") {
+        let version = version(&program);
+        return StartError::NoVmclock { program, version };
+    }
+    if let Some(port) = ntp_port.filter(|_| says("host forwarding rule")) {
+        return StartError::PortInUse(port);
+    }
+    // Its first line says what is wrong, others what else there is.
+    let words = complaint
+        .lines()
+        .next()
+        .unwrap_or("it says nothing")
+        .trim()
+        .to_owned();
+    StartError::Ended {
+        program,
+        words,
+        end,
+    }
+}
 
 /// Waits for QEMU's connection; `None` when it ends without.
 fn accept(listener: &UnixListener, child: &mut Child) -> io::Result<Option<UnixStream>> {
@@ -709,14 +816,21 @@ fn accept(listener: &UnixListener, child: &mut Child) -> io::Result<Option<UnixS
 
 /// A UDP port of 127.0.0.1 that nobody uses at the moment.
 fn free_port() -> io::Result<u16> {
-    Ok(UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
+    Ok(UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?
+        .local_addr()?
+        .port())
 }
 
 /// What this QEMU says of its version.
 fn version(program: &Path) -> Option<String> {
-    let output = process::Command::new(program).arg("--version").output().ok()?;
+    let output = process::Command::new(program)
+        .arg("--version")
+        .output()
+        .ok()?;
     let text = String::from_utf8_lossy(&output.stdout);
-    text.split_once("version ").and_then(|(_, rest)| rest.split_whitespace().next()).map(str::to_owned)
+    text.split_once("version ")
+        .and_then(|(_, rest)| rest.split_whitespace().next())
+        .map(str::to_owned)
 }
 
 /// A directory of one's own, which goes away with this.
@@ -727,7 +841,9 @@ impl Directory {
     fn new() -> io::Result<Self> {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let nanos = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |age| age.subsec_nanos());
+        let nanos = SystemTime::UNIX_EPOCH
+            .elapsed()
+            .map_or(0, |age| age.subsec_nanos());
         let name = format!("gnomon-{}-{number}-{nanos:x}", process::id());
         let path = env::temp_dir().join(name);
         // Nobody else may look in, and it must not have been there.
@@ -782,12 +898,20 @@ mod tests {
 
     fn line(machine: &Machine) -> String {
         let arguments = machine.arguments(Path::new("/run/a,b"), Some(11123));
-        arguments.iter().map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
+        arguments
+            .iter()
+            .map(|word| word.to_string_lossy())
+            .collect::<Vec<_>>()
+            .join(" ")
     }
 
     #[test]
     fn command_line_says_everything() {
-        let line = line(&Machine::new(Arch::X86_64).kernel("image").append("ip=dhcp serial=off"));
+        let line = line(
+            &Machine::new(Arch::X86_64)
+                .kernel("image")
+                .append("ip=dhcp serial=off"),
+        );
         for part in [
             "-nodefaults -no-user-config -display none -machine q35 -accel tcg -cpu max -m 32M",
             "-device isa-debug-exit,iobase=0xf4,iosize=4",
@@ -806,17 +930,32 @@ mod tests {
     #[test]
     fn every_choice_has_its_words() {
         let machine = || Machine::new(Arch::X86_64);
-        let unix = Net::Unix { local: "/a".into(), remote: "/b,c".into() };
+        let unix = Net::Unix {
+            local: "/a".into(),
+            remote: "/b,c".into(),
+        };
         for (machine, part) in [
             (machine().board(Board::Pc), "-machine pc "),
             (machine().accel(Accel::Kvm), "-accel kvm -cpu host"),
             (machine().memory(16), "-m 16M "),
-            (machine().net(Net::Tap("tap0".into())), "tap,id=net,script=no,downscript=no,ifname=tap0 "),
-            (machine().net(unix), "local.path=/a,remote.type=unix,remote.path=/b,,c "),
-            (machine().nic("disable-legacy=on"), "romfile=,disable-legacy=on "),
+            (
+                machine().net(Net::Tap("tap0".into())),
+                "tap,id=net,script=no,downscript=no,ifname=tap0 ",
+            ),
+            (
+                machine().net(unix),
+                "local.path=/a,remote.type=unix,remote.path=/b,,c ",
+            ),
+            (
+                machine().nic("disable-legacy=on"),
+                "romfile=,disable-legacy=on ",
+            ),
             (machine().serial(SerialTo::Pty), "-chardev pty,id=serial "),
             (machine().reboots(false), "-no-reboot"),
-            (machine().qmp_socket("/q"), "socket,id=other,path=/q,server=on,wait=off"),
+            (
+                machine().qmp_socket("/q"),
+                "socket,id=other,path=/q,server=on,wait=off",
+            ),
             (machine().arg("-global").arg("a.b=c"), "-global a.b=c"),
         ] {
             let line = line(&machine);
@@ -829,11 +968,17 @@ mod tests {
 
     #[test]
     fn wrong_choices_are_refused_before_anything_starts() {
-        let error = Machine::new(Arch::Aarch64).start().expect_err("not yet").to_string();
+        let error = Machine::new(Arch::Aarch64)
+            .start()
+            .expect_err("not yet")
+            .to_string();
         assert!(error.contains("aarch64 is not in this version"), "{error}");
         let kvm = Machine::new(Arch::X86_64).accel(Accel::Kvm);
         let error = kvm.start().expect_err("not proven").to_string();
-        assert!(error.contains("KVM") && error.contains("--no-publish"), "{error}");
+        assert!(
+            error.contains("KVM") && error.contains("--no-publish"),
+            "{error}"
+        );
     }
 
     #[test]
@@ -841,7 +986,10 @@ mod tests {
         for program in ["no-such-qemu", "/no/such/qemu"] {
             let machine = Machine::new(Arch::X86_64).qemu(program);
             let error = machine.start().expect_err("not there").to_string();
-            assert!(error.contains(program) && error.contains("QEMU 10.0"), "{error}");
+            assert!(
+                error.contains(program) && error.contains("QEMU 10.0"),
+                "{error}"
+            );
         }
     }
 
@@ -851,6 +999,9 @@ mod tests {
         let program = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/old-qemu");
         let machine = Machine::new(Arch::X86_64).qemu(program);
         let error = machine.start().expect_err("no device").to_string();
-        assert!(error.contains("7.2.9") && error.contains("bookworm-backports"), "{error}");
+        assert!(
+            error.contains("7.2.9") && error.contains("bookworm-backports"),
+            "{error}"
+        );
     }
 }

@@ -36,6 +36,14 @@ pub struct Slot {
     address: u64,
 }
 
+impl Slot {
+    /// The place's address in QEMU's memory.
+    #[must_use]
+    pub const fn address(self) -> u64 {
+        self.address
+    }
+}
+
 /// Two values of the host's counter: the machine started to run between them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bracket {
@@ -63,9 +71,17 @@ impl Timers {
     pub fn find(pid: u32) -> Result<Self, MemoryError> {
         let process = Process::open(pid)?;
         let images = mapped_images(pid)?;
-        let find = |name| images.iter().find_map(|base| elf::symbol(&process, *base, name).ok());
+        let find = |name| {
+            images
+                .iter()
+                .find_map(|base| elf::symbol(&process, *base, name).ok())
+        };
         let (state, icount) = (find("timers_state"), find("use_icount"));
-        Ok(Self { process, state, icount })
+        Ok(Self {
+            process,
+            state,
+            icount,
+        })
     }
 
     /// Whether the guest's TSC counts instructions (`-icount`) instead of following the host's;
@@ -81,12 +97,18 @@ impl Timers {
     #[must_use]
     pub fn map(&self, stopped: u64, bracket: Bracket) -> Mapping {
         let mut bytes = [0; SEARCHED];
-        let read = self.state.and_then(|state| self.process.read_at(state, &mut bytes).ok());
+        let read = self
+            .state
+            .and_then(|state| self.process.read_at(state, &mut bytes).ok());
         let found = read.and_then(|()| find(&bytes, stopped, bracket));
         match (self.state, found) {
-            (Some(state), Some((at, offset))) => {
-                Mapping { offset, radius: 0, slot: Some(Slot { address: state + at }) }
-            }
+            (Some(state), Some((at, offset))) => Mapping {
+                offset,
+                radius: 0,
+                slot: Some(Slot {
+                    address: state + at,
+                }),
+            },
             _ => middle(stopped, bracket),
         }
     }
@@ -94,7 +116,9 @@ impl Timers {
     /// Whether QEMU still has the offset of this mapping; `true` where that cannot be seen.
     #[must_use]
     pub fn holds(&self, mapping: &Mapping) -> bool {
-        let Some(Slot { address }) = mapping.slot else { return true };
+        let Some(Slot { address }) = mapping.slot else {
+            return true;
+        };
         let mut value = [0; 8];
         self.process.read_at(address, &mut value).is_ok()
             && u64::from_le_bytes(value) == mapping.offset
@@ -106,7 +130,11 @@ impl Timers {
 pub fn middle(stopped: u64, bracket: Bracket) -> Mapping {
     let width = bracket.latest.wrapping_sub(bracket.earliest);
     let started = bracket.earliest.wrapping_add(width / 2);
-    Mapping { offset: stopped.wrapping_sub(started), radius: width.div_ceil(2), slot: None }
+    Mapping {
+        offset: stopped.wrapping_sub(started),
+        radius: width.div_ceil(2),
+        slot: None,
+    }
 }
 
 /// The one aligned value in `bytes` that is an offset which agrees with the bracket, and where it
@@ -118,7 +146,9 @@ fn find(bytes: &[u8], stopped: u64, bracket: Bracket) -> Option<(u64, u64)> {
         stopped.wrapping_sub(offset).wrapping_sub(bracket.earliest) <= width
     };
     let (words, _) = bytes.as_chunks();
-    let values = (0..).step_by(8).zip(words.iter().map(|word| u64::from_le_bytes(*word)));
+    let values = (0..)
+        .step_by(8)
+        .zip(words.iter().map(|word| u64::from_le_bytes(*word)));
     let mut candidates = values.filter(|(_, offset)| agrees(*offset));
     candidates.next().filter(|_| candidates.next().is_none())
 }
@@ -127,7 +157,10 @@ fn find(bytes: &[u8], stopped: u64, bracket: Bracket) -> Option<(u64, u64)> {
 mod tests {
     use super::*;
 
-    const BRACKET: Bracket = Bracket { earliest: 1_000_000, latest: 1_000_500 };
+    const BRACKET: Bracket = Bracket {
+        earliest: 1_000_000,
+        latest: 1_000_500,
+    };
     const STOPPED: u64 = 77;
 
     fn memory(words: &[u64]) -> Vec<u8> {
@@ -161,7 +194,10 @@ mod tests {
         let mapping = middle(STOPPED, BRACKET);
         assert_eq!(mapping.offset.wrapping_add(1_000_250), STOPPED);
         assert_eq!((mapping.radius, mapping.slot), (250, None));
-        let wrapping = Bracket { earliest: u64::MAX - 4, latest: 5 };
+        let wrapping = Bracket {
+            earliest: u64::MAX - 4,
+            latest: 5,
+        };
         let mapping = middle(0, wrapping);
         assert_eq!((mapping.offset, mapping.radius), (0, 5));
     }

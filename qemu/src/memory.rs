@@ -44,7 +44,11 @@ impl Process {
 
     fn write_at(&self, address: u64, bytes: &[u8]) -> Result<(), MemoryError> {
         let written = self.memory.write_all_at(bytes, address);
-        written.map_err(|error| MemoryError::Access { pid: self.pid, address, error })
+        written.map_err(|error| MemoryError::Access {
+            pid: self.pid,
+            address,
+            error,
+        })
     }
 }
 
@@ -53,7 +57,11 @@ impl ReadAt for Process {
 
     fn read_at(&self, address: u64, buffer: &mut [u8]) -> Result<(), MemoryError> {
         let read = self.memory.read_exact_at(buffer, address);
-        read.map_err(|error| MemoryError::Access { pid: self.pid, address, error })
+        read.map_err(|error| MemoryError::Access {
+            pid: self.pid,
+            address,
+            error,
+        })
     }
 }
 
@@ -95,14 +103,27 @@ impl GuestPage {
     /// # Errors
     /// When the memory cannot be opened or read, or holds no vmclock page of version 1.
     pub fn open(pid: u32, address: u64) -> Result<Self, MemoryError> {
-        let page = Self { process: Process::open(pid)?, address };
+        let page = Self {
+            process: Process::open(pid)?,
+            address,
+        };
         let fields = page.fields()?;
         let long_enough = usize::try_from(fields.size).is_ok_and(|size| size >= page::LEN);
         if fields.magic == page::MAGIC && fields.version == page::VERSION && long_enough {
             return Ok(page);
         }
-        let Fields { magic, version, size, .. } = fields;
-        Err(MemoryError::NoPage { pid, magic, version, size })
+        let Fields {
+            magic,
+            version,
+            size,
+            ..
+        } = fields;
+        Err(MemoryError::NoPage {
+            pid,
+            magic,
+            version,
+            size,
+        })
     }
 
     /// A second handle to the same page.
@@ -202,10 +223,19 @@ impl fmt::Display for MemoryError {
                  root), and see kernel.yama.ptrace_scope"
             ),
             Self::Open { pid, error } => write!(f, "process {pid} cannot be looked into: {error}"),
-            Self::Access { pid, address, error } => {
+            Self::Access {
+                pid,
+                address,
+                error,
+            } => {
                 write!(f, "process {pid} has no memory at {address:#x}: {error}")
             }
-            Self::NoPage { pid, magic, version, size } => write!(
+            Self::NoPage {
+                pid,
+                magic,
+                version,
+                size,
+            } => write!(
                 f,
                 "process {pid} has no vmclock page there (magic {magic:#010x}, version {version}, \
                  size {size}): is it the right process and address?"
@@ -228,8 +258,19 @@ mod tests {
         assert_eq!(image_base(first), Some(0x55d0_c0a0_0000));
         let later = "55d0c0c00000-55d0c1000000 r-xp 00200000 fe:00 1234    /usr/bin/qemu";
         assert_eq!(image_base(later), None);
-        assert_eq!(image_base("7f0000000000-7f0000001000 rw-p 00000000 00:00 0"), None);
-        for garbage in ["", "-", "zz-1 r 0 0 1", "1", "1-2 r", "1 r 0 0 1", "é é é é é"] {
+        assert_eq!(
+            image_base("7f0000000000-7f0000001000 rw-p 00000000 00:00 0"),
+            None
+        );
+        for garbage in [
+            "",
+            "-",
+            "zz-1 r 0 0 1",
+            "1",
+            "1-2 r",
+            "1 r 0 0 1",
+            "é é é é é",
+        ] {
             assert_eq!(image_base(garbage), None, "{garbage}");
         }
     }
@@ -240,16 +281,37 @@ mod tests {
         let bytes = RefCell::new(Fields::stock().to_bytes());
         let address = bytes.as_ptr() as u64;
         let mut page = GuestPage::open(std::process::id(), address).expect("a page");
-        let update = Fields { disruption_marker: 7, time_sec: 42, ..Fields::stock() };
+        let update = Fields {
+            disruption_marker: 7,
+            time_sec: 42,
+            ..Fields::stock()
+        };
         assert_eq!(page.publish(&update).expect("writable"), 2);
-        assert_eq!(page.fields().expect("readable"), Fields { seq_count: 2, ..update });
-        page.write(SEQ_COUNT, &0x1234_56ff_u32.to_le_bytes()).expect("writable");
+        assert_eq!(
+            page.fields().expect("readable"),
+            Fields {
+                seq_count: 2,
+                ..update
+            }
+        );
+        page.write(SEQ_COUNT, &0x1234_56ff_u32.to_le_bytes())
+            .expect("writable");
         assert_eq!(page.publish(&update).expect("writable"), 0x1234_5700);
-        assert_eq!(page.reopen().expect("a page").fields().expect("readable").seq_count, 0x1234_5700);
+        assert_eq!(
+            page.reopen()
+                .expect("a page")
+                .fields()
+                .expect("readable")
+                .seq_count,
+            0x1234_5700
+        );
 
         page.write(8, &[2]).expect("writable");
         let error = GuestPage::open(std::process::id(), address).expect_err("version 2");
-        assert!(matches!(error, MemoryError::NoPage { version: 2, .. }), "{error}");
+        assert!(
+            matches!(error, MemoryError::NoPage { version: 2, .. }),
+            "{error}"
+        );
         let error = GuestPage::open(std::process::id(), 8).expect_err("nothing there");
         assert!(matches!(error, MemoryError::Access { .. }), "{error}");
         let error = GuestPage::open(u32::MAX, address).expect_err("no process");

@@ -2,7 +2,9 @@
 
 use clap::ValueEnum;
 use gnomon_clock::page::flag;
-use gnomon_clock::{Bound, ClockStatus, CounterId, Fields, Period, Tai, Ticks, TimeType, Timestamp};
+use gnomon_clock::{
+    Bound, ClockStatus, CounterId, Fields, Period, Tai, Ticks, TimeType, Timestamp,
+};
 
 use crate::estimate::Estimate;
 use crate::host::Sample;
@@ -44,7 +46,11 @@ pub fn valid(estimate: &Estimate, sample: &Sample, mapping: &Mapping, scale: Sca
         (_, None) => (TimeType::Utc, estimate.time.seconds()),
     };
     let mapped = period.rate_outward(mapping.radius, period.frac());
-    let tai_offset_valid = if offset.is_some() { flag::TAI_OFFSET_VALID } else { 0 };
+    let tai_offset_valid = if offset.is_some() {
+        flag::TAI_OFFSET_VALID
+    } else {
+        0
+    };
     let status = if sample.kernel.synchronised {
         ClockStatus::Synchronized
     } else {
@@ -96,7 +102,9 @@ pub fn invalid(status: ClockStatus, scale: Scale) -> Fields {
 #[must_use]
 pub fn keeps_promise(earlier: &Fields, later: &Fields) -> bool {
     let same_scale = earlier.has(flag::TAI_OFFSET_VALID) == later.has(flag::TAI_OFFSET_VALID);
-    let (Some(earlier), Some(later)) = (Line::of(earlier), Line::of(later)) else { return false };
+    let (Some(earlier), Some(later)) = (Line::of(earlier), Line::of(later)) else {
+        return false;
+    };
     let inside = |counter, needed: Bound| {
         let ((time, bound), (later, _)) = (earlier.at(counter)?, later.at(counter)?);
         let room = Bound::from_units(bound.units().checked_sub(needed.units())?);
@@ -120,7 +128,11 @@ impl Line {
     fn of(fields: &Fields) -> Option<Self> {
         let seconds = i64::try_from(fields.time_sec).ok()?;
         let is_utc = fields.time_type == TimeType::Utc as u8 && fields.has(flag::TAI_OFFSET_VALID);
-        let offset = if is_utc { i64::from(fields.tai_offset_sec) } else { 0 };
+        let offset = if is_utc {
+            i64::from(fields.tai_offset_sec)
+        } else {
+            0
+        };
         let time = Timestamp::from_parts(seconds.checked_sub(offset)?, fields.time_frac_sec);
         let shift = fields.counter_period_shift;
         Some(Self {
@@ -134,8 +146,13 @@ impl Line {
 
     fn at(&self, counter: Ticks) -> Option<(Timestamp<Tai>, Bound)> {
         let ticks = counter.since(self.counter);
-        let drift = self.period.rate_outward(ticks.unsigned_abs(), self.period_error);
-        Some((self.time.checked_add(self.period.span(ticks))?, self.error.plus(drift)))
+        let drift = self
+            .period
+            .rate_outward(ticks.unsigned_abs(), self.period_error);
+        Some((
+            self.time.checked_add(self.period.span(ticks))?,
+            self.error.plus(drift),
+        ))
     }
 }
 
@@ -144,14 +161,12 @@ mod tests {
     use gnomon_clock::{LeapIndicator, Span, Timeline};
 
     use super::*;
-    use crate::host::Kernel;
+    use crate::host::{Kernel, Leap, Phase};
 
     const KERNEL: Kernel = Kernel {
         utc: 1_800_000_000,
-        inside_leap: false,
-        insert: false,
-        delete: false,
-        leap_done: false,
+        leap: Leap::None,
+        phase: Phase::Ahead,
         tai: 0,
         synchronised: false,
         maxerror_us: 0,
@@ -174,10 +189,20 @@ mod tests {
 
     fn sample(offset: Option<i32>) -> Sample {
         let time = Timestamp::from_parts(0, 0);
-        Sample { counter: 0, radius: 0, time, offset, kernel: KERNEL }
+        Sample {
+            counter: 0,
+            radius: 0,
+            time,
+            offset,
+            kernel: KERNEL,
+        }
     }
 
-    const EXACT: Mapping = Mapping { offset: 1000, radius: 0, slot: None };
+    const EXACT: Mapping = Mapping {
+        offset: 1000,
+        radius: 0,
+        slot: None,
+    };
 
     #[test]
     fn guest_reads_what_was_meant() {
@@ -192,16 +217,28 @@ mod tests {
             assert!(off < Span::from_nanos(1), "{off:?}");
             let utc = reading.utc.expect("known").time;
             assert!((1_800_000_000..=1_800_000_001).contains(&utc.seconds()));
-            assert_eq!((reading.tai_offset, reading.status), (Some(37), ClockStatus::Freerunning));
+            assert_eq!(
+                (reading.tai_offset, reading.status),
+                (Some(37), ClockStatus::Freerunning)
+            );
             // 80 ns and 500 ppm of 1 s.
-            assert!((500_080..500_090).contains(&reading.bound.nanos()), "{:?}", reading.bound);
+            assert!(
+                (500_080..500_090).contains(&reading.bound.nanos()),
+                "{:?}",
+                reading.bound
+            );
             assert_eq!(reading.notes, gnomon_clock::Notes::default());
         }
     }
 
     #[test]
     fn utc_without_offset_when_tai_is_not_known() {
-        let fields = valid(&estimate(5000, 1_800_000_000, 80), &sample(None), &EXACT, Scale::Tai);
+        let fields = valid(
+            &estimate(5000, 1_800_000_000, 80),
+            &sample(None),
+            &EXACT,
+            Scale::Tai,
+        );
         let line = Timeline::from_page(&fields, CounterId::X86Tsc).expect("usable");
         let reading = line.at(Ticks(6000)).expect("in range");
         assert_eq!((reading.tai, reading.tai_offset), (None, None));
@@ -210,15 +247,26 @@ mod tests {
 
     #[test]
     fn uncertain_mapping_widens_the_bound() {
-        let mapping = Mapping { radius: 2_000_001, ..EXACT };
+        let mapping = Mapping {
+            radius: 2_000_001,
+            ..EXACT
+        };
         let fields = valid(&estimate(0, 0, 80), &sample(Some(37)), &mapping, Scale::Tai);
         assert!((2_000_081..2_000_084).contains(&fields.time_maxerror_nanosec));
     }
 
     #[test]
     fn kernel_state_becomes_the_pages() {
-        let kernel = Kernel { synchronised: true, utc: 1_483_228_799, insert: true, ..KERNEL };
-        let sample = Sample { kernel, ..sample(Some(36)) };
+        let kernel = Kernel {
+            synchronised: true,
+            utc: 1_483_228_799,
+            leap: Leap::Insert,
+            ..KERNEL
+        };
+        let sample = Sample {
+            kernel,
+            ..sample(Some(36))
+        };
         let fields = valid(&estimate(0, 1_483_228_835, 80), &sample, &EXACT, Scale::Tai);
         assert_eq!(fields.clock_status, ClockStatus::Synchronized as u8);
         assert_eq!(fields.leap_indicator, LeapIndicator::PrePos as u8);
@@ -229,19 +277,32 @@ mod tests {
     #[test]
     fn leap_second_on_a_utc_page_keeps_the_promise() {
         let page = |counter, seconds, offset| {
-            valid(&estimate(counter, seconds, 80), &sample(Some(offset)), &EXACT, Scale::Utc)
+            valid(
+                &estimate(counter, seconds, 80),
+                &sample(Some(offset)),
+                &EXACT,
+                Scale::Utc,
+            )
         };
         let before = page(0, 1_483_228_835, 36);
         let inside = page(1_000_000_000, 1_483_228_836, 37);
         assert_eq!(before.time_sec, inside.time_sec);
         assert!(keeps_promise(&before, &inside));
-        assert!(!keeps_promise(&before, &page(1_000_000_000, 1_483_228_837, 37)));
+        assert!(!keeps_promise(
+            &before,
+            &page(1_000_000_000, 1_483_228_837, 37)
+        ));
     }
 
     #[test]
     fn broken_promises_are_seen() {
         let page = |counter, seconds, nanos| {
-            valid(&estimate(counter, seconds, nanos), &sample(Some(37)), &EXACT, Scale::Tai)
+            valid(
+                &estimate(counter, seconds, nanos),
+                &sample(Some(37)),
+                &EXACT,
+                Scale::Tai,
+            )
         };
         let earlier = page(0, 100, 1000);
         // 500 ppm of 1 s are 500 µs of room.
@@ -252,7 +313,10 @@ mod tests {
         assert!(!keeps_promise(&earlier, &page(1_000_002_000, 101, 10)));
         let utc = valid(&estimate(0, 100, 1000), &sample(None), &EXACT, Scale::Tai);
         assert!(!keeps_promise(&earlier, &utc));
-        assert!(!keeps_promise(&earlier, &invalid(ClockStatus::Unreliable, Scale::Tai)));
+        assert!(!keeps_promise(
+            &earlier,
+            &invalid(ClockStatus::Unreliable, Scale::Tai)
+        ));
     }
 
     #[test]

@@ -19,7 +19,7 @@
 use core::fmt;
 use core::time::Duration;
 use std::fs;
-use std::io;
+use std::io::{self, pipe};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::process;
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -36,6 +36,7 @@ use rustix::time::{
 };
 use serde_json::{Value, json};
 
+use crate::attend::Signals;
 use crate::estimate::{Estimate, Outcome, Tracker};
 use crate::host::{HostClock, HostError, Sample};
 use crate::mapping::{Bracket, Mapping, Timers, middle};
@@ -125,6 +126,8 @@ pub struct Report {
 pub struct Publisher {
     commands: Sender<(Command, Sender<Result<(), PublishError>>)>,
     wake: Arc<OwnedFd>,
+    /// Readable (at its end) when the thread has ended.
+    ended: OwnedFd,
     shared: Arc<Shared>,
     thread: Option<JoinHandle<Result<(), PublishError>>>,
 }
@@ -194,14 +197,26 @@ impl Publisher {
 
         let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
         let (commands, receiver) = mpsc::channel();
+        let (ended, alive) = pipe()?;
         let worker_wake = Arc::clone(&wake);
         let body = move || {
             let outcome = worker.run(&receiver, &worker_wake);
             worker.end(&outcome);
+            drop(alive);
             outcome
         };
-        let thread = thread::Builder::new().name("publisher".into()).spawn(body)?;
-        Ok(Self { commands, wake, shared, thread: Some(thread) })
+        let thread = Some(
+            thread::Builder::new()
+                .name("publisher".into())
+                .spawn(body)?,
+        );
+        Ok(Self {
+            commands,
+            wake,
+            ended: ended.into(),
+            shared,
+            thread,
+        })
     }
 
     /// Makes the page invalid, then stops the machine.
@@ -255,7 +270,10 @@ impl Publisher {
     pub fn wait(&self, timeout: Duration, condition: impl Fn(&Report) -> bool) -> Option<Report> {
         let report = self.shared.report();
         let waiting = |report: &mut Report| !condition(report) && !report.ended;
-        let waited = self.shared.changed.wait_timeout_while(report, timeout, waiting);
+        let waited = self
+            .shared
+            .changed
+            .wait_timeout_while(report, timeout, waiting);
         let (report, _) = waited.unwrap_or_else(PoisonError::into_inner);
         condition(&report).then(|| report.clone())
     }
@@ -271,9 +289,28 @@ impl Publisher {
         }
     }
 
+    /// Waits until QEMU ends, or one of the signals arrives.
+    ///
+    /// # Errors
+    /// What made publishing impossible before that.
+    pub fn join_or(self, signals: &Signals) -> Result<(), PublishError> {
+        let asked = PollFd::new(signals, PollFlags::IN);
+        let ended = PollFd::new(&self.ended, PollFlags::IN);
+        let mut descriptors = [asked, ended];
+        while let Err(error) = poll(&mut descriptors, None) {
+            if error != Errno::INTR {
+                return Err(error.into());
+            }
+        }
+        let [_, ended] = descriptors.map(|descriptor| !descriptor.revents().is_empty());
+        if ended { self.join() } else { Ok(()) }
+    }
+
     fn ask(&self, command: Command) -> Result<(), PublishError> {
         let (sender, receiver) = mpsc::channel();
-        self.commands.send((command, sender)).map_err(|_| PublishError::Ended)?;
+        self.commands
+            .send((command, sender))
+            .map_err(|_| PublishError::Ended)?;
         rustix::io::write(&self.wake, &1_u64.to_ne_bytes())?;
         receiver.recv().unwrap_or(Err(PublishError::Ended))
     }
@@ -304,7 +341,10 @@ struct Stopped {
 enum Guest {
     /// Its counter stands still at a value that is known if it could be read. It was stopped
     /// when the host's counter was `since`.
-    Stopped { counter: Option<u64>, since: u64 },
+    Stopped {
+        counter: Option<u64>,
+        since: u64,
+    },
     Running(Option<Mapping>),
 }
 
@@ -355,7 +395,12 @@ impl Worker {
     }
 
     /// Waits for the next update, an event, a command or a step of the clock.
-    fn sleep(&mut self, due: Instant, wake: &OwnedFd, clock: &ClockSet) -> Result<(), PublishError> {
+    fn sleep(
+        &mut self,
+        due: Instant,
+        wake: &OwnedFd,
+        clock: &ClockSet,
+    ) -> Result<(), PublishError> {
         if self.qmp.pending().next().is_some() {
             return Ok(());
         }
@@ -412,7 +457,7 @@ impl Worker {
 
     fn handle(&mut self, event: &Event) -> Result<(), PublishError> {
         match event.name.as_str() {
-            "STOP" => {
+            "STOP" | "WAKEUP" => {
                 self.disrupt()?;
                 self.look_at_machine()
             }
@@ -420,10 +465,6 @@ impl Worker {
             "RESET" => {
                 self.disrupt()?;
                 self.update().map(drop)
-            }
-            "WAKEUP" => {
-                self.disrupt()?;
-                self.look_at_machine()
             }
             _ => Ok(()),
         }
@@ -433,7 +474,11 @@ impl Worker {
     /// stopping it for a moment.
     fn look_at_machine(&mut self) -> Result<(), PublishError> {
         let status = self.qmp.execute("query-status", json!({}))?;
-        let state = status.value.get("status").and_then(Value::as_str).unwrap_or_default();
+        let state = status
+            .value
+            .get("status")
+            .and_then(Value::as_str)
+            .unwrap_or_default();
         self.guest = match state {
             "running" if self.disrupted_again() => Guest::Running(None),
             "running" => Guest::Running(self.measure_running()?),
@@ -441,9 +486,15 @@ impl Worker {
             "prelaunch" | "paused" | "debug" | "io-error" | "watchdog" | "guest-panicked" => {
                 let Stopped { counter, sent, .. } = self.read_counter()?;
                 let counter = (!self.disrupted_again()).then_some(counter);
-                Guest::Stopped { counter, since: sent }
+                Guest::Stopped {
+                    counter,
+                    since: sent,
+                }
             }
-            _ => Guest::Stopped { counter: None, since: status.sent },
+            _ => Guest::Stopped {
+                counter: None,
+                since: status.sent,
+            },
         };
         self.share();
         Ok(())
@@ -452,7 +503,11 @@ impl Worker {
     /// The machine has started to run: between the event's stamp and the answer to any command that
     /// is given after the event has arrived.
     fn resumed(&mut self, event: &Event) -> Result<(), PublishError> {
-        let Guest::Stopped { counter: Some(counter), since } = self.guest else {
+        let Guest::Stopped {
+            counter: Some(counter),
+            since,
+        } = self.guest
+        else {
             return self.look_at_machine();
         };
         let latest = self.qmp.execute("query-status", json!({}))?.arrived;
@@ -468,14 +523,25 @@ impl Worker {
     /// Stops the machine for about a millisecond, reads its counter and lets it go on, all in one
     /// command; `None` when somebody else stopped or started it at the same time.
     fn measure_running(&mut self) -> Result<Option<Mapping>, PublishError> {
-        let Stopped { counter, sent, arrived } = self.read_counter()?;
+        let Stopped {
+            counter,
+            sent,
+            arrived,
+        } = self.read_counter()?;
         let (stop, resume) = (self.next_event()?, self.next_event()?);
-        let named = |event: &Option<Event>, name| event.as_ref().is_some_and(|event| event.name == name);
+        let named =
+            |event: &Option<Event>, name| event.as_ref().is_some_and(|event| event.name == name);
         if !named(&stop, "STOP") || !named(&resume, "RESUME") || self.disrupted_again() {
             return Ok(None);
         }
         let earliest = resume.map_or(sent, |resume| self.not_before(&resume, sent, arrived));
-        Ok(Some(self.map(counter, Bracket { earliest, latest: arrived })))
+        Ok(Some(self.map(
+            counter,
+            Bracket {
+                earliest,
+                latest: arrived,
+            },
+        )))
     }
 
     /// The counter of the machine while it is stopped, for which it is stopped if it runs.
@@ -494,7 +560,11 @@ impl Worker {
         let mut state = [0; 128];
         let length = rustix::io::pread(&memory, &mut state, 0)?;
         let counter = vmstate::stopped_counter(state.get(..length).unwrap_or_default())?;
-        Ok(Stopped { counter, sent, arrived })
+        Ok(Stopped {
+            counter,
+            sent,
+            arrived,
+        })
     }
 
     /// The later of `since` and the event's own time stamp, if that makes sense.
@@ -509,7 +579,9 @@ impl Worker {
         });
         // Outside of what is certain, the clock was set meanwhile.
         let certain = latest.wrapping_sub(since);
-        stamp.filter(|stamp| stamp.wrapping_sub(since) <= certain).unwrap_or(since)
+        stamp
+            .filter(|stamp| stamp.wrapping_sub(since) <= certain)
+            .unwrap_or(since)
     }
 
     fn map(&self, counter: u64, bracket: Bracket) -> Mapping {
@@ -522,7 +594,9 @@ impl Worker {
 
     /// Whether an event has arrived by which what was just measured is out of date.
     fn disrupted_again(&self) -> bool {
-        self.qmp.pending().any(|event| event.name == "STOP" || event.name == "RESUME")
+        self.qmp
+            .pending()
+            .any(|event| event.name == "STOP" || event.name == "RESUME")
     }
 
     /// Takes a sample and publishes it if it can; returns the time to the next.
@@ -550,7 +624,9 @@ impl Worker {
     }
 
     fn publish(&mut self, estimate: &Estimate, sample: &Sample) -> Result<(), PublishError> {
-        let Guest::Running(Some(mapping)) = self.guest else { return Ok(()) };
+        let Guest::Running(Some(mapping)) = self.guest else {
+            return Ok(());
+        };
         let vouched = self.options.reference == Reference::Host || sample.kernel.synchronised;
         let valid_now = self.shared.report().valid;
         if valid_now && (estimate.new_reference || !vouched) {
@@ -580,8 +656,11 @@ impl Worker {
         self.marker = self.marker.max(found.disruption_marker) + 1;
         self.written = None;
         self.shared.report().disruptions += 1;
-        let status =
-            if self.was_valid { ClockStatus::Unreliable } else { ClockStatus::Initializing };
+        let status = if self.was_valid {
+            ClockStatus::Unreliable
+        } else {
+            ClockStatus::Initializing
+        };
         let status = match self.options.reference {
             Reference::Host => status,
             Reference::Utc => ClockStatus::Unreliable,
@@ -687,7 +766,8 @@ fn check_counter(qmp: &mut Qmp, timers: &Timers, pid: u32) -> Result<(), Publish
     // Seen in its memory if possible, because there are other ways to ask for it than this option.
     let asked = || {
         let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        line.split(|byte| *byte == 0).any(|word| word.ends_with(b"-icount"))
+        line.split(|byte| *byte == 0)
+            .any(|word| word.ends_with(b"-icount"))
     };
     if timers.counts_instructions().unwrap_or_else(asked) {
         return Err(PublishError::Icount);
@@ -698,9 +778,15 @@ fn check_counter(qmp: &mut Qmp, timers: &Timers, pid: u32) -> Result<(), Publish
 /// QEMU's own address of the page at this address of the guest's.
 pub(crate) fn locate_page(qmp: &mut Qmp, address: u64) -> Result<u64, PublishError> {
     let answer = qmp.monitor(&format!("gpa2hva {address:#x}"))?;
-    let hexadecimal = answer.trim().rsplit_once(" is 0x").map(|(_, digits)| digits);
+    let hexadecimal = answer
+        .trim()
+        .rsplit_once(" is 0x")
+        .map(|(_, digits)| digits);
     let located = hexadecimal.and_then(|digits| u64::from_str_radix(digits, 16).ok());
-    located.ok_or_else(|| PublishError::NoPage { address, answer: answer.trim().to_owned() })
+    located.ok_or_else(|| PublishError::NoPage {
+        address,
+        answer: answer.trim().to_owned(),
+    })
 }
 
 /// Becomes readable when somebody sets the host's clock (`timerfd_create(2)`).
@@ -717,9 +803,22 @@ impl ClockSet {
     fn arm(&self) -> Result<(), PublishError> {
         let flags = TimerfdTimerFlags::ABSTIME | TimerfdTimerFlags::CANCEL_ON_SET;
         // The year 10,000: it is the cancellation that is waited for.
-        let never = Timespec { tv_sec: 253_402_300_800, tv_nsec: 0 };
-        let once = Timespec { tv_sec: 0, tv_nsec: 0 };
-        match timerfd_settime(&self.0, flags, &Itimerspec { it_interval: once, it_value: never }) {
+        let never = Timespec {
+            tv_sec: 253_402_300_800,
+            tv_nsec: 0,
+        };
+        let once = Timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        match timerfd_settime(
+            &self.0,
+            flags,
+            &Itimerspec {
+                it_interval: once,
+                it_value: never,
+            },
+        ) {
             // Set again just now.
             Ok(_) | Err(Errno::CANCELED) => Ok(()),
             Err(error) => Err(error.into()),
@@ -783,7 +882,10 @@ impl fmt::Display for PublishError {
             Self::Io(error) => error.fmt(f),
             Self::VmState(error) => write!(f, "the guest's counter cannot be read: {error}"),
             Self::DeviceState(reason) => {
-                write!(f, "the guest's counter cannot be read, QEMU does not save its state: {reason}")
+                write!(
+                    f,
+                    "the guest's counter cannot be read, QEMU does not save its state: {reason}"
+                )
             }
             Self::Kvm => f.write_str(
                 "no time is published to a KVM guest: how its TSC relates to the host's cannot be \
@@ -793,7 +895,10 @@ impl fmt::Display for PublishError {
                 "no time is published to a guest under -icount: its TSC counts instructions",
             ),
             Self::Arch(arch) => {
-                write!(f, "no time is published to a guest of architecture {arch} in this version")
+                write!(
+                    f,
+                    "no time is published to a guest of architecture {arch} in this version"
+                )
             }
             Self::NoPage { address, answer } => write!(
                 f,

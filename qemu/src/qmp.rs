@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 use crate::host;
 
 /// How long QEMU may take over one command.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 /// A longer line is not QMP: QEMU's longest answers are a few hundred KiB.
 const LONGEST_LINE: usize = 16 << 20;
 
@@ -71,7 +71,11 @@ impl Qmp {
     /// # Errors
     /// When the other side is not a QMP monitor, or is already taken by another client.
     pub fn new(stream: UnixStream) -> Result<Self, QmpError> {
-        let mut qmp = Self { stream, received: Received::default(), last_id: 0 };
+        let mut qmp = Self {
+            stream,
+            received: Received::default(),
+            last_id: 0,
+        };
         let deadline = Instant::now() + PATIENCE;
         let (greeting, _) = qmp.answer(deadline)?;
         if greeting.get("QMP").is_none() {
@@ -85,7 +89,10 @@ impl Qmp {
     ///
     /// # Errors
     /// [`QmpError::Command`] when QEMU refuses it, others when the connection is of no more use.
-    #[expect(clippy::needless_pass_by_value, reason = "callers write json!({..}) in place")]
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "callers write json!({..}) in place"
+    )]
     pub fn execute(&mut self, command: &str, arguments: Value) -> Result<Return, QmpError> {
         self.last_id += 1;
         let request = json!({ "execute": command, "arguments": arguments, "id": self.last_id });
@@ -98,7 +105,11 @@ impl Qmp {
             let id = answer.get("id").and_then(Value::as_u64);
             match answer.get_mut("return").map(Value::take) {
                 Some(value) if id == Some(self.last_id) => {
-                    return Ok(Return { value, sent, arrived });
+                    return Ok(Return {
+                        value,
+                        sent,
+                        arrived,
+                    });
                 }
                 // QEMU loses the id of a command that it cannot parse.
                 None if id.is_none_or(|id| id == self.last_id) => {
@@ -164,7 +175,10 @@ impl Qmp {
     /// Takes what has arrived; `false` when nothing does in time.
     fn receive(&mut self, deadline: Instant) -> Result<bool, QmpError> {
         // Not a read timeout of the socket: that is rounded up to the kernel's clock tick.
-        if !readable(&self.stream, deadline.saturating_duration_since(Instant::now()))? {
+        if !readable(
+            &self.stream,
+            deadline.saturating_duration_since(Instant::now()),
+        )? {
             return Ok(false);
         }
         let mut chunk = [0; 16 << 10];
@@ -187,7 +201,10 @@ impl AsFd for Qmp {
 /// Waits until the descriptor is readable (or ended); `false` when it was not in time.
 pub(crate) fn readable(descriptor: &impl AsFd, timeout: Duration) -> io::Result<bool> {
     let timeout = Timespec::try_from(timeout).map_err(|_| ErrorKind::InvalidInput)?;
-    match poll(&mut [PollFd::new(descriptor, PollFlags::IN)], Some(&timeout)) {
+    match poll(
+        &mut [PollFd::new(descriptor, PollFlags::IN)],
+        Some(&timeout),
+    ) {
         Ok(ready) => Ok(ready > 0),
         Err(Errno::INTR) => Ok(false),
         Err(error) => Err(error.into()),
@@ -212,7 +229,8 @@ impl Received {
             if line.trim_ascii().is_empty() {
                 continue;
             }
-            let value = serde_json::from_slice(&line).map_err(|_| QmpError::Protocol("not JSON"))?;
+            let value =
+                serde_json::from_slice(&line).map_err(|_| QmpError::Protocol("not JSON"))?;
             match event(&value, arrived) {
                 Some(event) => self.events.push_back(event),
                 None => self.answers.push_back((value, arrived)),
@@ -231,15 +249,25 @@ fn event(message: &Value, arrived: u64) -> Option<Event> {
     let seconds = part("/timestamp/seconds").and_then(|seconds| seconds.checked_mul(1_000_000));
     // QEMU writes −1 for both when it has no clock.
     let micros = part("/timestamp/microseconds").filter(|micros| (0..1_000_000).contains(micros));
-    let stamp = seconds.zip(micros).and_then(|(seconds, micros)| seconds.checked_add(micros));
+    let stamp = seconds
+        .zip(micros)
+        .and_then(|(seconds, micros)| seconds.checked_add(micros));
     let data = message.get("data").cloned().unwrap_or(Value::Null);
-    Some(Event { name, stamp, data, arrived })
+    Some(Event {
+        name,
+        stamp,
+        data,
+        arrived,
+    })
 }
 
 fn refusal(command: &str, message: &Value) -> QmpError {
     let reason = message.pointer("/error/desc").and_then(Value::as_str);
     let reason = reason.unwrap_or("no reason given").to_owned();
-    QmpError::Command { command: command.to_owned(), reason }
+    QmpError::Command {
+        command: command.to_owned(),
+        reason,
+    }
 }
 
 /// Why a command has no result, or there are no more events.
@@ -330,7 +358,9 @@ mod tests {
         assert_eq!((resume.name.as_str(), resume.stamp), ("RESUME", None));
         let error = qmp.execute("cont", json!({})).expect_err("refused");
         assert_eq!(error.to_string(), "QEMU refuses `cont`: no");
-        let error = qmp.execute("cont", json!({})).expect_err("the script is over");
+        let error = qmp
+            .execute("cont", json!({}))
+            .expect_err("the script is over");
         assert!(matches!(error, QmpError::Closed), "{error}");
     }
 

@@ -55,7 +55,10 @@ impl Serial {
     }
 
     /// Passes everything on at once.
-    pub(crate) fn to(stream: UnixStream, mut sink: impl Write + Send + 'static) -> io::Result<Self> {
+    pub(crate) fn to(
+        stream: UnixStream,
+        mut sink: impl Write + Send + 'static,
+    ) -> io::Result<Self> {
         Self::start(stream, Arc::default(), false, move |bytes| {
             sink.write_all(bytes).and_then(|()| sink.flush()).is_ok()
         })
@@ -79,7 +82,13 @@ impl Serial {
             end.changed.notify_all();
         };
         let thread = Some(thread::Builder::new().name("serial".into()).spawn(body)?);
-        Ok(Self { stream, heard, consumed: 0, in_memory, thread })
+        Ok(Self {
+            stream,
+            heard,
+            consumed: 0,
+            in_memory,
+            thread,
+        })
     }
 
     pub(crate) fn wait(&mut self, pattern: &str, timeout: Duration) -> Result<String, SerialError> {
@@ -92,20 +101,35 @@ impl Serial {
             Some(windows.position(|window| window == pattern.as_bytes())? + pattern.len())
         };
         let waiting = |log: &mut Log| found(log).is_none() && !log.ended;
-        let waited = self.heard.changed.wait_timeout_while(self.heard.log(), timeout, waiting);
+        let waited = self
+            .heard
+            .changed
+            .wait_timeout_while(self.heard.log(), timeout, waiting);
         let (log, _) = waited.unwrap_or_else(PoisonError::into_inner);
         if let Some(length) = found(&log) {
             self.consumed += length;
-            let text = log.bytes.get(consumed..consumed + length).unwrap_or_default();
+            let text = log
+                .bytes
+                .get(consumed..consumed + length)
+                .unwrap_or_default();
             return Ok(String::from_utf8_lossy(text).into_owned());
         }
         let start = log.bytes.len().saturating_sub(TAIL);
         let tail = String::from_utf8_lossy(log.bytes.get(start..).unwrap_or_default()).into_owned();
-        Err(SerialError::NotSaid { pattern: pattern.to_owned(), ended: log.ended, tail })
+        Err(SerialError::NotSaid {
+            pattern: pattern.to_owned(),
+            ended: log.ended,
+            tail,
+        })
     }
 
     pub(crate) fn send(&mut self, bytes: &[u8]) -> Result<(), SerialError> {
         self.stream.write_all(bytes).map_err(SerialError::Io)
+    }
+
+    /// A second handle to the line.
+    pub(crate) fn line(&self) -> io::Result<UnixStream> {
+        self.stream.try_clone()
     }
 
     pub(crate) fn log(&self) -> String {
@@ -149,9 +173,16 @@ pub enum SerialError {
 impl fmt::Display for SerialError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NotSaid { pattern, ended, tail } => {
+            Self::NotSaid {
+                pattern,
+                ended,
+                tail,
+            } => {
                 let when = if *ended { "before it ended" } else { "in time" };
-                write!(f, "the guest has not said {pattern:?} {when}; it said:\n{tail}")
+                write!(
+                    f,
+                    "the guest has not said {pattern:?} {when}; it said:\n{tail}"
+                )
             }
             Self::Elsewhere => f.write_str("the serial line is not kept in memory"),
             Self::Io(error) => write!(f, "the serial line: {error}"),
@@ -180,8 +211,14 @@ mod tests {
         guest.read_exact(&mut bytes).expect("connected");
         assert_eq!(&bytes, b"hello");
         drop(guest);
-        let error = serial.wait("four", patience).expect_err("not said").to_string();
-        assert!(error.contains("before it ended") && error.contains("three > "), "{error}");
+        let error = serial
+            .wait("four", patience)
+            .expect_err("not said")
+            .to_string();
+        assert!(
+            error.contains("before it ended") && error.contains("three > "),
+            "{error}"
+        );
         assert_eq!(serial.log(), "one > two > three > \u{fffd}");
     }
 
@@ -190,8 +227,13 @@ mod tests {
         let (ours, mut guest) = UnixStream::pair().expect("a socket pair");
         let (mut there, sink) = UnixStream::pair().expect("a socket pair");
         let mut serial = Serial::to(ours, sink).expect("a thread");
-        assert!(matches!(serial.wait("x", Duration::ZERO), Err(SerialError::Elsewhere)));
-        let said: Vec<u8> = (0..300_000_u32).map(|number| number.to_le_bytes()[0]).collect();
+        assert!(matches!(
+            serial.wait("x", Duration::ZERO),
+            Err(SerialError::Elsewhere)
+        ));
+        let said: Vec<u8> = (0..300_000_u32)
+            .map(|number| number.to_le_bytes()[0])
+            .collect();
         let writer = thread::spawn({
             let said = said.clone();
             move || guest.write_all(&said).expect("connected")

@@ -1,6 +1,9 @@
 //! The few requests to the processor and the kernel for which no safe wrapper exists. All `unsafe`
 //! of this crate is here.
-#![expect(unsafe_code, reason = "rdtsc, adjtimex, signalfd and pre_exec have no safe wrapper")]
+#![expect(
+    unsafe_code,
+    reason = "rdtsc, adjtimex, signalfd and pre_exec have no safe wrapper"
+)]
 
 use core::mem;
 use std::io;
@@ -30,10 +33,17 @@ pub(crate) fn counter() -> u64 {
 /// `CLOCK_TAI`: seconds and nanoseconds since 1970. Through the vDSO, where rustix makes a system
 /// call of it, which takes ten times as long.
 pub(crate) fn clock_tai() -> io::Result<(i64, i64)> {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
     // SAFETY: the pointer is to a live, writable timespec, which is all the call writes to.
     let answer = unsafe { libc::clock_gettime(libc::CLOCK_TAI, &raw mut time) };
-    if answer < 0 { Err(io::Error::last_os_error()) } else { Ok((time.tv_sec, time.tv_nsec)) }
+    if answer < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok((time.tv_sec, time.tv_nsec))
+    }
 }
 
 /// `adjtimex(2)` in read-only mode: the kernel's answer (`TIME_OK`, `TIME_INS`, ...) and its clock's parameters.
@@ -42,7 +52,11 @@ pub(crate) fn adjtimex() -> io::Result<(i32, libc::timex)> {
     let mut timex: libc::timex = unsafe { mem::zeroed() };
     // SAFETY: the pointer is to a live, writable struct timex, which is all the call writes to.
     let answer = unsafe { libc::adjtimex(&raw mut timex) };
-    if answer < 0 { Err(io::Error::last_os_error()) } else { Ok((answer, timex)) }
+    if answer < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok((answer, timex))
+    }
 }
 
 /// Blocks the signals that ask a program to end and returns a descriptor that becomes readable when one arrives.
@@ -58,7 +72,9 @@ pub(crate) fn ending_signals() -> io::Result<OwnedFd> {
         unsafe { libc::sigaddset(&raw mut signals, signal) };
     }
     // SAFETY: the set is initialised; no old mask is asked for.
-    let error = unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const signals, core::ptr::null_mut()) };
+    let error = unsafe {
+        libc::pthread_sigmask(libc::SIG_BLOCK, &raw const signals, core::ptr::null_mut())
+    };
     if error != 0 {
         return Err(io::Error::from_raw_os_error(error));
     }
@@ -78,7 +94,11 @@ pub(crate) fn die_with_parent(command: &mut Command) {
     let in_child = move || {
         set_parent_process_death_signal(Some(Signal::KILL))?;
         // The parent may have died before the line above took effect.
-        if getppid() == Some(parent) { Ok(()) } else { Err(io::Error::from_raw_os_error(libc::ESRCH)) }
+        if getppid() == Some(parent) {
+            Ok(())
+        } else {
+            Err(io::Error::from_raw_os_error(libc::ESRCH))
+        }
     };
     // SAFETY: between fork and exec the closure makes two system calls; it neither allocates nor takes a lock.
     unsafe { command.pre_exec(in_child) };
@@ -98,6 +118,10 @@ mod tests {
     #[test]
     fn adjtimex_reads_the_clock() {
         let (_, timex) = adjtimex().expect("reading is allowed to everybody");
-        assert!(timex.time.tv_sec > 1_700_000_000, "the kernel's clock says {}", timex.time.tv_sec);
+        assert!(
+            timex.time.tv_sec > 1_700_000_000,
+            "the kernel's clock says {}",
+            timex.time.tv_sec
+        );
     }
 }

@@ -64,14 +64,22 @@ pub fn stopped_counter(file: &[u8]) -> Result<u64, VmStateError> {
 }
 
 fn take<const N: usize>(rest: &mut &[u8], what: &'static str) -> Result<[u8; N], VmStateError> {
-    let (head, tail) = rest.split_first_chunk().ok_or(VmStateError::Truncated(what))?;
+    let (head, tail) = rest
+        .split_first_chunk()
+        .ok_or(VmStateError::Truncated(what))?;
     *rest = tail;
     Ok(*head)
 }
 
-fn skip<'f>(rest: &mut &'f [u8], length: u32, what: &'static str) -> Result<&'f [u8], VmStateError> {
+fn skip<'f>(
+    rest: &mut &'f [u8],
+    length: u32,
+    what: &'static str,
+) -> Result<&'f [u8], VmStateError> {
     let length = usize::try_from(length).map_err(|_| VmStateError::Truncated(what))?;
-    let (head, tail) = rest.split_at_checked(length).ok_or(VmStateError::Truncated(what))?;
+    let (head, tail) = rest
+        .split_at_checked(length)
+        .ok_or(VmStateError::Truncated(what))?;
     *rest = tail;
     Ok(head)
 }
@@ -82,8 +90,13 @@ impl fmt::Display for VmStateError {
             Self::Truncated(what) => write!(f, "the device state ends inside its {what}"),
             Self::Magic(magic) => write!(f, "not a device state: it begins with {magic:02x?}"),
             Self::Version(version) => write!(f, "device state version {version}, not {VERSION}"),
-            Self::NotTimers(kind) => write!(f, "the device state begins with a section of type {kind} that is not the timers'"),
-            Self::TimerVersion(version) => write!(f, "unknown version {version} of the timer section"),
+            Self::NotTimers(kind) => write!(
+                f,
+                "the device state begins with a section of type {kind} that is not the timers'"
+            ),
+            Self::TimerVersion(version) => {
+                write!(f, "unknown version {version} of the timer section")
+            }
         }
     }
 }
@@ -102,7 +115,10 @@ mod tests {
 
     #[test]
     fn counter_is_the_first_field() {
-        assert_eq!(stopped_counter(&state(0x0123_4567_89ab_cdef)), Ok(0x0123_4567_89ab_cdef));
+        assert_eq!(
+            stopped_counter(&state(0x0123_4567_89ab_cdef)),
+            Ok(0x0123_4567_89ab_cdef)
+        );
         assert_eq!(stopped_counter(&[state(7), vec![0xff; 40]].concat()), Ok(7));
     }
 
@@ -119,7 +135,13 @@ mod tests {
         let file = [&plain[..8], b"\x07\0\0\0\x03q35", &plain[8..]].concat();
         for whole in [plain, file] {
             for end in 0..whole.len() {
-                assert!(matches!(stopped_counter(&whole[..end]), Err(VmStateError::Truncated(_))), "{end}");
+                assert!(
+                    matches!(
+                        stopped_counter(&whole[..end]),
+                        Err(VmStateError::Truncated(_))
+                    ),
+                    "{end}"
+                );
             }
         }
     }
@@ -138,6 +160,9 @@ mod tests {
         assert_eq!(with(26, 3), Err(VmStateError::TimerVersion(3)));
         assert_eq!(with(13, 255), Err(VmStateError::Truncated("section name")));
         let huge = [&state(0)[..8], b"\x07\xff\xff\xff\xff"].concat();
-        assert_eq!(stopped_counter(&huge), Err(VmStateError::Truncated("configuration")));
+        assert_eq!(
+            stopped_counter(&huge),
+            Err(VmStateError::Truncated("configuration"))
+        );
     }
 }
