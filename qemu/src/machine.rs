@@ -1,0 +1,1007 @@
+//! A QEMU machine: its command line as a type, and the running machine as a value.
+//!
+//! ```no_run
+//! use core::time::Duration;
+//!
+//! use gnomon_qemu::machine::{Arch, Machine};
+//!
+//! let mut vm = Machine::new(Arch::X86_64).kernel("build/gnomon-x86_64.elf").memory(16).start()?;
+//! vm.wait_serial("> ", Duration::from_secs(30))?;
+//! vm.send_serial("time\r")?;
+//! # Ok::<(), Box<dyn core::error::Error>>(())
+//! ```
+
+use core::fmt;
+use core::net::Ipv4Addr;
+use core::sync::atomic::{AtomicU32, Ordering};
+use core::time::Duration;
+use std::env;
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, DirBuilder, File};
+use std::io;
+use std::net::UdpSocket;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::process;
+use std::time::{Instant, SystemTime};
+
+use clap::ValueEnum;
+use gnomon_clock::Fields;
+use serde_json::{Value, json};
+
+use crate::child::{Child, End};
+use crate::memory::{GuestPage, MemoryError};
+use crate::publish::{self, Host, Notice, PublishError, Publisher};
+use crate::qmp::{Qmp, QmpError, readable};
+use crate::serial::{Serial, SerialError};
+
+/// The UDP port of this host at which the guest's NTP server is reached.
+pub const NTP_PORT: u16 = 11123;
+/// Name of the program that is looked for in `PATH`.
+const PROGRAM: &str = "qemu-system-x86_64";
+/// Names another program than [`PROGRAM`].
+const PROGRAM_VARIABLE: &str = "GNOMON_QEMU";
+/// How long QEMU may take to start. It takes a tenth of a second on an idle machine.
+const START: Duration = Duration::from_mins(1);
+/// How long QEMU may take to end after it was asked to.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// I/O port of the `isa-debug-exit` device, 4 bytes wide. A guest that writes the value `v` there
+/// ends QEMU with the exit status `2·v + 1`. A guest that powers off by ACPI ends it with 0.
+pub const EXIT_PORT: u16 = 0xf4;
+/// What a guest writes to [`EXIT_PORT`] after an unexpected trap or a panic.
+pub const EXIT_FAILURE: u8 = 0x31;
+/// The exit status of QEMU after that: 99.
+pub const STATUS_FAILURE: i32 = ((EXIT_FAILURE as i32) << 1) | 1;
+
+/// The architecture of a machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Arch {
+    /// PC.
+    #[value(name = "x86_64")]
+    X86_64,
+    /// Not in this version.
+    Aarch64,
+}
+
+/// The board of an x86 machine.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Board {
+    /// PCI Express.
+    #[default]
+    Q35,
+    /// PCI.
+    Pc,
+}
+
+/// What runs the guest's instructions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Accel {
+    /// QEMU's own translator: works everywhere.
+    #[default]
+    Tcg,
+    /// The host's processor. Time cannot be published.
+    Kvm,
+}
+
+/// What the guest's network interface is connected to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Net {
+    /// There is no interface.
+    None,
+    /// QEMU's own network of one, with the guest's NTP server at this UDP port of 127.0.0.1; 0 takes
+    /// a free one.
+    User {
+        /// The port on this host.
+        ntp: u16,
+    },
+    /// A tap interface that exists and is up.
+    Tap(String),
+    /// A pair of datagram sockets, one frame per datagram.
+    Unix {
+        /// QEMU's, which it creates.
+        local: PathBuf,
+        /// The other side's, to which it sends.
+        remote: PathBuf,
+    },
+}
+
+/// Where the guest's serial line goes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum SerialTo {
+    /// Kept in memory, for [`Vm::wait_serial`] and [`Vm::serial_log`].
+    #[default]
+    Memory,
+    /// Written to standard output as it comes.
+    Stdout,
+    /// Written to a file, which is created or emptied.
+    File(PathBuf),
+    /// A pseudo-terminal of QEMU's: what the guest says while nobody has it open is lost.
+    Pty,
+}
+
+/// A machine to be started.
+#[derive(Debug)]
+pub struct Machine {
+    arch: Arch,
+    board: Board,
+    accel: Accel,
+    cpu: String,
+    memory_mib: u32,
+    net: Net,
+    nic: String,
+    serial: SerialTo,
+    kernel: Option<PathBuf>,
+    append: String,
+    qemu: Option<PathBuf>,
+    vmclock: bool,
+    publish: Option<publish::Options>,
+    paused: bool,
+    reboots: bool,
+    qmp_socket: Option<PathBuf>,
+    extra: Vec<OsString>,
+}
+
+impl Machine {
+    /// A machine as `gnomon-qemu run` starts it, without a kernel: q35, TCG, 32 MiB, a virtio network
+    /// interface in QEMU's user network, a vmclock page with published time.
+    #[must_use]
+    pub fn new(arch: Arch) -> Self {
+        Self {
+            arch,
+            board: Board::default(),
+            accel: Accel::default(),
+            cpu: "max".to_owned(),
+            memory_mib: 32,
+            net: Net::User { ntp: 0 },
+            nic: String::new(),
+            serial: SerialTo::default(),
+            kernel: None,
+            append: String::new(),
+            qemu: None,
+            vmclock: true,
+            publish: Some(publish::Options::default()),
+            paused: false,
+            reboots: true,
+            qmp_socket: None,
+            extra: Vec::new(),
+        }
+    }
+
+    /// The board.
+    #[must_use]
+    pub fn board(self, board: Board) -> Self {
+        Self { board, ..self }
+    }
+
+    /// The accelerator. Under KVM, publishing has to be switched off.
+    #[must_use]
+    pub fn accel(self, accel: Accel) -> Self {
+        Self { accel, ..self }
+    }
+
+    /// The processor model in QEMU's words, `max` by default.
+    #[must_use]
+    pub fn cpu(self, cpu: impl Into<String>) -> Self {
+        Self {
+            cpu: cpu.into(),
+            ..self
+        }
+    }
+
+    /// Memory in MiB.
+    #[must_use]
+    pub fn memory(self, mib: u32) -> Self {
+        Self {
+            memory_mib: mib,
+            ..self
+        }
+    }
+
+    /// The network.
+    #[must_use]
+    pub fn net(self, net: Net) -> Self {
+        Self { net, ..self }
+    }
+
+    /// More properties of the network interface in QEMU's words, such as `disable-legacy=on`.
+    #[must_use]
+    pub fn nic(self, properties: impl Into<String>) -> Self {
+        Self {
+            nic: properties.into(),
+            ..self
+        }
+    }
+
+    /// Where the serial line goes.
+    #[must_use]
+    pub fn serial(self, serial: SerialTo) -> Self {
+        Self { serial, ..self }
+    }
+
+    /// The kernel to start. Without one, the firmware looks for something else to do.
+    #[must_use]
+    pub fn kernel(self, image: impl Into<PathBuf>) -> Self {
+        Self {
+            kernel: Some(image.into()),
+            ..self
+        }
+    }
+
+    /// The kernel's command line.
+    #[must_use]
+    pub fn append(self, line: impl Into<String>) -> Self {
+        Self {
+            append: line.into(),
+            ..self
+        }
+    }
+
+    /// The QEMU to start instead of `$GNOMON_QEMU` or the `qemu-system-x86_64` in `PATH`.
+    #[must_use]
+    pub fn qemu(self, program: impl Into<PathBuf>) -> Self {
+        Self {
+            qemu: Some(program.into()),
+            ..self
+        }
+    }
+
+    /// Whether there is a vmclock page; without it nothing is published.
+    #[must_use]
+    pub fn vmclock(self, present: bool) -> Self {
+        let publish = self.publish.filter(|_| present);
+        Self {
+            vmclock: present,
+            publish,
+            ..self
+        }
+    }
+
+    /// What to publish; `None` leaves the page as QEMU makes it.
+    #[must_use]
+    pub fn publish(self, options: Option<publish::Options>) -> Self {
+        Self {
+            publish: options,
+            ..self
+        }
+    }
+
+    /// Whether the machine is left stopped before its first instruction, for [`Vm::cont`].
+    #[must_use]
+    pub fn paused(self, paused: bool) -> Self {
+        Self { paused, ..self }
+    }
+
+    /// Whether a reset starts the guest again (the default) or ends QEMU with exit status 0.
+    #[must_use]
+    pub fn reboots(self, reboots: bool) -> Self {
+        Self { reboots, ..self }
+    }
+
+    /// A socket at which QEMU listens for another QMP client.
+    #[must_use]
+    pub fn qmp_socket(self, path: impl Into<PathBuf>) -> Self {
+        Self {
+            qmp_socket: Some(path.into()),
+            ..self
+        }
+    }
+
+    /// One more argument of QEMU.
+    #[must_use]
+    pub fn arg(mut self, argument: impl Into<OsString>) -> Self {
+        self.extra.push(argument.into());
+        self
+    }
+
+    /// Starts the machine, and publishing.
+    ///
+    /// # Errors
+    /// When QEMU does not start, or time cannot be published to it; in one sentence that says what to
+    /// do about it.
+    pub fn start(self) -> Result<Vm, StartError> {
+        self.start_with(Box::new(|_| ()))
+    }
+
+    /// Starts the machine; what the publisher has to say goes to `notice`.
+    ///
+    /// # Errors
+    /// As for [`start`](Self::start).
+    pub fn start_with(self, notice: Notice) -> Result<Vm, StartError> {
+        if self.arch != Arch::X86_64 {
+            return Err(StartError::Arch);
+        }
+        if self.publish.is_some() && self.accel == Accel::Kvm {
+            return Err(StartError::Publish(PublishError::Kvm));
+        }
+        // First of all, so that by the time the guest runs the clock's rate is known.
+        let host = self
+            .publish
+            .map(|_| Host::new())
+            .transpose()
+            .map_err(PublishError::from)?;
+        let directory = Directory::new()?;
+        let listen = |name| UnixListener::bind(directory.0.join(name));
+        let (qmp_listener, publisher_listener) = (listen("qmp")?, listen("publisher")?);
+        let serial_listener = listen("serial")?;
+
+        let ntp_port = match self.net {
+            Net::User { ntp: 0 } => Some(free_port()?),
+            Net::User { ntp } => Some(ntp),
+            _ => None,
+        };
+        let program = self.program()?;
+        let arguments = self.arguments(&directory.0, ntp_port);
+        let mut child = Child::start(&program, &arguments).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => StartError::NoQemu(program.clone()),
+            _ => StartError::Io(error),
+        })?;
+        let mut accept = |listener: &UnixListener| match accept(listener, &mut child) {
+            Ok(Some(stream)) => Ok(stream),
+            Ok(None) => Err(explain(&program, &mut child, ntp_port)),
+            Err(error) => Err(StartError::Io(error)),
+        };
+        let serial = match &self.serial {
+            SerialTo::Pty => None,
+            SerialTo::Memory => Some(Serial::to_memory(accept(&serial_listener)?)?),
+            SerialTo::Stdout => Some(Serial::to(accept(&serial_listener)?, io::stdout())?),
+            SerialTo::File(path) => {
+                let file = File::create(path)
+                    .map_err(|error| StartError::SerialFile(path.clone(), error))?;
+                Some(Serial::to(accept(&serial_listener)?, file)?)
+            }
+        };
+        let (stream, publisher_stream) = (accept(&qmp_listener)?, accept(&publisher_listener)?);
+        let mut qmp = match Qmp::new(stream) {
+            Err(QmpError::Closed) => return Err(explain(&program, &mut child, ntp_port)),
+            qmp => qmp?,
+        };
+        let mut publisher = None;
+        if let (Some(options), Some(host)) = (self.publish, host) {
+            let qmp = Qmp::new(publisher_stream)?;
+            publisher = Some(Publisher::attach(qmp, child.pid(), host, options, notice)?);
+        }
+        let page = self
+            .publish
+            .map_or(publish::QEMU_PAGE, |options| options.page);
+        let page = publish::locate_page(&mut qmp, page)
+            .ok()
+            .filter(|_| self.vmclock);
+        let interactive = self.serial == SerialTo::Stdout;
+        let vm = Vm {
+            publisher,
+            qmp,
+            serial,
+            interactive,
+            ntp_port,
+            page,
+            child,
+            _directory: directory,
+        };
+        vm.finish_start(self.paused)
+    }
+
+    fn program(&self) -> Result<PathBuf, StartError> {
+        let chosen = self
+            .qemu
+            .clone()
+            .or_else(|| env::var_os(PROGRAM_VARIABLE).map(PathBuf::from));
+        match chosen {
+            // A directory or a file that cannot be executed gives an error later on.
+            Some(program) if program.components().count() > 1 && !program.exists() => {
+                Err(StartError::NoQemu(program))
+            }
+            Some(program) => Ok(program),
+            None => Ok(PathBuf::from(PROGRAM)),
+        }
+    }
+
+    fn arguments(&self, directory: &Path, ntp_port: Option<u16>) -> Vec<OsString> {
+        let mut line = Arguments::default();
+        let board = match self.board {
+            Board::Q35 => "q35",
+            Board::Pc => "pc",
+        };
+        let (accel, cpu) = match self.accel {
+            Accel::Tcg => ("tcg", self.cpu.as_str()),
+            Accel::Kvm => ("kvm", "host"),
+        };
+        line.flag("-nodefaults")
+            .flag("-no-user-config")
+            .option("-display", "none");
+        line.option("-machine", board)
+            .option("-accel", accel)
+            .option("-cpu", cpu);
+        line.option("-m", format!("{}M", self.memory_mib));
+        line.option(
+            "-device",
+            format!("isa-debug-exit,iobase={EXIT_PORT:#x},iosize=4"),
+        );
+        if self.vmclock {
+            line.option("-device", "vmclock");
+        }
+        if let Some(netdev) = self.netdev(ntp_port) {
+            line.option("-netdev", netdev);
+            // Without its ROM, which would only spend time looking for a boot server.
+            let comma = if self.nic.is_empty() { "" } else { "," };
+            let nic = format!("virtio-net-pci,netdev=net,romfile={comma}{}", self.nic);
+            line.option("-device", nic);
+        }
+        match self.serial {
+            SerialTo::Pty => line.option("-chardev", "pty,id=serial"),
+            _ => line.option("-chardev", socket("serial", &directory.join("serial"))),
+        };
+        line.option("-serial", "chardev:serial");
+        for name in ["qmp", "publisher"] {
+            line.option("-chardev", socket(name, &directory.join(name)));
+            line.option("-mon", format!("chardev={name},mode=control"));
+        }
+        if let Some(path) = &self.qmp_socket {
+            line.option(
+                "-chardev",
+                [socket("other", path), ",server=on,wait=off".into()].join(OsStr::new("")),
+            );
+            line.option("-mon", "chardev=other,mode=control");
+        }
+        if let Some(kernel) = &self.kernel {
+            line.option("-kernel", kernel);
+            if !self.append.is_empty() {
+                line.option("-append", &self.append);
+            }
+        }
+        if !self.reboots {
+            line.flag("-no-reboot");
+        }
+        line.flag("-S");
+        line.0.extend(self.extra.iter().cloned());
+        line.0
+    }
+
+    fn netdev(&self, ntp_port: Option<u16>) -> Option<OsString> {
+        match &self.net {
+            Net::None => None,
+            Net::User { ntp } => {
+                let port = ntp_port.unwrap_or(*ntp);
+                Some(format!("user,id=net,hostfwd=udp:127.0.0.1:{port}-:123").into())
+            }
+            Net::Tap(interface) => {
+                let mut netdev = OsString::from("tap,id=net,script=no,downscript=no,ifname=");
+                netdev.push(escaped(interface));
+                Some(netdev)
+            }
+            Net::Unix { local, remote } => {
+                let mut netdev = OsString::from("dgram,id=net,local.type=unix,local.path=");
+                netdev.push(escaped(local));
+                netdev.push(",remote.type=unix,remote.path=");
+                netdev.push(escaped(remote));
+                Some(netdev)
+            }
+        }
+    }
+}
+
+/// A running QEMU, which ends when this is dropped.
+#[derive(Debug)]
+pub struct Vm {
+    // In the order in which they have to go: whoever talks to QEMU, QEMU, its sockets.
+    publisher: Option<Publisher>,
+    qmp: Qmp,
+    serial: Option<Serial>,
+    /// The serial line goes to standard output.
+    interactive: bool,
+    ntp_port: Option<u16>,
+    page: Option<u64>,
+    child: Child,
+    _directory: Directory,
+}
+
+impl Vm {
+    fn finish_start(mut self, paused: bool) -> Result<Self, StartError> {
+        if !paused {
+            self.cont()?;
+        }
+        Ok(self)
+    }
+
+    /// A QMP connection of one's own.
+    pub fn qmp(&mut self) -> &mut Qmp {
+        &mut self.qmp
+    }
+
+    /// The publisher, if there is one.
+    #[must_use]
+    pub fn publisher(&self) -> Option<&Publisher> {
+        self.publisher.as_ref()
+    }
+
+    /// QEMU's process.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.pid()
+    }
+
+    /// A descriptor that becomes readable when QEMU has ended.
+    pub(crate) fn descriptor(&self) -> io::Result<OwnedFd> {
+        self.child.as_fd().try_clone_to_owned()
+    }
+
+    /// The UDP port of 127.0.0.1 that leads to the guest's NTP server.
+    #[must_use]
+    pub fn ntp_port(&self) -> Option<u16> {
+        self.ntp_port
+    }
+
+    /// The vmclock page, to be looked at, or written while the publisher is paused or not there.
+    ///
+    /// # Errors
+    /// When there is no page, or QEMU has ended.
+    pub fn page(&self) -> Result<GuestPage, MemoryError> {
+        GuestPage::open(self.child.pid(), self.page.unwrap_or(0))
+    }
+
+    /// Publishes these fields under the seqlock, with the page's own magic, size and version. Pause
+    /// the publisher first.
+    ///
+    /// # Errors
+    /// When there is no page, or QEMU has ended.
+    pub fn write_fields(&self, fields: &Fields) -> Result<u32, MemoryError> {
+        self.page()?.publish(fields)
+    }
+
+    /// Stops the machine; its page is invalid before that.
+    ///
+    /// # Errors
+    /// When QEMU refuses or has ended.
+    pub fn stop(&mut self) -> Result<(), PublishError> {
+        match &self.publisher {
+            Some(publisher) => publisher.stop(),
+            None => Ok(self.qmp.execute("stop", json!({})).map(drop)?),
+        }
+    }
+
+    /// Lets the machine run; its page is valid after that.
+    ///
+    /// # Errors
+    /// When QEMU refuses or has ended.
+    pub fn cont(&mut self) -> Result<(), PublishError> {
+        match &self.publisher {
+            Some(publisher) => publisher.cont(),
+            None => Ok(self.qmp.execute("cont", json!({})).map(drop)?),
+        }
+    }
+
+    /// Resets the machine.
+    ///
+    /// # Errors
+    /// When QEMU refuses or has ended.
+    pub fn reset(&mut self) -> Result<(), PublishError> {
+        match &self.publisher {
+            Some(publisher) => publisher.reset(),
+            None => Ok(self.qmp.execute("system_reset", json!({})).map(drop)?),
+        }
+    }
+
+    /// The name of the pseudo-terminal that [`SerialTo::Pty`] has made.
+    ///
+    /// # Errors
+    /// When QEMU refuses or has ended.
+    pub fn pty(&mut self) -> Result<Option<String>, QmpError> {
+        let devices = self.qmp.execute("query-chardev", json!({}))?.value;
+        let device = devices
+            .as_array()
+            .into_iter()
+            .flatten()
+            .find(|device| device.get("label").and_then(Value::as_str) == Some("serial"));
+        let name = device
+            .and_then(|device| device.get("filename"))
+            .and_then(Value::as_str);
+        Ok(name
+            .and_then(|name| name.strip_prefix("pty:"))
+            .map(str::to_owned))
+    }
+
+    /// Waits until the guest has said `pattern` after what was waited for last, and returns everything
+    /// from there to the pattern's end.
+    ///
+    /// # Errors
+    /// When it does not in time or has ended, with the end of what it said instead; or when the serial
+    /// line goes somewhere else.
+    pub fn wait_serial(&mut self, pattern: &str, timeout: Duration) -> Result<String, SerialError> {
+        self.serial
+            .as_mut()
+            .ok_or(SerialError::Elsewhere)?
+            .wait(pattern, timeout)
+    }
+
+    /// Says something to the guest. Its line editor expects `\r` at the end of a line.
+    ///
+    /// # Errors
+    /// When QEMU has ended, or the serial line goes somewhere else.
+    pub fn send_serial(&mut self, text: &str) -> Result<(), SerialError> {
+        self.serial
+            .as_mut()
+            .ok_or(SerialError::Elsewhere)?
+            .send(text.as_bytes())
+    }
+
+    /// The serial line, if what the guest says goes to standard output.
+    pub(crate) fn interactive_line(&self) -> io::Result<Option<UnixStream>> {
+        let serial = self.serial.as_ref().filter(|_| self.interactive);
+        serial.map(Serial::line).transpose()
+    }
+
+    /// Waits until all of what the guest said is where it belongs; to be called after its end.
+    pub(crate) fn finish_serial(&mut self) {
+        if let Some(serial) = &mut self.serial {
+            serial.finish();
+        }
+    }
+
+    /// Everything the guest has said so far.
+    #[must_use]
+    pub fn serial_log(&self) -> String {
+        self.serial.as_ref().map(Serial::log).unwrap_or_default()
+    }
+
+    /// What QEMU has said on its standard error.
+    #[must_use]
+    pub fn complaints(&self) -> String {
+        self.child.complaints()
+    }
+
+    /// Waits until QEMU ends by itself; `None` when it does not in time.
+    pub fn wait_exit(&mut self, timeout: Duration) -> Option<End> {
+        self.child.wait(timeout)
+    }
+
+    /// Asks QEMU to end, and kills it if it does not within a few seconds.
+    pub fn quit(&mut self) -> Option<End> {
+        // A publisher may be in the middle of a command; QEMU serves one after the other.
+        let _gone = self.qmp.execute("quit", json!({}));
+        if self.child.wait(GRACE).is_none() {
+            self.child.kill();
+        }
+        let end = self.child.wait(GRACE);
+        self.finish_serial();
+        end
+    }
+}
+
+/// Why a machine does not start.
+#[derive(Debug)]
+pub enum StartError {
+    /// An architecture other than x86.
+    Arch,
+    /// There is no such program.
+    NoQemu(PathBuf),
+    /// This QEMU does not have the device.
+    NoVmclock {
+        /// The program.
+        program: PathBuf,
+        /// What it says of its version.
+        version: Option<String>,
+    },
+    /// The port for NTP is taken on this host.
+    PortInUse(u16),
+    /// QEMU has ended at once.
+    Ended {
+        /// The program.
+        program: PathBuf,
+        /// The first line of its complaints.
+        words: String,
+        /// How it ended, or not at all.
+        end: Option<End>,
+    },
+    /// The file for the serial line cannot be written.
+    SerialFile(PathBuf, io::Error),
+    /// Time cannot be published.
+    Publish(PublishError),
+    /// QEMU's monitor fails.
+    Qmp(QmpError),
+    /// A request to the kernel fails.
+    Io(io::Error),
+}
+
+impl From<PublishError> for StartError {
+    fn from(error: PublishError) -> Self {
+        Self::Publish(error)
+    }
+}
+
+impl From<QmpError> for StartError {
+    fn from(error: QmpError) -> Self {
+        Self::Qmp(error)
+    }
+}
+
+impl From<io::Error> for StartError {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Arch => f.write_str("aarch64 is not in this version: use --arch x86_64"),
+            Self::NoQemu(program) => write!(
+                f,
+                "there is no {}: install QEMU 10.0 or newer (`make run` does), or name it with \
+                 --qemu PATH",
+                program.display()
+            ),
+            Self::NoVmclock { program, version } => write!(
+                f,
+                "{} ({}) has no vmclock device: it takes QEMU 10.0 or newer, which on Debian 12 is \
+                 in bookworm-backports (`make run` installs it; --qemu PATH names another one)",
+                program.display(),
+                version.as_deref().unwrap_or("of unknown version")
+            ),
+            Self::PortInUse(port) => {
+                write!(
+                    f,
+                    "UDP port {port} of 127.0.0.1 is taken: choose another with --ntp PORT"
+                )
+            }
+            Self::Ended {
+                program,
+                words,
+                end: Some(end),
+            } => {
+                write!(f, "{} has not started ({end}): {words}", program.display())
+            }
+            Self::Ended {
+                program,
+                words,
+                end: None,
+            } => {
+                write!(f, "{} does not answer: {words}", program.display())
+            }
+            Self::SerialFile(path, error) => {
+                write!(
+                    f,
+                    "the serial line cannot go to {}: {error}",
+                    path.display()
+                )
+            }
+            Self::Publish(error) => error.fmt(f),
+            Self::Qmp(error) => error.fmt(f),
+            Self::Io(error) => write!(f, "QEMU cannot be started: {error}"),
+        }
+    }
+}
+
+impl core::error::Error for StartError {}
+
+/// Says why QEMU ended before it answered.
+fn explain(program: &Path, child: &mut Child, ntp_port: Option<u16>) -> StartError {
+    let end = child.wait(GRACE);
+    let complaint = child.complaints();
+    let says = |words| complaint.contains(words);
+    let program = program.to_owned();
+    if says("vmclock") && says("not a valid device model name") {
+        let version = version(&program);
+        return StartError::NoVmclock { program, version };
+    }
+    if let Some(port) = ntp_port.filter(|_| says("host forwarding rule")) {
+        return StartError::PortInUse(port);
+    }
+    // Its first line says what is wrong, others what else there is.
+    let words = complaint
+        .lines()
+        .next()
+        .unwrap_or("it says nothing")
+        .trim()
+        .to_owned();
+    StartError::Ended {
+        program,
+        words,
+        end,
+    }
+}
+
+/// Waits for QEMU's connection; `None` when it ends without.
+fn accept(listener: &UnixListener, child: &mut Child) -> io::Result<Option<UnixStream>> {
+    let deadline = Instant::now() + START;
+    while child.wait(Duration::ZERO).is_none() && Instant::now() < deadline {
+        if child.readable_or_ended(listener, START)? && readable(listener, Duration::ZERO)? {
+            return listener.accept().map(|(stream, _)| Some(stream));
+        }
+    }
+    // It may have connected and then failed over a later option.
+    Ok(None)
+}
+
+/// A UDP port of 127.0.0.1 that nobody uses at the moment.
+fn free_port() -> io::Result<u16> {
+    Ok(UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?
+        .local_addr()?
+        .port())
+}
+
+/// What this QEMU says of its version.
+fn version(program: &Path) -> Option<String> {
+    let output = process::Command::new(program)
+        .arg("--version")
+        .output()
+        .ok()?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    text.split_once("version ")
+        .and_then(|(_, rest)| rest.split_whitespace().next())
+        .map(str::to_owned)
+}
+
+/// A directory of one's own, which goes away with this.
+#[derive(Debug)]
+struct Directory(PathBuf);
+
+impl Directory {
+    fn new() -> io::Result<Self> {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let nanos = SystemTime::UNIX_EPOCH
+            .elapsed()
+            .map_or(0, |age| age.subsec_nanos());
+        let name = format!("gnomon-{}-{number}-{nanos:x}", process::id());
+        let path = env::temp_dir().join(name);
+        // Nobody else may look in, and it must not have been there.
+        DirBuilder::new().mode(0o700).create(&path)?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        // What cannot be removed from a temporary directory is not worth a word.
+        let _left = fs::remove_dir_all(&self.0);
+    }
+}
+
+#[derive(Default)]
+struct Arguments(Vec<OsString>);
+
+impl Arguments {
+    fn flag(&mut self, name: &str) -> &mut Self {
+        self.0.push(name.into());
+        self
+    }
+
+    fn option(&mut self, name: &str, value: impl AsRef<OsStr>) -> &mut Self {
+        self.0.push(name.into());
+        self.0.push(value.as_ref().into());
+        self
+    }
+}
+
+fn socket(id: &str, path: &Path) -> OsString {
+    let mut option = OsString::from(format!("socket,id={id},path="));
+    option.push(escaped(path));
+    option
+}
+
+/// The value of a QEMU option, in which a comma is written twice.
+fn escaped(value: impl AsRef<OsStr>) -> OsString {
+    use std::os::unix::ffi::{OsStrExt, OsStringExt};
+    let bytes = value.as_ref().as_bytes();
+    let doubled = bytes.iter().flat_map(|byte| {
+        let times = if *byte == b',' { 2 } else { 1 };
+        core::iter::repeat_n(*byte, times)
+    });
+    OsString::from_vec(doubled.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(machine: &Machine) -> String {
+        let arguments = machine.arguments(Path::new("/run/a,b"), Some(11123));
+        arguments
+            .iter()
+            .map(|word| word.to_string_lossy())
+            .collect::<Vec<_>>()
+            .join(" ")
+    }
+
+    #[test]
+    fn command_line_says_everything() {
+        let line = line(
+            &Machine::new(Arch::X86_64)
+                .kernel("image")
+                .append("ip=dhcp serial=off"),
+        );
+        for part in [
+            "-nodefaults -no-user-config -display none -machine q35 -accel tcg -cpu max -m 32M",
+            "-device isa-debug-exit,iobase=0xf4,iosize=4",
+            "-device vmclock",
+            "-netdev user,id=net,hostfwd=udp:127.0.0.1:11123-:123",
+            "-device virtio-net-pci,netdev=net,romfile=",
+            "-chardev socket,id=serial,path=/run/a,,b/serial -serial chardev:serial",
+            "-mon chardev=qmp,mode=control",
+            "-kernel image -append ip=dhcp serial=off",
+            "-S",
+        ] {
+            assert!(line.contains(part), "{part}\n{line}");
+        }
+    }
+
+    #[test]
+    fn every_choice_has_its_words() {
+        let machine = || Machine::new(Arch::X86_64);
+        let unix = Net::Unix {
+            local: "/a".into(),
+            remote: "/b,c".into(),
+        };
+        for (machine, part) in [
+            (machine().board(Board::Pc), "-machine pc "),
+            (machine().accel(Accel::Kvm), "-accel kvm -cpu host"),
+            (machine().memory(16), "-m 16M "),
+            (
+                machine().net(Net::Tap("tap0".into())),
+                "tap,id=net,script=no,downscript=no,ifname=tap0 ",
+            ),
+            (
+                machine().net(unix),
+                "local.path=/a,remote.type=unix,remote.path=/b,,c ",
+            ),
+            (
+                machine().nic("disable-legacy=on"),
+                "romfile=,disable-legacy=on ",
+            ),
+            (machine().serial(SerialTo::Pty), "-chardev pty,id=serial "),
+            (machine().reboots(false), "-no-reboot"),
+            (
+                machine().qmp_socket("/q"),
+                "socket,id=other,path=/q,server=on,wait=off",
+            ),
+            (machine().arg("-global").arg("a.b=c"), "-global a.b=c"),
+        ] {
+            let line = line(&machine);
+            assert!(line.contains(part), "{part}\n{line}");
+        }
+        assert!(!line(&machine().vmclock(false)).contains("vmclock"));
+        assert!(!line(&machine().net(Net::None)).contains("virtio"));
+        assert!(!line(&machine()).contains("-kernel"));
+    }
+
+    #[test]
+    fn wrong_choices_are_refused_before_anything_starts() {
+        let error = Machine::new(Arch::Aarch64)
+            .start()
+            .expect_err("not yet")
+            .to_string();
+        assert!(error.contains("aarch64 is not in this version"), "{error}");
+        let kvm = Machine::new(Arch::X86_64).accel(Accel::Kvm);
+        let error = kvm.start().expect_err("not proven").to_string();
+        assert!(
+            error.contains("KVM") && error.contains("--no-publish"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn missing_qemu_is_one_sentence() {
+        for program in ["no-such-qemu", "/no/such/qemu"] {
+            let machine = Machine::new(Arch::X86_64).qemu(program);
+            let error = machine.start().expect_err("not there").to_string();
+            assert!(
+                error.contains(program) && error.contains("QEMU 10.0"),
+                "{error}"
+            );
+        }
+    }
+
+    /// A program that behaves like a QEMU without the device.
+    #[test]
+    fn qemu_without_the_device_is_one_sentence() {
+        let program = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/old-qemu");
+        let machine = Machine::new(Arch::X86_64).qemu(program);
+        let error = machine.start().expect_err("no device").to_string();
+        assert!(
+            error.contains("7.2.9") && error.contains("bookworm-backports"),
+            "{error}"
+        );
+    }
+}

@@ -1,0 +1,338 @@
+//! `gnomon-qemu`: starts a guest under QEMU with the host's time in its vmclock page, or publishes the
+//! time into a QEMU that runs already.
+
+use core::error::Error;
+use core::time::Duration;
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use gnomon_qemu::End;
+use gnomon_qemu::attend::{Finish, Signals, attend};
+use gnomon_qemu::machine::{
+    Accel, Arch, Board, Machine, NTP_PORT, Net, STATUS_FAILURE, SerialTo, Vm,
+};
+use gnomon_qemu::page::{Reference, Scale};
+use gnomon_qemu::publish::{Host, Notice, Options, Publisher, QEMU_PAGE};
+use gnomon_qemu::qmp::Qmp;
+
+/// The image's name, in `build/` and beside this program.
+const IMAGE: &str = "gnomon-x86_64.elf";
+
+const QEMU_HELP: &str = "QEMU to start [default: $GNOMON_QEMU, or qemu-system-x86_64 in PATH]";
+
+fn main() -> ExitCode {
+    let command = Command::parse();
+    let outcome = Signals::block()
+        .map_err(Into::into)
+        .and_then(|signals| match command.verb {
+            Verb::Run(run) => run.run(&signals),
+            Verb::Publish(publish) => publish.run(&signals),
+        });
+    outcome.unwrap_or_else(|error| {
+        say(&error.to_string());
+        ExitCode::FAILURE
+    })
+}
+
+/// Runs Gnomon under QEMU and publishes the host's time into the guest's vmclock page.
+#[derive(Parser)]
+#[command(version)]
+struct Command {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Starts a guest, with the host's time in its vmclock page.
+    Run(Run),
+    /// Publishes the host's time into a QEMU that runs already, with any guest.
+    Publish(Publish),
+}
+
+#[derive(Args)]
+struct Run {
+    /// Architecture of the guest
+    #[arg(long, value_enum, default_value = "x86_64")]
+    arch: Arch,
+    /// Board
+    #[arg(long, value_enum, default_value = "q35")]
+    machine: Board,
+    /// What runs the guest's instructions; kvm only with --no-publish
+    #[arg(long, value_enum, default_value = "tcg")]
+    accel: Accel,
+    /// Processor model, in QEMU's words
+    #[arg(long, value_name = "MODEL", default_value = "max")]
+    cpu: String,
+    /// Memory of the guest
+    #[arg(long, value_name = "MIB", default_value_t = 32)]
+    memory: u32,
+    /// UDP port of 127.0.0.1 that leads to the guest's NTP server (with --net user)
+    #[arg(long, value_name = "PORT", default_value_t = NTP_PORT)]
+    ntp: u16,
+    /// user, none, tap:INTERFACE, or unix:LOCAL:REMOTE (datagram sockets)
+    #[arg(long, value_name = "NETWORK", default_value = "user", value_parser = parse_net)]
+    net: Net,
+    /// stdio, pty, or a file that takes what the guest says
+    #[arg(long, value_name = "WHERE", default_value = "stdio", value_parser = parse_serial)]
+    serial: SerialTo,
+    /// Ends after this time
+    #[arg(long, value_name = "N")]
+    seconds: Option<u64>,
+    #[command(flatten)]
+    page: Page,
+    /// Command line of the guest
+    #[arg(long, value_name = "STRING", default_value = "")]
+    append: String,
+    #[arg(long, value_name = "PATH", help = QEMU_HELP)]
+    qemu: Option<PathBuf>,
+    /// Leaves the vmclock page as QEMU makes it: without time
+    #[arg(long)]
+    no_publish: bool,
+    /// Guest to start [default: gnomon-x86_64.elf beside this program or in build/]
+    #[arg(long, value_name = "IMAGE")]
+    kernel: Option<PathBuf>,
+    /// Socket at which QEMU listens for a QMP client of yours
+    #[arg(long, value_name = "SOCKET")]
+    qmp: Option<PathBuf>,
+}
+
+#[derive(Args)]
+struct Publish {
+    /// QMP socket of the running QEMU
+    #[arg(long, value_name = "SOCKET")]
+    qmp: PathBuf,
+    /// Process of that QEMU [default: whoever listens on the socket]
+    #[arg(long)]
+    pid: Option<u32>,
+    /// Address of the page in the guest's memory
+    #[arg(long, value_name = "ADDRESS", default_value_t = Address(QEMU_PAGE), value_parser = parse_address)]
+    address: Address,
+    #[command(flatten)]
+    page: Page,
+}
+
+#[derive(Args)]
+struct Page {
+    /// Scale of the published time
+    #[arg(long, value_enum, default_value = "tai")]
+    time: Scale,
+    /// What the published bound is a bound against: the host's clock as it is, or UTC, of which nothing
+    /// is published while the kernel does not vouch for it
+    #[arg(long, value_enum, default_value = "host")]
+    reference: Reference,
+    /// Time between two updates of the page
+    #[arg(long, value_name = "MS", default_value_t = 50, value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    interval: u64,
+}
+
+impl Page {
+    fn options(&self, page: u64) -> Options {
+        Options {
+            scale: self.time,
+            reference: self.reference,
+            interval: Duration::from_millis(self.interval),
+            page,
+            ..Options::default()
+        }
+    }
+}
+
+impl Run {
+    fn run(self, signals: &Signals) -> Result<ExitCode, Box<dyn Error>> {
+        let kernel = match self.kernel {
+            Some(kernel) => kernel,
+            None => default_kernel()?,
+        };
+        let publish = (!self.no_publish).then(|| self.page.options(QEMU_PAGE));
+        let mut machine = Machine::new(self.arch)
+            .board(self.machine)
+            .accel(self.accel)
+            .cpu(self.cpu)
+            .memory(self.memory)
+            .net(match self.net {
+                Net::User { .. } => Net::User { ntp: self.ntp },
+                net => net,
+            })
+            .serial(self.serial.clone())
+            .kernel(kernel)
+            .append(self.append)
+            .publish(publish);
+        if let Some(qemu) = self.qemu {
+            machine = machine.qemu(qemu);
+        }
+        if let Some(socket) = self.qmp {
+            machine = machine.qmp_socket(socket);
+        }
+        let mut vm = machine.start_with(notice())?;
+        greet(&mut vm, &self.serial)?;
+        match attend(&mut vm, signals, self.seconds.map(Duration::from_secs))? {
+            Finish::Asked | Finish::Ended(End::Status(0)) => Ok(ExitCode::SUCCESS),
+            Finish::Ended(end) => Ok(failure(&vm, end)),
+        }
+    }
+}
+
+impl Publish {
+    fn run(self, signals: &Signals) -> Result<ExitCode, Box<dyn Error>> {
+        let qmp = Qmp::connect(&self.qmp)
+            .map_err(|error| format!("no QMP at {}: {error}", self.qmp.display()))?;
+        let pid = self.pid.or_else(|| qmp.peer_pid());
+        let pid = pid.ok_or("the process at the socket is not known: name it with --pid")?;
+        let options = self.page.options(self.address.0);
+        let publisher = Publisher::attach(qmp, pid, Host::new()?, options, notice())?;
+        say(&format!(
+            "publishing into QEMU's process {pid}; Ctrl-C ends it"
+        ));
+        publisher.join_or(signals)?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// Says what the user can do now.
+fn greet(vm: &mut Vm, serial: &SerialTo) -> Result<(), Box<dyn Error>> {
+    if let Some(port) = vm.ntp_port() {
+        say("from another terminal, ask it for the time:");
+        say(&format!(
+            "  chronyd -Q -t 5 'server 127.0.0.1 port {port} iburst'"
+        ));
+        say(match port {
+            123 => "  ntpdig 127.0.0.1",
+            _ => {
+                "  ntpdig 127.0.0.1        (asks port 123 only: start this with --ntp 123, as root)"
+            }
+        });
+    }
+    if let Some(pty) = vm.pty()? {
+        say(&format!("serial line: {pty}"));
+    }
+    if *serial != SerialTo::Pty {
+        say("Ctrl-C ends it");
+    }
+    Ok(())
+}
+
+/// Says why QEMU has ended, and gives its exit status on.
+fn failure(vm: &Vm, end: End) -> ExitCode {
+    match end {
+        End::Status(STATUS_FAILURE) => {
+            say("the guest has failed: a trap or a panic (exit status 99)");
+        }
+        End::Status(status) => say(&format!("QEMU has ended with exit status {status}")),
+        End::Signal(signal) => say(&format!("QEMU was killed by signal {signal}")),
+    }
+    for line in vm.complaints().lines() {
+        say(line);
+    }
+    match end {
+        End::Status(status) => u8::try_from(status).map_or(ExitCode::FAILURE, ExitCode::from),
+        End::Signal(_) => ExitCode::FAILURE,
+    }
+}
+
+fn default_kernel() -> Result<PathBuf, Box<dyn Error>> {
+    let beside = env::current_exe()
+        .ok()
+        .and_then(|program| Some(program.parent()?.join(IMAGE)));
+    let candidates = beside.into_iter().chain([Path::new("build").join(IMAGE)]);
+    let found = candidates.into_iter().find(|image| image.is_file());
+    found.ok_or_else(|| {
+        format!("there is no build/{IMAGE}: run `make build`, or name a guest with --kernel").into()
+    })
+}
+
+fn notice() -> Notice {
+    Box::new(say)
+}
+
+/// To standard error: standard output is the guest's.
+#[expect(clippy::print_stderr, reason = "a command talks to its user")]
+fn say(line: &str) {
+    eprintln!("gnomon-qemu: {line}");
+}
+
+fn parse_net(word: &str) -> Result<Net, String> {
+    let mut parts = word.splitn(3, ':');
+    match (parts.next(), parts.next(), parts.next()) {
+        (Some("user"), None, None) => Ok(Net::User { ntp: NTP_PORT }),
+        (Some("none"), None, None) => Ok(Net::None),
+        (Some("tap"), Some(name), None) if !name.is_empty() => Ok(Net::Tap(name.to_owned())),
+        (Some("unix"), Some(local), Some(remote)) if !local.is_empty() && !remote.is_empty() => {
+            Ok(Net::Unix {
+                local: local.into(),
+                remote: remote.into(),
+            })
+        }
+        _ => Err("expected user, none, tap:INTERFACE or unix:LOCAL:REMOTE".to_owned()),
+    }
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "the form of a clap parser")]
+fn parse_serial(word: &str) -> Result<SerialTo, String> {
+    Ok(match word {
+        "stdio" => SerialTo::Stdout,
+        "pty" => SerialTo::Pty,
+        file => SerialTo::File(file.into()),
+    })
+}
+
+/// Printed in hexadecimal.
+#[derive(Clone, Copy)]
+struct Address(u64);
+
+impl core::fmt::Display for Address {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "{:#x}", self.0)
+    }
+}
+
+fn parse_address(word: &str) -> Result<Address, String> {
+    let number = match word.strip_prefix("0x") {
+        Some(digits) => u64::from_str_radix(digits, 16),
+        None => word.parse(),
+    };
+    number
+        .map(Address)
+        .map_err(|_| "expected an address, such as 0xfeffb000".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn command_line_is_consistent() {
+        Command::command().debug_assert();
+    }
+
+    #[test]
+    fn networks_are_read() {
+        assert_eq!(parse_net("user"), Ok(Net::User { ntp: NTP_PORT }));
+        assert_eq!(parse_net("none"), Ok(Net::None));
+        assert_eq!(parse_net("tap:gnomon0"), Ok(Net::Tap("gnomon0".to_owned())));
+        let unix = Net::Unix {
+            local: "/a".into(),
+            remote: "/b".into(),
+        };
+        assert_eq!(parse_net("unix:/a:/b"), Ok(unix));
+        for wrong in [
+            "", "user:1", "tap", "tap:", "unix:/a", "unix::/b", "unix:/a:", "bridge",
+        ] {
+            assert!(parse_net(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn addresses_are_read() {
+        assert_eq!(
+            parse_address("0xfeffb000").map(|address| address.0),
+            Ok(QEMU_PAGE)
+        );
+        assert_eq!(parse_address("4096").map(|address| address.0), Ok(4096));
+        assert!(parse_address("0x").is_err() && parse_address("here").is_err());
+    }
+}

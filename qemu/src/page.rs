@@ -1,0 +1,329 @@
+//! The fields of the page that say what is known of the time.
+
+use clap::ValueEnum;
+use gnomon_clock::page::flag;
+use gnomon_clock::{
+    Bound, ClockStatus, CounterId, Fields, Period, Tai, Ticks, TimeType, Timestamp,
+};
+
+use crate::estimate::Estimate;
+use crate::host::Sample;
+use crate::mapping::Mapping;
+
+/// The scale of the published time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Scale {
+    /// TAI, with the offset to UTC. Where TAI − UTC is not known it has to be UTC all the same.
+    #[default]
+    Tai,
+    /// UTC, with the offset to TAI where that is known.
+    Utc,
+}
+
+/// What the published bound is a bound against.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Reference {
+    /// The host's clock. While the kernel says that it is kept to UTC, the kernel's own error bound
+    /// is added and the status is `SYNCHRONIZED`; while not, the host's clock is all there is, the
+    /// bound is against that clock, and the status is `FREERUNNING`.
+    #[default]
+    Host,
+    /// UTC. While the kernel does not vouch for its clock, no time is published (`UNRELIABLE`).
+    Utc,
+}
+
+/// The page that gives this estimate to a guest, without marker and `seq_count`.
+///
+/// `TIME_MONOTONIC` is never claimed: the next sample may well show that time is a few nanoseconds
+/// earlier than was thought.
+#[must_use]
+pub fn valid(estimate: &Estimate, sample: &Sample, mapping: &Mapping, scale: Scale) -> Fields {
+    let period = estimate.period;
+    let offset = sample.offset.and_then(|offset| i16::try_from(offset).ok());
+    let (time_type, seconds) = match (scale, offset) {
+        (Scale::Tai, Some(_)) => (TimeType::Tai, estimate.time.seconds()),
+        (Scale::Utc, Some(offset)) => (TimeType::Utc, estimate.time.seconds() - i64::from(offset)),
+        (_, None) => (TimeType::Utc, estimate.time.seconds()),
+    };
+    let mapped = period.rate_outward(mapping.radius, period.frac());
+    let tai_offset_valid = if offset.is_some() {
+        flag::TAI_OFFSET_VALID
+    } else {
+        0
+    };
+    let status = if sample.kernel.synchronised {
+        ClockStatus::Synchronized
+    } else {
+        ClockStatus::Freerunning
+    };
+    Fields {
+        counter_id: CounterId::X86Tsc as u8,
+        time_type: time_type as u8,
+        flags: tai_offset_valid
+            | flag::PERIOD_ESTERROR_VALID
+            | flag::PERIOD_MAXERROR_VALID
+            | flag::TIME_ESTERROR_VALID
+            | flag::TIME_MAXERROR_VALID,
+        clock_status: status as u8,
+        // UAPI.13 v1.1: UTC = TAI + tai_offset_sec.
+        tai_offset_sec: offset.map_or(0, |offset| -offset),
+        leap_indicator: sample.kernel.leap_indicator() as u8,
+        counter_period_shift: period.shift(),
+        counter_value: estimate.counter.wrapping_add(mapping.offset),
+        counter_period_frac_sec: period.frac(),
+        counter_period_esterror_rate_frac_sec: estimate.period_esterror,
+        counter_period_maxerror_rate_frac_sec: estimate.period_maxerror,
+        time_sec: seconds.cast_unsigned(),
+        time_frac_sec: estimate.time.fraction(),
+        time_esterror_nanosec: estimate.esterror.plus(mapped).nanos(),
+        time_maxerror_nanosec: estimate.maxerror.plus(mapped).nanos(),
+        ..Fields::stock()
+    }
+}
+
+/// The page that tells a guest that there is no time, without marker and `seq_count`.
+#[must_use]
+pub fn invalid(status: ClockStatus, scale: Scale) -> Fields {
+    let time_type = match scale {
+        Scale::Tai => TimeType::Tai,
+        Scale::Utc => TimeType::Utc,
+    };
+    Fields {
+        counter_id: CounterId::X86Tsc as u8,
+        time_type: time_type as u8,
+        clock_status: status as u8,
+        ..Fields::stock()
+    }
+}
+
+/// Whether a page keeps what the page before it promised (UAPI.13): its interval lies inside the
+/// earlier one's at its own counter value, and its time at the earlier counter value lies inside
+/// the earlier interval there. Both are pages made by [`valid`].
+#[must_use]
+pub fn keeps_promise(earlier: &Fields, later: &Fields) -> bool {
+    let same_scale = earlier.has(flag::TAI_OFFSET_VALID) == later.has(flag::TAI_OFFSET_VALID);
+    let (Some(earlier), Some(later)) = (Line::of(earlier), Line::of(later)) else {
+        return false;
+    };
+    let inside = |counter, needed: Bound| {
+        let ((time, bound), (later, _)) = (earlier.at(counter)?, later.at(counter)?);
+        let room = Bound::from_units(bound.units().checked_sub(needed.units())?);
+        Some(room.contains(later.since(time)?))
+    };
+    same_scale
+        && inside(later.counter, later.error) == Some(true)
+        && inside(earlier.counter, Bound::ZERO) == Some(true)
+}
+
+/// What a page says, on a scale without leap seconds.
+struct Line {
+    counter: Ticks,
+    time: Timestamp<Tai>,
+    error: Bound,
+    period: Period,
+    period_error: u64,
+}
+
+impl Line {
+    fn of(fields: &Fields) -> Option<Self> {
+        let seconds = i64::try_from(fields.time_sec).ok()?;
+        let is_utc = fields.time_type == TimeType::Utc as u8 && fields.has(flag::TAI_OFFSET_VALID);
+        let offset = if is_utc {
+            i64::from(fields.tai_offset_sec)
+        } else {
+            0
+        };
+        let time = Timestamp::from_parts(seconds.checked_sub(offset)?, fields.time_frac_sec);
+        let shift = fields.counter_period_shift;
+        Some(Self {
+            counter: Ticks(fields.counter_value),
+            time,
+            error: Bound::from_nanos(fields.time_maxerror_nanosec),
+            period: Period::new(fields.counter_period_frac_sec, shift).ok()?,
+            period_error: fields.counter_period_maxerror_rate_frac_sec,
+        })
+    }
+
+    fn at(&self, counter: Ticks) -> Option<(Timestamp<Tai>, Bound)> {
+        let ticks = counter.since(self.counter);
+        let drift = self
+            .period
+            .rate_outward(ticks.unsigned_abs(), self.period_error);
+        Some((
+            self.time.checked_add(self.period.span(ticks))?,
+            self.error.plus(drift),
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use gnomon_clock::{LeapIndicator, Span, Timeline};
+
+    use super::*;
+    use crate::host::{Kernel, Leap, Phase};
+
+    const KERNEL: Kernel = Kernel {
+        utc: 1_800_000_000,
+        leap: Leap::None,
+        phase: Phase::Ahead,
+        tai: 0,
+        synchronised: false,
+        maxerror_us: 0,
+        esterror_us: 0,
+    };
+
+    fn estimate(counter: u64, seconds: i64, nanos: u64) -> Estimate {
+        let period = Period::from_hertz(1_000_000_000).expect("1 GHz");
+        Estimate {
+            counter,
+            time: Timestamp::from_parts(seconds, 0),
+            period,
+            maxerror: Bound::from_nanos(nanos),
+            esterror: Bound::from_nanos(nanos / 2),
+            period_maxerror: period.frac() / 2000,
+            period_esterror: 1000,
+            new_reference: false,
+        }
+    }
+
+    fn sample(offset: Option<i32>) -> Sample {
+        let time = Timestamp::from_parts(0, 0);
+        Sample {
+            counter: 0,
+            radius: 0,
+            time,
+            offset,
+            kernel: KERNEL,
+        }
+    }
+
+    const EXACT: Mapping = Mapping {
+        offset: 1000,
+        radius: 0,
+        slot: None,
+    };
+
+    #[test]
+    fn guest_reads_what_was_meant() {
+        let estimate = estimate(5000, 1_800_000_037, 80);
+        for scale in [Scale::Tai, Scale::Utc] {
+            let fields = valid(&estimate, &sample(Some(37)), &EXACT, scale);
+            let line = Timeline::from_page(&fields, CounterId::X86Tsc).expect("usable");
+            let reading = line.at(Ticks(1_000_006_000)).expect("in range");
+            let tai = reading.tai.expect("known");
+            let expected = Timestamp::from_parts(1_800_000_038, 0);
+            let off = tai.since(expected).expect("near").abs();
+            assert!(off < Span::from_nanos(1), "{off:?}");
+            let utc = reading.utc.expect("known").time;
+            assert!((1_800_000_000..=1_800_000_001).contains(&utc.seconds()));
+            assert_eq!(
+                (reading.tai_offset, reading.status),
+                (Some(37), ClockStatus::Freerunning)
+            );
+            // 80 ns and 500 ppm of 1 s.
+            assert!(
+                (500_080..500_090).contains(&reading.bound.nanos()),
+                "{:?}",
+                reading.bound
+            );
+            assert_eq!(reading.notes, gnomon_clock::Notes::default());
+        }
+    }
+
+    #[test]
+    fn utc_without_offset_when_tai_is_not_known() {
+        let fields = valid(
+            &estimate(5000, 1_800_000_000, 80),
+            &sample(None),
+            &EXACT,
+            Scale::Tai,
+        );
+        let line = Timeline::from_page(&fields, CounterId::X86Tsc).expect("usable");
+        let reading = line.at(Ticks(6000)).expect("in range");
+        assert_eq!((reading.tai, reading.tai_offset), (None, None));
+        assert_eq!(reading.utc.expect("known").time.seconds(), 1_800_000_000);
+    }
+
+    #[test]
+    fn uncertain_mapping_widens_the_bound() {
+        let mapping = Mapping {
+            radius: 2_000_001,
+            ..EXACT
+        };
+        let fields = valid(&estimate(0, 0, 80), &sample(Some(37)), &mapping, Scale::Tai);
+        assert!((2_000_081..2_000_084).contains(&fields.time_maxerror_nanosec));
+    }
+
+    #[test]
+    fn kernel_state_becomes_the_pages() {
+        let kernel = Kernel {
+            synchronised: true,
+            utc: 1_483_228_799,
+            leap: Leap::Insert,
+            ..KERNEL
+        };
+        let sample = Sample {
+            kernel,
+            ..sample(Some(36))
+        };
+        let fields = valid(&estimate(0, 1_483_228_835, 80), &sample, &EXACT, Scale::Tai);
+        assert_eq!(fields.clock_status, ClockStatus::Synchronized as u8);
+        assert_eq!(fields.leap_indicator, LeapIndicator::PrePos as u8);
+        assert_eq!(fields.tai_offset_sec, -36);
+        assert!(!fields.has(flag::TIME_MONOTONIC));
+    }
+
+    #[test]
+    fn leap_second_on_a_utc_page_keeps_the_promise() {
+        let page = |counter, seconds, offset| {
+            valid(
+                &estimate(counter, seconds, 80),
+                &sample(Some(offset)),
+                &EXACT,
+                Scale::Utc,
+            )
+        };
+        let before = page(0, 1_483_228_835, 36);
+        let inside = page(1_000_000_000, 1_483_228_836, 37);
+        assert_eq!(before.time_sec, inside.time_sec);
+        assert!(keeps_promise(&before, &inside));
+        assert!(!keeps_promise(
+            &before,
+            &page(1_000_000_000, 1_483_228_837, 37)
+        ));
+    }
+
+    #[test]
+    fn broken_promises_are_seen() {
+        let page = |counter, seconds, nanos| {
+            valid(
+                &estimate(counter, seconds, nanos),
+                &sample(Some(37)),
+                &EXACT,
+                Scale::Tai,
+            )
+        };
+        let earlier = page(0, 100, 1000);
+        // 500 ppm of 1 s are 500 µs of room.
+        assert!(keeps_promise(&earlier, &page(1_000_000_000, 101, 500_000)));
+        assert!(!keeps_promise(&earlier, &page(1_000_000_000, 101, 502_000)));
+        assert!(!keeps_promise(&earlier, &page(1_000_000_000, 102, 10)));
+        // The earlier reference is off by 2 µs, which its 1 µs does not hold.
+        assert!(!keeps_promise(&earlier, &page(1_000_002_000, 101, 10)));
+        let utc = valid(&estimate(0, 100, 1000), &sample(None), &EXACT, Scale::Tai);
+        assert!(!keeps_promise(&earlier, &utc));
+        assert!(!keeps_promise(
+            &earlier,
+            &invalid(ClockStatus::Unreliable, Scale::Tai)
+        ));
+    }
+
+    #[test]
+    fn invalid_page_carries_no_time() {
+        for status in [ClockStatus::Initializing, ClockStatus::Unreliable] {
+            let fields = invalid(status, Scale::Tai);
+            assert!(Timeline::from_page(&fields, CounterId::X86Tsc).is_err());
+        }
+    }
+}
