@@ -22,8 +22,8 @@ const BATCH: usize = 32;
 const INPUT: usize = 64;
 /// What a read of the clock is taken to cost until it has been measured, ns.
 const RESOLUTION: u64 = 1000;
-/// Reads in that measurement; the quickest counts.
-const READS: usize = 16;
+/// Reads in that measurement; the quickest counts. Many, so that emulators have translated the code.
+const READS: usize = 256;
 /// Longest sleep. A PC's PM timer must be looked at every 4 s and its PIT cannot count further than
 /// this.
 const NAP: Duration = Duration::from_millis(50);
@@ -346,7 +346,7 @@ impl<'a, M: Machine, C: Counter, P: FramePort> Core<'a, M, C, P> {
         port.wake();
     }
 
-    /// Measures once what a read of the clock costs, as soon as a page says how long a tick is.
+    /// Measures once how finely the clock can be read, as soon as a page says how long a tick is.
     fn calibrate(&mut self) {
         if self.calibrated {
             return;
@@ -362,7 +362,9 @@ impl<'a, M: Machine, C: Counter, P: FramePort> Core<'a, M, C, P> {
             let before = self.clock.stamp().ticks;
             self.clock.stamp().ticks.since(before)
         });
-        let ticks = cost.min().unwrap_or(1).max(1);
+        // Some counters move in steps of many ticks, so that two reads can agree: a step is then the
+        // finest that can be told apart.
+        let ticks = cost.filter(|&ticks| ticks > 0).min().unwrap_or(1);
         self.server = ntp::Server::new(self.config.stratum, period.span_outward(ticks).nanos());
         self.calibrated = true;
     }
