@@ -22,7 +22,7 @@ const BATCH: usize = 32;
 const INPUT: usize = 64;
 /// What a read of the clock is taken to cost until it has been measured, ns.
 const RESOLUTION: u64 = 1000;
-/// Reads in that measurement; the quickest counts. Many, so that emulators have translated the code.
+/// Reads in that measurement. Many, so that emulators have translated the code.
 const READS: usize = 256;
 /// Longest sleep. A PC's PM timer must be looked at every 4 s and its PIT cannot count further than
 /// this.
@@ -358,13 +358,15 @@ impl<'a, M: Machine, C: Counter, P: FramePort> Core<'a, M, C, P> {
         else {
             return;
         };
-        let cost = (0..READS).map(|_| {
+        let mut cost = [0; READS];
+        for cost in &mut cost {
             let before = self.clock.stamp().ticks;
-            self.clock.stamp().ticks.since(before)
-        });
-        // Some counters move in steps of many ticks, so that two reads can agree: a step is then the
-        // finest that can be told apart.
-        let ticks = cost.filter(|&ticks| ticks > 0).min().unwrap_or(1);
+            *cost = self.clock.stamp().ticks.since(before);
+        }
+        // The median: the longest are interruptions, and a counter that moves in steps of many ticks
+        // gives zeros.
+        let (_, &mut ticks, _) = cost.select_nth_unstable(READS / 2);
+        let ticks = ticks.max(1);
         self.server = ntp::Server::new(self.config.stratum, period.span_outward(ticks).nanos());
         self.calibrated = true;
     }
