@@ -6,9 +6,12 @@ use core::net::Ipv4Addr;
 use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet, SocketStorage};
 use smoltcp::socket::{dhcpv4, udp};
 use smoltcp::time::Instant;
-use smoltcp::wire::{EthernetAddress, IpCidr, Ipv4Cidr};
+use smoltcp::wire::{
+    ArpOperation, ArpPacket, ArpRepr, EthernetAddress, EthernetFrame, EthernetProtocol,
+    EthernetRepr, IpCidr, Ipv4Cidr,
+};
 
-use super::port::{FramePort, StackPort};
+use super::port::{Frame, FramePort, StackPort};
 use crate::serve::ntp;
 
 /// Sockets that the stack has room for.
@@ -67,7 +70,7 @@ impl<'s> Stack<'s> {
             dhcp,
             address: None,
         };
-        stack.set_address(fixed);
+        stack.set_address(port, fixed);
         stack
     }
 
@@ -96,7 +99,7 @@ impl<'s> Stack<'s> {
         self.interface.poll_maintenance(now);
         self.interface
             .poll_egress(now, &mut StackPort::new(port, None), &mut self.sockets);
-        self.follow_dhcp()
+        self.follow_dhcp(port)
     }
 
     /// When `poll` is needed next; `None` when nothing is planned.
@@ -104,7 +107,7 @@ impl<'s> Stack<'s> {
         self.interface.poll_at(now, &self.sockets)
     }
 
-    fn follow_dhcp(&mut self) -> bool {
+    fn follow_dhcp<P: FramePort>(&mut self, port: &mut P) -> bool {
         let Some(handle) = self.dhcp else {
             return false;
         };
@@ -118,11 +121,11 @@ impl<'s> Stack<'s> {
             }),
         };
         let changed = self.address != address;
-        self.set_address(address);
+        self.set_address(port, address);
         changed
     }
 
-    fn set_address(&mut self, address: Option<Address>) {
+    fn set_address<P: FramePort>(&mut self, port: &mut P, address: Option<Address>) {
         self.interface.update_ip_addrs(|addresses| {
             addresses.clear();
             if let Some(Address {
@@ -140,7 +143,43 @@ impl<'s> Stack<'s> {
             let _ = routes.add_default_ipv4_route(gateway);
         }
         self.address = address;
+        if let Some(Address { address, .. }) = address {
+            announce(port, address);
+        }
     }
+}
+
+/// Tells the network where `address` is (an ARP announcement, RFC 5227 §2.3), so that the first
+/// request need not wait for somebody to ask.
+fn announce<P: FramePort>(port: &mut P, address: Ipv4Addr) {
+    let Some(mut frame) = port.allocate() else {
+        return;
+    };
+    let mac = EthernetAddress(port.mac());
+    let announcement = ArpRepr::EthernetIpv4 {
+        operation: ArpOperation::Request,
+        source_hardware_addr: mac,
+        source_protocol_addr: address,
+        target_hardware_addr: EthernetAddress([0; 6]),
+        target_protocol_addr: address,
+    };
+    let ethernet = EthernetRepr {
+        src_addr: mac,
+        dst_addr: EthernetAddress::BROADCAST,
+        ethertype: EthernetProtocol::Arp,
+    };
+    let header = ethernet.buffer_len();
+    let length = header + announcement.buffer_len();
+    frame.set_length(length);
+    let bytes = frame.bytes_mut();
+    if bytes.len() != length {
+        return port.release(frame);
+    }
+    ethernet.emit(&mut EthernetFrame::new_unchecked(&mut *bytes));
+    if let Some(payload) = bytes.get_mut(header..) {
+        announcement.emit(&mut ArpPacket::new_unchecked(payload));
+    }
+    port.send(frame);
 }
 
 /// A socket that takes datagrams for `port` and has no room for any: what the service left to the
