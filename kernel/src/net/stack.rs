@@ -47,6 +47,8 @@ pub struct Stack<'s> {
     sockets: SocketSet<'s>,
     dhcp: Option<SocketHandle>,
     address: Option<Address>,
+    /// When something is to be done, if anything is planned.
+    next: Option<Instant>,
 }
 
 impl<'s> Stack<'s> {
@@ -69,6 +71,7 @@ impl<'s> Stack<'s> {
             sockets,
             dhcp,
             address: None,
+            next: Some(now),
         };
         stack.set_address(port, fixed);
         stack
@@ -92,19 +95,28 @@ impl<'s> Stack<'s> {
         self.interface
             .poll_ingress_single(now, &mut device, &mut self.sockets);
         device.finish();
+        // What the frame said may have changed the plans.
+        self.next = Some(now);
     }
 
-    /// Does what is due by the clock: DHCP, ARP retries. Returns whether the address changed.
+    /// Does what is due at `now`: DHCP, ARP retries. Returns whether the address changed.
     pub fn poll<P: FramePort>(&mut self, port: &mut P, now: Instant) -> bool {
+        if self.next.is_none_or(|next| now < next) {
+            return false;
+        }
         self.interface.poll_maintenance(now);
         self.interface
             .poll_egress(now, &mut StackPort::new(port, None), &mut self.sockets);
-        self.follow_dhcp(port)
+        let changed = self.follow_dhcp(port);
+        port.kick();
+        self.next = self.interface.poll_at(now, &self.sockets);
+        changed
     }
 
-    /// When `poll` is needed next; `None` when nothing is planned.
-    pub fn next_poll(&mut self, now: Instant) -> Option<Instant> {
-        self.interface.poll_at(now, &self.sockets)
+    /// When `poll` has something to do next; `None` when nothing is planned.
+    #[must_use]
+    pub const fn next_poll(&self) -> Option<Instant> {
+        self.next
     }
 
     fn follow_dhcp<P: FramePort>(&mut self, port: &mut P) -> bool {
