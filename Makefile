@@ -1,6 +1,6 @@
 # The verbs. Each is a line or two; logic lives in Rust or in qemu/setup.sh.
 .DEFAULT_GOAL := help
-.PHONY: help build run test lint doc clean
+.PHONY: help build run test lint miri doc clean
 
 GUEST := --profile guest -p gnomon --target x86_64-unknown-none
 TARGET = $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)
@@ -34,6 +34,11 @@ lint: ## rustfmt, clippy on the host and the bare target, docs: no warnings
 	cargo clippy --locked $(GUEST) -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --exclude gnomon --no-deps
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked $(GUEST) --no-deps
+
+miri: ## the atomics and the unsafe code that can run on the host, under Miri (nightly)
+	@qemu/setup.sh miri
+	MIRIFLAGS=-Zmiri-ignore-leaks cargo +nightly miri test --locked -p gnomon-arch --lib
+	MIRIFLAGS=-Zmiri-disable-isolation cargo +nightly miri test --locked -p gnomon-clock
 
 doc: ## the crates' documentation
 	cargo doc --locked --workspace --exclude gnomon --no-deps

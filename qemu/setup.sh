@@ -4,6 +4,7 @@
 #   qemu/setup.sh build   the pinned toolchain's bare targets
 #   qemu/setup.sh run     that, and a QEMU with the vmclock device
 #   qemu/setup.sh test    that, and the programs the tests let judge the guest: chronyd, ntpdig, ip
+#   qemu/setup.sh miri    a nightly toolchain with Miri, for `make miri` only
 #
 # As root it installs; otherwise it prints the command that would, and ends with status 1.
 set -eu
@@ -72,6 +73,19 @@ rust() {
     fi
 }
 
+miri() {
+    if ! rustup toolchain list | grep -q '^nightly'; then
+        say "installing Rust nightly, for Miri"
+        rustup toolchain install nightly --profile minimal
+    fi
+    for component in miri rust-src; do
+        if ! rustup component list --installed --toolchain nightly | grep -q "^$component"; then
+            say "adding $component to Rust nightly"
+            rustup component add --toolchain nightly "$component"
+        fi
+    done
+}
+
 has_vmclock() {
     have qemu-system-x86_64 && qemu-system-x86_64 -device help 2>/dev/null | grep -q '"vmclock"'
 }
@@ -138,5 +152,6 @@ case $purpose in
 build) rust ;;
 run) rust && qemu ;;
 test) rust && qemu && judges ;;
-*) say "usage: $0 build|run|test" && exit 2 ;;
+miri) rust && miri ;;
+*) say "usage: $0 build|run|test|miri" && exit 2 ;;
 esac
