@@ -19,8 +19,8 @@ pub struct Date {
 }
 
 impl Date {
-    /// The date `days` days after 1970-01-01. Exact for every day of an `i64` of seconds;
-    /// `None` for day numbers within a few eras of the ends of `i64`.
+    /// The date `days` days after 1970-01-01; `None` only where counting from the year 0 instead
+    /// overflows, far beyond any day of an `i64` of seconds.
     #[must_use]
     pub const fn from_days(days: i64) -> Option<Self> {
         let Some(days) = days.checked_add(EPOCH_FROM_MARCH_0) else {
@@ -28,10 +28,14 @@ impl Date {
         };
         let era = days.div_euclid(ERA_DAYS);
         let day_of_era = days.rem_euclid(ERA_DAYS);
-        // Take out the leap days that came before this one, and years are 365 days long.
-        let year_of_era =
-            (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-        let day_of_year = day_of_era - days_before_year(year_of_era);
+        // The last century of an era and the last year of four are a day longer than the others,
+        // and that day does not begin a fifth.
+        let century = smaller(day_of_era / CENTURY_DAYS, 3);
+        let day_of_century = day_of_era - century * CENTURY_DAYS;
+        let day_of_four = day_of_century % FOUR_YEARS_DAYS;
+        let year_of_four = smaller(day_of_four / 365, 3);
+        let year_of_era = 100 * century + 4 * (day_of_century / FOUR_YEARS_DAYS) + year_of_four;
+        let day_of_year = day_of_four - 365 * year_of_four;
         let month_from_march = (5 * day_of_year + 2) / 153;
         let day = day_of_year - days_before_month(month_from_march) + 1;
         let (month, next_year) = if month_from_march < 10 {
@@ -51,11 +55,11 @@ impl Date {
         })
     }
 
-    /// Days from 1970-01-01 to this date; `None` when a field or the result is out of range.
-    /// The day is only checked against 1..=31.
+    /// Days from 1970-01-01 to this date; `None` when there is no such date, or the result is out
+    /// of range.
     #[must_use]
     pub const fn days(self) -> Option<i64> {
-        if self.month < 1 || self.month > 12 || self.day < 1 || self.day > 31 {
+        if self.day < 1 || self.day > self.days_of_month() {
             return None;
         }
         let month = self.month as i64;
@@ -76,31 +80,52 @@ impl Date {
             None => None,
         }
     }
+
+    /// The first second of this date.
+    const fn seconds(self) -> Option<i64> {
+        match self.days() {
+            Some(days) => days.checked_mul(DAY),
+            None => None,
+        }
+    }
+
+    /// How many days this date's month has; none if there is no such month.
+    const fn days_of_month(self) -> u8 {
+        let leap = self.year % 4 == 0 && (self.year % 100 != 0 || self.year % 400 == 0);
+        match self.month {
+            2 if leap => 29,
+            2 => 28,
+            4 | 6 | 9 | 11 => 30,
+            1..=12 => 31,
+            _ => 0,
+        }
+    }
 }
 
-/// First second of the month that contains the POSIX second `seconds`, and of the month after it.
-pub(crate) const fn month_around(seconds: i64) -> Option<(i64, i64)> {
-    let Some(date) = Date::from_days(seconds.div_euclid(DAY)) else {
+/// First second of the month that contains the POSIX second `second`.
+pub(crate) const fn this_month(second: i64) -> Option<i64> {
+    let Some(date) = Date::from_days(second.div_euclid(DAY)) else {
         return None;
     };
-    let (next_year, next_month) = if date.month == 12 {
+    Date { day: 1, ..date }.seconds()
+}
+
+/// First second of the month after that.
+pub(crate) const fn next_month(second: i64) -> Option<i64> {
+    let Some(date) = Date::from_days(second.div_euclid(DAY)) else {
+        return None;
+    };
+    let (year, month) = if date.month == 12 {
         (date.year + 1, 1)
     } else {
         (date.year, date.month + 1)
     };
-    let this = Date { day: 1, ..date };
-    let next = Date {
-        year: next_year,
-        month: next_month,
+    Date {
+        year,
+        month,
         day: 1,
-    };
-    match (this.days(), next.days()) {
-        (Some(this), Some(next)) => match (this.checked_mul(DAY), next.checked_mul(DAY)) {
-            (Some(this), Some(next)) => Some((this, next)),
-            _ => None,
-        },
-        _ => None,
     }
+    .seconds()
 }
 
 /// Writes `2026-11-20T12:05:31.123456789`; `leap_second` prints second 59 as 60. Years outside
@@ -132,6 +157,12 @@ pub(crate) fn write_timestamp<S: Timescale>(
 /// Days in 400 years.
 const ERA_DAYS: i64 = 146_097;
 
+/// Days in a century, without the leap day that ends the fourth.
+const CENTURY_DAYS: i64 = 36_524;
+
+/// Days in four years with a leap day.
+const FOUR_YEARS_DAYS: i64 = 1_461;
+
 /// Days from 0000-03-01 to 1970-01-01. Years are counted from March, so that the leap day is last.
 const EPOCH_FROM_MARCH_0: i64 = 719_468;
 
@@ -143,4 +174,8 @@ const fn days_before_year(year_of_era: i64) -> i64 {
 /// Days before a month (0 = March) in its year: 31 30 31 30 31 repeats, 153 days to five months.
 const fn days_before_month(month_from_march: i64) -> i64 {
     (153 * month_from_march + 2) / 5
+}
+
+const fn smaller(a: i64, b: i64) -> i64 {
+    if a < b { a } else { b }
 }

@@ -12,8 +12,10 @@ pub trait Counter {
     /// What the page must call it.
     const ID: CounterId;
 
-    /// The counter now. Fenced on both sides: the read is executed after every earlier load and
-    /// before every later one (x86 `lfence; rdtsc; lfence`, Arm `isb; mrs; isb`).
+    /// The counter now, read after every earlier load has its value and before any later one: by
+    /// the compiler (assembly that may touch memory) and in execution. On x86 that is
+    /// `lfence; rdtsc; lfence`; on Arm `isb; mrs; isb`, where an `isb` by itself waits for earlier
+    /// loads only if a branch or a `dsb` does.
     fn read(&self) -> Ticks;
 }
 
@@ -88,7 +90,8 @@ impl<'p, C: Counter> Clock<'p, C> {
         let (timeline, ticks) = self.look()?;
         let transmit = timeline.at(ticks);
         let transmit = self.settle(transmit, &timeline)?;
-        if received.marker != transmit.marker {
+        // A counter that went back was disrupted, whether the marker says so or not.
+        if received.marker != transmit.marker || ticks.since(received.ticks) < 0 {
             return Err(NoTime::StaleStamp);
         }
         let received = timeline.at(received.ticks);
@@ -152,8 +155,8 @@ pub enum NoTime {
         /// The disruption marker has moved since time was last valid.
         stepped: bool,
     },
-    /// A disruption came between the stamp and the page: the request must be dropped, for nobody
-    /// can tell when it arrived.
+    /// A disruption came between the stamp and the page (the marker moved, or the counter went
+    /// back): the request must be dropped, for nobody can tell when it arrived.
     StaleStamp,
 }
 

@@ -105,11 +105,11 @@ impl LeapRule {
     ) -> Result<Self, Unusable> {
         use LeapIndicator::{None, Pos, PostNeg, PostPos, PreNeg, PrePos};
 
-        let second = utc_code(reference, offset)
+        let code = utc_code(reference, offset)
             .ok_or(Unusable::OutOfRange)?
             .seconds();
-        let (this_month, next_month) =
-            calendar::month_around(second).ok_or(Unusable::OutOfRange)?;
+        let this_month = || calendar::this_month(code).ok_or(Unusable::OutOfRange);
+        let next_month = || calendar::next_month(code).ok_or(Unusable::OutOfRange);
         // The offset before the leap, the first second of the month after it, and its kind.
         let (before, month, leap) = match indicator {
             None => {
@@ -118,15 +118,15 @@ impl LeapRule {
                     edge: Option::None,
                 });
             }
-            PrePos => (offset, next_month, Leap::Insert),
-            PreNeg => (offset, next_month, Leap::Delete),
-            PostPos => (offset - 1, this_month, Leap::Insert),
-            PostNeg => (offset + 1, this_month, Leap::Delete),
+            PrePos => (offset, next_month()?, Leap::Insert),
+            PreNeg => (offset, next_month()?, Leap::Delete),
+            PostPos => (offset - 1, this_month()?, Leap::Insert),
+            PostNeg => (offset + 1, this_month()?, Leap::Delete),
             // Inside 23:59:60 a host may still have the old offset, by which the instant falls into
-            // the first second of the next month, or already the new one (Linux raises it at
-            // the start of the inserted second), by which :59 repeats. The instant tells which.
-            Pos if second == this_month => (offset, this_month, Leap::Insert),
-            Pos if second == next_month - 1 => (offset - 1, next_month, Leap::Insert),
+            // the first second of the next month, or already the new one (Linux raises it at the
+            // start of the inserted second), by which :59 repeats. The instant tells which.
+            Pos if code == this_month()? => (offset, code, Leap::Insert),
+            Pos if code == next_month()? - 1 => (offset - 1, next_month()?, Leap::Insert),
             Pos => return Err(Unusable::LeapSecond),
         };
         let last_second = match leap {

@@ -1,4 +1,143 @@
-//! What time is.
+//! What time is: the vmclock page, its arithmetic, its error and its leap seconds.
+//!
+//! A hypervisor that knows the time can say so without an exit, an interrupt or a packet. It puts
+//! a page into guest memory that says "when the counter stood at C1 it was T1, and a tick lasts P",
+//! with the error of both, and a guest that can read the counter then has the time, at once and
+//! forever. The page is `struct vmclock_abi` (UAPI.13 v1.1). This crate is both ends of it, without
+//! dependencies, allocation, floats or `unsafe`.
+//!
+//! ```
+//! use gnomon_clock::{ClockStatus, CounterId, Fields, Period, Ticks, TimeType, Timeline};
+//! use gnomon_clock::page::{VmclockPage, Writer, flag};
+//!
+//! let period = Period::from_hertz(1_000_000_000).ok_or("too slow")?;
+//! let page = VmclockPage::new(&Fields::stock());
+//! Writer::new(&page, 0).publish(&Fields {
+//!     counter_id: CounterId::X86Tsc as u8,
+//!     time_type: TimeType::Tai as u8,
+//!     clock_status: ClockStatus::Synchronized as u8,
+//!     flags: flag::TAI_OFFSET_VALID | flag::TIME_MAXERROR_VALID | flag::PERIOD_MAXERROR_VALID,
+//!     tai_offset_sec: -37,
+//!     counter_value: 5_000_000_000,
+//!     counter_period_frac_sec: period.frac(),
+//!     counter_period_shift: period.shift(),
+//!     counter_period_maxerror_rate_frac_sec: period.frac() / 100_000, // 10 ppm
+//!     time_sec: 1_795_176_368,
+//!     time_maxerror_nanosec: 40_000,
+//!     ..Fields::stock()
+//! })?;
+//!
+//! let timeline = Timeline::from_page(&page.snapshot()?, CounterId::X86Tsc)?;
+//! let reading = timeline.at(Ticks(6_500_000_001))?;
+//! let utc = reading.utc.ok_or("no offset")?;
+//! assert_eq!(utc.to_string(), "2026-11-20T12:05:32.500000000Z");
+//! assert_eq!(reading.bound.nanos(), 55_002); // 40 µs + 1.5 s · 10 ppm + a tick, rounded up
+//! # Ok::<(), Box<dyn core::error::Error>>(())
+//! ```
+//!
+//! A service holds a [`Clock`], which does this for every answer and refuses to carry time across a
+//! disruption.
+//!
+//! # The page
+//!
+//! Little-endian, 0x70 bytes, usually alone in 4 KiB. Everything from `seq_count` on changes under
+//! it; `counter_id` and `time_type` are called constant, but writers exist that change them under
+//! it too, so they are read and written there.
+//!
+//! | Offset | Type | Field | |
+//! |---|---|---|---|
+//! | 0x00 | u32 | `magic` | "VCLK" |
+//! | 0x04 | u32 | `size` | of the *region*; fields beyond it are absent |
+//! | 0x08 | u16 | `version` | 1 |
+//! | 0x0a | u8 | `counter_id` | [`CounterId`], 0xff: no counter and no time |
+//! | 0x0b | u8 | `time_type` | [`TimeType`]; UTC and TAI are usable |
+//! | 0x0c | u32 | `seq_count` | odd during an update |
+//! | 0x10 | u64 | `disruption_marker` | changed: the counter may be another one now |
+//! | 0x18 | u64 | `flags` | [`page::flag`] |
+//! | 0x20 | u8\[2\] | padding | |
+//! | 0x22 | u8 | `clock_status` | [`ClockStatus`]; synchronized and freerunning are usable |
+//! | 0x23 | u8 | `leap_second_smearing_hint` | [`SmearingHint`]; the page itself is never smeared |
+//! | 0x24 | i16 | `tai_offset_sec` | UTC − TAI, −37 in 2026 (flag 0) |
+//! | 0x26 | u8 | `leap_indicator` | [`LeapIndicator`], at T1 and not now |
+//! | 0x27 | u8 | `counter_period_shift` | for the three below |
+//! | 0x28 | u64 | `counter_value` | C1 |
+//! | 0x30 | u64 | `counter_period_frac_sec` | P in 2^−(64+shift) s |
+//! | 0x38 | u64 | `counter_period_esterror_rate_frac_sec` | same unit (flag 3) |
+//! | 0x40 | u64 | `counter_period_maxerror_rate_frac_sec` | same unit (flag 4) |
+//! | 0x48 | u64 | `time_sec` | T1, seconds since 1970 |
+//! | 0x50 | u64 | `time_frac_sec` | T1, rest in 2⁻⁶⁴ s |
+//! | 0x58 | u64 | `time_esterror_nanosec` | (flag 5) |
+//! | 0x60 | u64 | `time_maxerror_nanosec` | (flag 6) |
+//! | 0x68 | u64 | `vm_generation_counter` | (flag 8) |
+//!
+//! Errata of the text of v1.0, which v1.1 and every implementation settle as above: it lacked flag 7
+//! (`TIME_MONOTONIC`), had flags 8 and 9 as 7 and 8, had the generation at 0x64, and gave the
+//! TAI offset as +37. Pages with that sign are in the field: [`TaiOffset`] accepts both, since leap
+//! seconds began at 10 s and the readings cannot meet, and notes the old one. Anything else is
+//! no offset; then a TAI page gives no UTC, and a UTC page no TAI. Every field's place is checked
+//! at compile time and in `tests/page.rs`; every refusal, in the order of [`Unusable`], in
+//! `tests/timeline.rs`.
+//!
+//! # The arithmetic
+//!
+//! T(C) = T1 + (C − C1)·P. The difference is taken modulo 2⁶⁴ and read as *signed*: a counter a few
+//! ticks behind C1, on another processor or on a page written ahead of time, is a moment ago and not
+//! centuries ahead. Its magnitude is at most 2⁶³, so the product with P stays below 2¹²⁷, and the
+//! shift of at most 127 makes it smaller: [`Period::span`] cannot overflow, and is short by less than
+//! 2⁻⁶⁴ s. Instants are `i128` in 2⁻⁶⁴ s, which T1 fits without rounding; the one sum is checked.
+//! Time before 1970 or beyond `i64` seconds is [`Unusable::OutOfRange`].
+//!
+//! # The bound
+//!
+//! E(C) = `time_maxerror` + (|C − C1| + 1)·`period_maxerror` + P + 2⁻⁶⁴ s, each term rounded up to
+//! 2⁻⁶⁴ s. The argument: let the true reference be T1 + e with |e| ≤ `time_maxerror`, the true period
+//! P + r with |r| ≤ `period_maxerror`, and let the counter be read within its tick, at C + θ
+//! with 0 ≤ θ < 1. Truth is T1 + e + (C − C1 + θ)(P + r), and differs from T(C) by
+//! e + (C − C1 + θ)·r + θ·P and the truncation, each of which has its term above. The sum exceeds
+//! the exact one by less than five units, 3·10⁻¹⁹ s; it saturates. `tests/exact.rs` holds all this
+//! against exact numbers. A page without these fields is taken to be within 10 ms and 50 ppm, and
+//! [`Notes`] says that this was assumed. A host that lies is not bounded.
+//!
+//! # Leap seconds
+//!
+//! Time is TAI within, in a type ([`Timestamp<Tai>`](Timestamp)) that cannot be mixed up with UTC, and
+//! becomes UTC at the edge. `leap_indicator` speaks of T1: a page from the first of June with
+//! [`LeapIndicator::PrePos`] has to be right on the first of July, and a request that arrived before
+//! the edge has to be right by a page written after it. So each page is turned into at most one edge,
+//! at an end of the month of T1, with an offset on either side.
+//!
+//! * UTC is POSIX-coded: it repeats :59 from the start of the inserted second, and
+//!   [`UtcTime::leap_second`] tells the second :59, printed as :60, from the first.
+//! * [`Reading::tai_offset`] is what the calendar says, and changes when 23:59:60 is over.
+//!   Always TAI = UTC code + `tai_offset`, and one more inside 23:59:60.
+//! * The [`Announcement`] is made on the last UTC day of the month only, and ends when the inserted
+//!   second begins.
+//! * On the page, UTC = TAI + `tai_offset_sec` between codes, whichever of the two `time_sec` is.
+//!   With T1 inside 23:59:60 ([`LeapIndicator::Pos`]) hosts differ in which offset they give: the
+//!   standards change it at the end of that second, Linux at its start. No choice is needed, for by
+//!   the old offset the code of T1 is the first second of a month and by the new one the last. A
+//!   T1 that is neither contradicts the indicator ([`Unusable::LeapSecond`]).
+//! * A UTC page that does not tell the offset crosses its edge all the same: UTC is extrapolated on
+//!   a uniform scale of its own, and only TAI is missing.
+//! * There is no table of leap seconds, and so none that expires.
+//!
+//! `tests/leap.rs` walks every edge from 1972 to 2017 and made-up ones of both signs, from
+//! every kind of page and both sides.
+//!
+//! # Ordering
+//!
+//! The reader loads `seq_count`, fences, loads every field (relaxed), reads the counter, fences, and
+//! loads `seq_count` again; the writer stores odd, fences, stores, fences, stores even. A reader that
+//! saw a byte of a later update is made to see, by the second fence, that the count has moved; an
+//! acquire load in its place would not order the loads *above* it. The counter is read inside the
+//! window, so that it belongs to the parameters it is used with, and the fences of
+//! [`Counter::read`] make that so in execution as well. After [`page::ATTEMPTS`] looks the answer
+//! is [`Busy`]: there is no older copy to fall back on. Miri runs writer and readers in threads
+//! (`tests/page.rs`), and finds a mixture when any one of the four fences is taken out.
+//!
+//! The disruption marker is part of each snapshot. A [`Stamp`] of an arrival carries the marker from
+//! before its counter read; if the page it is to be converted by has another one, the request is
+//! dropped ([`NoTime::StaleStamp`]), since nobody can tell when it came.
 #![no_std]
 #![forbid(unsafe_code)]
 #![deny(clippy::float_arithmetic)]

@@ -394,11 +394,13 @@ impl<M: PageMemory> Writer<M> {
     /// which is the writer's own, and returns the new even `seq_count`.
     ///
     /// # Errors
-    /// That of the memory. The page may then be left with an odd count, which readers refuse; the
-    /// next successful call ends that.
+    /// That of the memory. The page may then be left with an odd count, which readers refuse until
+    /// the next successful call. Nobody knows how much of a failed write has arrived, so no count is
+    /// used again.
     pub fn publish(&mut self, fields: &Fields) -> Result<u32, M::Error> {
         let bytes = fields.to_bytes();
-        self.seq_count |= 1;
+        // The next odd count: one on, or two after an update that was never finished.
+        self.seq_count = self.seq_count.wrapping_add(1) | 1;
         self.memory
             .write(SEQ_COUNT, &self.seq_count.to_le_bytes())?;
         // Pairs with the reader's second fence: no byte of the body before the odd count.

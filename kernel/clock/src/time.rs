@@ -29,22 +29,26 @@ pub(crate) enum Linear {}
 mod sealed {
     #[expect(unnameable_types, reason = "this is the seal")]
     pub trait Sealed {
+        const NAME: &'static str;
         /// What a printed instant ends with.
         const SUFFIX: &'static str;
     }
     impl Sealed for super::Tai {
+        const NAME: &'static str = "Tai";
         const SUFFIX: &'static str = " TAI";
     }
     impl Sealed for super::Utc {
+        const NAME: &'static str = "Utc";
         const SUFFIX: &'static str = "Z";
     }
     impl Sealed for super::Linear {
+        const NAME: &'static str = "Linear";
         const SUFFIX: &'static str = "";
     }
 }
 
 /// A time scale: [`Tai`] or [`Utc`]. Sealed, because the crate's arithmetic is about these two.
-pub trait Timescale: sealed::Sealed + Copy + fmt::Debug + Ord {}
+pub trait Timescale: sealed::Sealed + Copy + Ord {}
 impl Timescale for Tai {}
 impl Timescale for Utc {}
 impl Timescale for Linear {}
@@ -68,7 +72,7 @@ impl Timescale for Linear {}
 /// let tai = Timestamp::<Tai>::from_parts(1_483_228_837, 0);
 /// assert_eq!(utc.since(tai), Some(Span::from_seconds(-37)));
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp<S: Timescale>(i128, PhantomData<S>);
 
 impl<S: Timescale> Timestamp<S> {
@@ -141,7 +145,21 @@ impl Timestamp<Utc> {
     }
 }
 
+/// Seconds and fraction, and the name of the scale.
+impl<S: Timescale> fmt::Debug for Timestamp<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{}({} s + {:#018x}/2^64)",
+            S::NAME,
+            self.seconds(),
+            self.fraction()
+        )
+    }
+}
+
 /// Date and time of day with nine digits of the second, truncated: `2026-11-20T12:05:31.123456789Z`.
+/// An inserted second shows as the :59 that it is coded as; [`UtcTime`](crate::UtcTime) knows better.
 impl<S: Timescale> fmt::Display for Timestamp<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         calendar::write_timestamp(f, *self, false)?;
@@ -167,10 +185,13 @@ impl Span {
         Self((seconds as i128) << 64)
     }
 
-    /// A number of nanoseconds, rounded down to 2⁻⁶⁴ s.
+    /// A number of nanoseconds, rounded up to 2⁻⁶⁴ s: so [`as_nanos_floor`](Self::as_nanos_floor)
+    /// gives it back.
     #[must_use]
     pub const fn from_nanos(nanos: i64) -> Self {
-        Self(((nanos as i128) << 64).div_euclid(NANOS as i128))
+        let scaled = (nanos as i128) << 64;
+        let inexact = scaled.rem_euclid(NANOS as i128) != 0;
+        Self(scaled.div_euclid(NANOS as i128) + inexact as i128)
     }
 
     /// A number of 2⁻⁶⁴ s.
@@ -210,10 +231,12 @@ impl Bound {
     /// Nothing is known.
     pub const MAX: Self = Self(u128::MAX);
 
-    /// A number of nanoseconds, rounded up to 2⁻⁶⁴ s.
+    /// A number of nanoseconds, rounded up to 2⁻⁶⁴ s ([`nanos`](Self::nanos) rounds up again, and
+    /// may give one more).
     #[must_use]
     pub const fn from_nanos(nanos: u64) -> Self {
-        Self(((nanos as u128) << 64).div_ceil(NANOS as u128))
+        let (fraction, inexact) = fraction_of(nanos % NANOS);
+        Self((((nanos / NANOS) as u128) << 64) + fraction as u128 + inexact as u128)
     }
 
     /// A number of 2⁻⁶⁴ s.
@@ -278,6 +301,17 @@ const fn low(units: u128) -> u64 {
     #[expect(clippy::cast_possible_truncation, reason = "the low half is wanted")]
     let low = units as u64;
     low
+}
+
+/// `nanos` below 10⁹ in 2⁻⁶⁴ s, rounded down, and whether that lost anything. In two steps of 32
+/// bits, because this is on the way of every answer and a 128-bit division is not cheap.
+const fn fraction_of(nanos: u64) -> (u64, bool) {
+    let high = nanos << 32;
+    let low = (high % NANOS) << 32;
+    (
+        ((high / NANOS) << 32) | (low / NANOS),
+        !low.is_multiple_of(NANOS),
+    )
 }
 
 const fn saturate(value: u128) -> u64 {

@@ -15,7 +15,7 @@ use crate::time::{Bound, Linear, Tai, Ticks, Timestamp, Utc};
 pub const DEFAULT_TIME_ERROR: Bound = Bound::from_nanos(10_000_000);
 
 /// Assumed greatest error of the period when the page gives none, as a divisor: 50 ppm.
-pub const DEFAULT_PERIOD_ERROR_DIVISOR: u128 = 20_000;
+pub const DEFAULT_PERIOD_ERROR_DIVISOR: u64 = 20_000;
 
 /// Time as a function of the counter: `T(C) = T1 + (C − C1)·P` within
 /// `E(C) = E1 + |C − C1|·E_P`, and one tick and the truncation beside.
@@ -27,12 +27,14 @@ pub struct Timeline {
     reference: Timestamp<Linear>,
     period: Period,
     time_error: Bound,
-    /// In the unit of the period, per tick; none for the default.
-    period_error: Option<u64>,
+    /// Greatest error of the period, in its unit.
+    period_error: u64,
     /// Whether linear time is TAI.
     is_tai: bool,
     /// How UTC follows; none where that is not known.
     leap: Option<LeapRule>,
+    /// T1 in UTC.
+    reference_utc: Option<Timestamp<Utc>>,
     status: ClockStatus,
     marker: u64,
     generation: Option<u64>,
@@ -69,16 +71,24 @@ impl Timeline {
             None => None,
         };
 
-        let timeline = Self {
+        let reference_utc = match leap {
+            Some(rule) => Some(rule.utc(reference).ok_or(Unusable::OutOfRange)?.0.time),
+            None => None,
+        };
+
+        Ok(Self {
             counter: Ticks(fields.counter_value),
             reference,
             period,
             time_error: fields
                 .time_maxerror()
                 .map_or(DEFAULT_TIME_ERROR, Bound::from_nanos),
-            period_error: fields.period_maxerror(),
+            period_error: fields
+                .period_maxerror()
+                .unwrap_or(period.frac().div_ceil(DEFAULT_PERIOD_ERROR_DIVISOR)),
             is_tai: !is_utc || tai_minus_utc.is_some(),
             leap,
+            reference_utc,
             status: header.status,
             marker: fields.disruption_marker,
             generation: fields.vm_generation(),
@@ -89,10 +99,7 @@ impl Timeline {
                 invalid_tai_offset: flagged_offset == Some(None),
                 utc_without_tai_offset: is_utc && offset.is_none(),
             },
-        };
-        // A reference that has no reading of its own is refused now and not at the first request.
-        timeline.at(timeline.counter)?;
-        Ok(timeline)
+        })
     }
 
     /// The time at a counter value before or after the reference.
@@ -110,7 +117,6 @@ impl Timeline {
             Some(rule) => Some(rule.utc(linear).ok_or(Unusable::OutOfRange)?),
             None => None,
         };
-        let reference_utc = self.leap.and_then(|rule| rule.utc(self.reference));
         Ok(Reading {
             ticks,
             tai: self.is_tai.then(|| linear.relabel()),
@@ -120,7 +126,7 @@ impl Timeline {
             status: self.status,
             marker: self.marker,
             generation: self.generation,
-            reference_utc: reference_utc.map(|(utc, _)| utc.time),
+            reference_utc: self.reference_utc,
             notes: self.notes,
         })
     }
@@ -135,12 +141,7 @@ impl Timeline {
     fn bound(&self, delta: i64) -> Bound {
         // One tick more than elapsed: the instant lies anywhere within the tick that was read.
         let ticks = delta.unsigned_abs() + 1;
-        let drift = if let Some(rate) = self.period_error {
-            self.period.rate_outward(ticks, rate)
-        } else {
-            let elapsed = self.period.rate_outward(ticks, self.period.frac());
-            Bound::from_units(elapsed.units().div_ceil(DEFAULT_PERIOD_ERROR_DIVISOR))
-        };
+        let drift = self.period.rate_outward(ticks, self.period_error);
         self.time_error
             .plus(drift)
             .plus(self.period.span_outward(1))
@@ -220,10 +221,10 @@ pub enum Unusable {
     PeriodShift(u8),
     /// A counter that never advances time.
     ZeroPeriod,
-    /// The indicator says inside 23:59:60, and the reference instant is not at a month's end.
-    LeapSecond,
     /// The time lies before 1970 or beyond the range of `i64` seconds.
     OutOfRange,
+    /// The indicator says inside 23:59:60, and the reference instant is not at a month's end.
+    LeapSecond,
 }
 
 impl fmt::Display for Unusable {
@@ -234,7 +235,7 @@ impl fmt::Display for Unusable {
             Self::Size(size) => write!(f, "region of {size} bytes is too small to hold the time"),
             Self::NoCounter => f.write_str("the page carries no time"),
             Self::Counter(id) => match CounterId::try_from(id) {
-                Ok(id) => write!(f, "the page counts by {id}, which this machine has not"),
+                Ok(id) => write!(f, "counter {id} is not this machine's"),
                 Err(id) => write!(f, "counter {id} is not known"),
             },
             Self::TimeType(code) => match TimeType::try_from(code) {
