@@ -52,7 +52,9 @@ enum Verb {
     Publish(Publish),
 }
 
+// Of options given twice the last counts, so that a Makefile's can be overridden.
 #[derive(Args)]
+#[command(args_override_self = true)]
 struct Run {
     /// Architecture of the guest
     #[arg(long, value_enum, default_value = "x86_64")]
@@ -100,6 +102,7 @@ struct Run {
 }
 
 #[derive(Args)]
+#[command(args_override_self = true)]
 struct Publish {
     /// QMP socket of the running QEMU
     #[arg(long, value_name = "SOCKET")]

@@ -172,8 +172,15 @@ impl Publisher {
         let timers = Timers::find(pid)?;
         check_counter(&mut qmp, &timers, pid)?;
         let guest_page = GuestPage::open(pid, locate_page(&mut qmp, options.page)?)?;
-        if let Err(error) = host.clock.table() {
-            notice(&format!("warning: {error}"));
+        let sample = host.clock.sample()?;
+        match host.clock.table() {
+            // The kernel's word comes before the table's.
+            _ if sample.kernel.tai != 0 => {}
+            Ok(table) if table.expired(sample.kernel.utc) => notice(
+                "the leap-second table is out of date (update tzdata): its last TAI-UTC is used",
+            ),
+            Ok(_) => {}
+            Err(error) => notice(&format!("TAI-UTC is not known, UTC is published: {error}")),
         }
         let marker = guest_page.fields()?.disruption_marker;
         let shared = Arc::new(Shared::default());
@@ -200,7 +207,9 @@ impl Publisher {
         let (ended, alive) = pipe()?;
         let worker_wake = Arc::clone(&wake);
         let body = move || {
-            let outcome = worker.run(&receiver, &worker_wake);
+            let outcome = worker
+                .run(&receiver, &worker_wake)
+                .or_else(|error| worker.excuse(error));
             worker.end(&outcome);
             drop(alive);
             outcome
@@ -735,6 +744,19 @@ impl Worker {
             )),
         }
         self.said = Some(synchronised);
+    }
+
+    /// When QEMU ends, anything may fail first: its memory, its monitor. That is no error.
+    fn excuse(&mut self, error: PublishError) -> Result<(), PublishError> {
+        let deadline = Instant::now() + Duration::from_secs(1);
+        while Instant::now() < deadline {
+            match self.qmp.next_event(Duration::from_secs(1)) {
+                Ok(Some(_)) => {}
+                Ok(None) => break,
+                Err(_) => return Ok(()),
+            }
+        }
+        Err(error)
     }
 
     /// The last words: a page that nobody keeps up must not look kept up.
