@@ -1,4 +1,4 @@
-//! A QEMU machine: its command line as a type, and the running machine as a value.
+//! A QEMU machine to be started: its command line as a type.
 //!
 //! ```no_run
 //! use core::time::Duration;
@@ -20,7 +20,6 @@ use std::ffi::{OsStr, OsString};
 use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::net::UdpSocket;
-use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -28,14 +27,13 @@ use std::process;
 use std::time::{Instant, SystemTime};
 
 use clap::ValueEnum;
-use gnomon_clock::Fields;
-use serde_json::{Value, json};
 
 use crate::child::{Child, End};
-use crate::memory::{GuestPage, MemoryError};
 use crate::publish::{self, Host, Notice, PublishError, Publisher};
 use crate::qmp::{Qmp, QmpError, readable};
-use crate::serial::{Serial, SerialError};
+use crate::serial::Serial;
+use crate::vm::Vm;
+use crate::worker::locate_page;
 
 /// The UDP port of this host at which the guest's NTP server is reached.
 pub const NTP_PORT: u16 = 11123;
@@ -91,8 +89,8 @@ pub enum Accel {
 pub enum Net {
     /// There is no interface.
     None,
-    /// QEMU's own network of one, with the guest's NTP server at this UDP port of 127.0.0.1; 0 takes
-    /// a free one.
+    /// QEMU's own network of one, with the guest's NTP server at this UDP port of 127.0.0.1; 0
+    /// takes a free one.
     User {
         /// The port on this host.
         ntp: u16,
@@ -145,8 +143,8 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// A machine as `gnomon-qemu run` starts it, without a kernel: q35, TCG, 32 MiB, a virtio network
-    /// interface in QEMU's user network, a vmclock page with published time.
+    /// A machine as `gnomon-qemu run` starts it, without a kernel: q35, TCG, 32 MiB, a virtio
+    /// network interface in QEMU's user network, a vmclock page with published time.
     #[must_use]
     pub fn new(arch: Arch) -> Self {
         Self {
@@ -299,8 +297,8 @@ impl Machine {
     /// Starts the machine, and publishing.
     ///
     /// # Errors
-    /// When QEMU does not start, or time cannot be published to it; in one sentence that says what to
-    /// do about it.
+    /// When QEMU does not start, or time cannot be published to it; in one sentence that says what
+    /// to do about it.
     pub fn start(self) -> Result<Vm, StartError> {
         self.start_with(Box::new(|_| ()))
     }
@@ -316,12 +314,16 @@ impl Machine {
         if self.publish.is_some() && self.accel == Accel::Kvm {
             return Err(StartError::Publish(PublishError::Kvm));
         }
-        // First of all, so that by the time the guest runs the clock's rate is known.
-        let host = self
-            .publish
-            .map(|_| Host::new())
-            .transpose()
-            .map_err(PublishError::from)?;
+        // First of all, and on while QEMU starts, so that when the guest runs the clock's rate is
+        // known.
+        let mut host = match self.publish {
+            Some(_) => Some(Host::new().map_err(PublishError::from)?),
+            None => None,
+        };
+        let mut look = || match &mut host {
+            Some(host) => host.look().map_err(PublishError::from),
+            None => Ok(()),
+        };
         let directory = Directory::new()?;
         let listen = |name| UnixListener::bind(directory.0.join(name));
         let (qmp_listener, publisher_listener) = (listen("qmp")?, listen("publisher")?);
@@ -354,10 +356,12 @@ impl Machine {
             }
         };
         let (stream, publisher_stream) = (accept(&qmp_listener)?, accept(&publisher_listener)?);
+        look()?;
         let mut qmp = match Qmp::new(stream) {
             Err(QmpError::Closed) => return Err(explain(&program, &mut child, ntp_port)),
             qmp => qmp?,
         };
+        look()?;
         let mut publisher = None;
         if let (Some(options), Some(host)) = (self.publish, host) {
             let qmp = Qmp::new(publisher_stream)?;
@@ -366,9 +370,7 @@ impl Machine {
         let page = self
             .publish
             .map_or(publish::QEMU_PAGE, |options| options.page);
-        let page = publish::locate_page(&mut qmp, page)
-            .ok()
-            .filter(|_| self.vmclock);
+        let page = locate_page(&mut qmp, page).ok().filter(|_| self.vmclock);
         let interactive = self.serial == SerialTo::Stdout;
         let vm = Vm {
             publisher,
@@ -479,193 +481,6 @@ impl Machine {
                 Some(netdev)
             }
         }
-    }
-}
-
-/// A running QEMU, which ends when this is dropped.
-#[derive(Debug)]
-pub struct Vm {
-    // In the order in which they have to go: whoever talks to QEMU, QEMU, its sockets.
-    publisher: Option<Publisher>,
-    qmp: Qmp,
-    serial: Option<Serial>,
-    /// The serial line goes to standard output.
-    interactive: bool,
-    ntp_port: Option<u16>,
-    page: Option<u64>,
-    child: Child,
-    _directory: Directory,
-}
-
-impl Vm {
-    fn finish_start(mut self, paused: bool) -> Result<Self, StartError> {
-        if !paused {
-            self.cont()?;
-        }
-        Ok(self)
-    }
-
-    /// A QMP connection of one's own.
-    pub fn qmp(&mut self) -> &mut Qmp {
-        &mut self.qmp
-    }
-
-    /// The publisher, if there is one.
-    #[must_use]
-    pub fn publisher(&self) -> Option<&Publisher> {
-        self.publisher.as_ref()
-    }
-
-    /// QEMU's process.
-    #[must_use]
-    pub fn pid(&self) -> u32 {
-        self.child.pid()
-    }
-
-    /// A descriptor that becomes readable when QEMU has ended.
-    pub(crate) fn descriptor(&self) -> io::Result<OwnedFd> {
-        self.child.as_fd().try_clone_to_owned()
-    }
-
-    /// The UDP port of 127.0.0.1 that leads to the guest's NTP server.
-    #[must_use]
-    pub fn ntp_port(&self) -> Option<u16> {
-        self.ntp_port
-    }
-
-    /// The vmclock page, to be looked at, or written while the publisher is paused or not there.
-    ///
-    /// # Errors
-    /// When there is no page, or QEMU has ended.
-    pub fn page(&self) -> Result<GuestPage, MemoryError> {
-        GuestPage::open(self.child.pid(), self.page.unwrap_or(0))
-    }
-
-    /// Publishes these fields under the seqlock, with the page's own magic, size and version. Pause
-    /// the publisher first.
-    ///
-    /// # Errors
-    /// When there is no page, or QEMU has ended.
-    pub fn write_fields(&self, fields: &Fields) -> Result<u32, MemoryError> {
-        self.page()?.publish(fields)
-    }
-
-    /// Stops the machine; its page is invalid before that.
-    ///
-    /// # Errors
-    /// When QEMU refuses or has ended.
-    pub fn stop(&mut self) -> Result<(), PublishError> {
-        match &self.publisher {
-            Some(publisher) => publisher.stop(),
-            None => Ok(self.qmp.execute("stop", json!({})).map(drop)?),
-        }
-    }
-
-    /// Lets the machine run; its page is valid after that.
-    ///
-    /// # Errors
-    /// When QEMU refuses or has ended.
-    pub fn cont(&mut self) -> Result<(), PublishError> {
-        match &self.publisher {
-            Some(publisher) => publisher.cont(),
-            None => Ok(self.qmp.execute("cont", json!({})).map(drop)?),
-        }
-    }
-
-    /// Resets the machine.
-    ///
-    /// # Errors
-    /// When QEMU refuses or has ended.
-    pub fn reset(&mut self) -> Result<(), PublishError> {
-        match &self.publisher {
-            Some(publisher) => publisher.reset(),
-            None => Ok(self.qmp.execute("system_reset", json!({})).map(drop)?),
-        }
-    }
-
-    /// The name of the pseudo-terminal that [`SerialTo::Pty`] has made.
-    ///
-    /// # Errors
-    /// When QEMU refuses or has ended.
-    pub fn pty(&mut self) -> Result<Option<String>, QmpError> {
-        let devices = self.qmp.execute("query-chardev", json!({}))?.value;
-        let device = devices
-            .as_array()
-            .into_iter()
-            .flatten()
-            .find(|device| device.get("label").and_then(Value::as_str) == Some("serial"));
-        let name = device
-            .and_then(|device| device.get("filename"))
-            .and_then(Value::as_str);
-        Ok(name
-            .and_then(|name| name.strip_prefix("pty:"))
-            .map(str::to_owned))
-    }
-
-    /// Waits until the guest has said `pattern` after what was waited for last, and returns everything
-    /// from there to the pattern's end.
-    ///
-    /// # Errors
-    /// When it does not in time or has ended, with the end of what it said instead; or when the serial
-    /// line goes somewhere else.
-    pub fn wait_serial(&mut self, pattern: &str, timeout: Duration) -> Result<String, SerialError> {
-        self.serial
-            .as_mut()
-            .ok_or(SerialError::Elsewhere)?
-            .wait(pattern, timeout)
-    }
-
-    /// Says something to the guest. Its line editor expects `\r` at the end of a line.
-    ///
-    /// # Errors
-    /// When QEMU has ended, or the serial line goes somewhere else.
-    pub fn send_serial(&mut self, text: &str) -> Result<(), SerialError> {
-        self.serial
-            .as_mut()
-            .ok_or(SerialError::Elsewhere)?
-            .send(text.as_bytes())
-    }
-
-    /// The serial line, if what the guest says goes to standard output.
-    pub(crate) fn interactive_line(&self) -> io::Result<Option<UnixStream>> {
-        let serial = self.serial.as_ref().filter(|_| self.interactive);
-        serial.map(Serial::line).transpose()
-    }
-
-    /// Waits until all of what the guest said is where it belongs; to be called after its end.
-    pub(crate) fn finish_serial(&mut self) {
-        if let Some(serial) = &mut self.serial {
-            serial.finish();
-        }
-    }
-
-    /// Everything the guest has said so far.
-    #[must_use]
-    pub fn serial_log(&self) -> String {
-        self.serial.as_ref().map(Serial::log).unwrap_or_default()
-    }
-
-    /// What QEMU has said on its standard error.
-    #[must_use]
-    pub fn complaints(&self) -> String {
-        self.child.complaints()
-    }
-
-    /// Waits until QEMU ends by itself; `None` when it does not in time.
-    pub fn wait_exit(&mut self, timeout: Duration) -> Option<End> {
-        self.child.wait(timeout)
-    }
-
-    /// Asks QEMU to end, and kills it if it does not within a few seconds.
-    pub fn quit(&mut self) -> Option<End> {
-        // A publisher may be in the middle of a command; QEMU serves one after the other.
-        let _gone = self.qmp.execute("quit", json!({}));
-        if self.child.wait(GRACE).is_none() {
-            self.child.kill();
-        }
-        let end = self.child.wait(GRACE);
-        self.finish_serial();
-        end
     }
 }
 
@@ -835,7 +650,7 @@ fn version(program: &Path) -> Option<String> {
 
 /// A directory of one's own, which goes away with this.
 #[derive(Debug)]
-struct Directory(PathBuf);
+pub(crate) struct Directory(PathBuf);
 
 impl Directory {
     fn new() -> io::Result<Self> {

@@ -1,5 +1,5 @@
-//! `gnomon-qemu`: starts a guest under QEMU with the host's time in its vmclock page, or publishes the
-//! time into a QEMU that runs already.
+//! `gnomon-qemu`: starts a guest under QEMU with the host's time in its vmclock page, or publishes
+//! the time into a QEMU that runs already.
 
 use core::error::Error;
 use core::time::Duration;
@@ -8,14 +8,12 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
-use gnomon_qemu::End;
 use gnomon_qemu::attend::{Finish, Signals, attend};
-use gnomon_qemu::machine::{
-    Accel, Arch, Board, Machine, NTP_PORT, Net, STATUS_FAILURE, SerialTo, Vm,
-};
+use gnomon_qemu::machine::{Accel, Arch, Board, Machine, NTP_PORT, Net, STATUS_FAILURE, SerialTo};
 use gnomon_qemu::page::{Reference, Scale};
 use gnomon_qemu::publish::{Host, Notice, Options, Publisher, QEMU_PAGE};
 use gnomon_qemu::qmp::Qmp;
+use gnomon_qemu::{End, Vm};
 
 /// The image's name, in `build/` and beside this program.
 const IMAGE: &str = "gnomon-x86_64.elf";
@@ -111,7 +109,8 @@ struct Publish {
     #[arg(long)]
     pid: Option<u32>,
     /// Address of the page in the guest's memory
-    #[arg(long, value_name = "ADDRESS", default_value_t = Address(QEMU_PAGE), value_parser = parse_address)]
+    #[arg(long = "page", value_name = "ADDRESS", default_value_t = Address(QEMU_PAGE))]
+    #[arg(value_parser = parse_address)]
     address: Address,
     #[command(flatten)]
     page: Page,
@@ -122,12 +121,13 @@ struct Page {
     /// Scale of the published time
     #[arg(long, value_enum, default_value = "tai")]
     time: Scale,
-    /// What the published bound is a bound against: the host's clock as it is, or UTC, of which nothing
-    /// is published while the kernel does not vouch for it
+    /// What the published bound is a bound against: the host's clock as it is, or UTC, of which
+    /// nothing is published while the kernel does not vouch for it
     #[arg(long, value_enum, default_value = "host")]
     reference: Reference,
     /// Time between two updates of the page
-    #[arg(long, value_name = "MS", default_value_t = 50, value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    #[arg(long, value_name = "MS", default_value_t = 50)]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..=10_000))]
     interval: u64,
 }
 

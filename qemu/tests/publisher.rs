@@ -12,13 +12,13 @@ use gnomon_clock::{
 };
 use gnomon_qemu::elf::ReadAt;
 use gnomon_qemu::host::HostClock;
-use gnomon_qemu::machine::{Arch, Machine, Net, Vm};
+use gnomon_qemu::machine::{Arch, Machine, Net};
 use gnomon_qemu::memory::Process;
 use gnomon_qemu::page::{Reference, Scale};
 use gnomon_qemu::publish::{Host, Options, Report};
 use gnomon_qemu::qmp::{Qmp, QmpError};
 use gnomon_qemu::vmstate::stopped_counter;
-use gnomon_qemu::{Publisher, machine::Accel};
+use gnomon_qemu::{Publisher, Vm, machine::Accel};
 use rustix::fs::{MemfdFlags, memfd_create};
 use serde_json::json;
 
