@@ -46,6 +46,9 @@ const START: Duration = Duration::from_mins(1);
 /// How long QEMU may take to end after it was asked to.
 const GRACE: Duration = Duration::from_secs(5);
 
+/// How often the host's clock is looked at meanwhile.
+const LOOK: Duration = Duration::from_millis(5);
+
 /// I/O port of the `isa-debug-exit` device, 4 bytes wide. A guest that writes the value `v` there
 /// ends QEMU with the exit status `2·v + 1`. A guest that powers off by ACPI ends it with 0.
 pub const EXIT_PORT: u16 = 0xf4;
@@ -321,7 +324,9 @@ impl Machine {
             None => None,
         };
         let mut look = || match &mut host {
-            Some(host) => host.look().map_err(PublishError::from),
+            Some(host) => host
+                .look()
+                .map_err(|error| StartError::Publish(error.into())),
             None => Ok(()),
         };
         let directory = Directory::new()?;
@@ -340,10 +345,9 @@ impl Machine {
             io::ErrorKind::NotFound => StartError::NoQemu(program.clone()),
             _ => StartError::Io(error),
         })?;
-        let mut accept = |listener: &UnixListener| match accept(listener, &mut child) {
-            Ok(Some(stream)) => Ok(stream),
-            Ok(None) => Err(explain(&program, &mut child, ntp_port)),
-            Err(error) => Err(StartError::Io(error)),
+        let mut accept = |listener: &UnixListener| {
+            let stream = accept(listener, &mut child, &mut look)?;
+            stream.ok_or_else(|| explain(&program, &mut child, ntp_port))
         };
         let serial = match &self.serial {
             SerialTo::Pty => None,
@@ -617,13 +621,20 @@ fn explain(program: &Path, child: &mut Child, ntp_port: Option<u16>) -> StartErr
     }
 }
 
-/// Waits for QEMU's connection; `None` when it ends without.
-fn accept(listener: &UnixListener, child: &mut Child) -> io::Result<Option<UnixStream>> {
+/// Waits for QEMU's connection, and looks at the host's clock meanwhile; `None` when QEMU ends
+/// without.
+fn accept(
+    listener: &UnixListener,
+    child: &mut Child,
+    look: &mut impl FnMut() -> Result<(), StartError>,
+) -> Result<Option<UnixStream>, StartError> {
     let deadline = Instant::now() + START;
     while child.wait(Duration::ZERO).is_none() && Instant::now() < deadline {
-        if child.readable_or_ended(listener, START)? && readable(listener, Duration::ZERO)? {
-            return listener.accept().map(|(stream, _)| Some(stream));
+        child.readable_or_ended(listener, LOOK)?;
+        if readable(listener, Duration::ZERO)? {
+            return Ok(Some(listener.accept()?.0));
         }
+        look()?;
     }
     // It may have connected and then failed over a later option.
     Ok(None)

@@ -177,7 +177,15 @@ impl Worker {
                 self.qmp.execute("stop", json!({}))?;
             }
             Command::Cont => {
-                self.qmp.execute("cont", json!({}))?;
+                let answer = self.qmp.execute("cont", json!({}))?;
+                while let Some(event) = self.next_event()? {
+                    // Said before the answer, so by then it was true.
+                    let latest = (event.order < answer.order).then_some(answer.arrived);
+                    match event.name.as_str() {
+                        "RESUME" => self.resumed(&event, latest)?,
+                        _ => self.handle(&event)?,
+                    }
+                }
             }
             Command::Reset => {
                 self.qmp.execute("system_reset", json!({}))?;
@@ -201,7 +209,7 @@ impl Worker {
                 self.disrupt()?;
                 self.look_at_machine()
             }
-            "RESUME" => self.resumed(event),
+            "RESUME" => self.resumed(event, None),
             "RESET" => {
                 self.disrupt()?;
                 self.update().map(drop)
@@ -240,9 +248,9 @@ impl Worker {
         Ok(())
     }
 
-    /// The machine has started to run: between the event's stamp and the answer to any command that
-    /// is given after the event has arrived.
-    fn resumed(&mut self, event: &Event) -> Result<(), PublishError> {
+    /// The machine has started to run: between the event's stamp and `latest`, or the answer to any
+    /// command that is given after the event has arrived.
+    fn resumed(&mut self, event: &Event, latest: Option<u64>) -> Result<(), PublishError> {
         let Guest::Stopped {
             counter: Some(counter),
             since,
@@ -250,7 +258,10 @@ impl Worker {
         else {
             return self.look_at_machine();
         };
-        let latest = self.qmp.execute("query-status", json!({}))?.arrived;
+        let latest = match latest {
+            Some(latest) => latest,
+            None => self.qmp.execute("query-status", json!({}))?.arrived,
+        };
         if self.disrupted_again() {
             self.guest = Guest::Running(None);
             return Ok(()); // the events to come tell what to do
