@@ -360,6 +360,7 @@ impl Machine {
             }
         };
         let (stream, publisher_stream) = (accept(&qmp_listener)?, accept(&publisher_listener)?);
+        drop(directory); // the sockets are connected, and need no names any more
         look()?;
         let mut qmp = match Qmp::new(stream) {
             Err(QmpError::Closed) => return Err(explain(&program, &mut child, ntp_port)),
@@ -384,7 +385,6 @@ impl Machine {
             ntp_port,
             page,
             child,
-            _directory: directory,
         };
         vm.finish_start(self.paused)
     }
@@ -661,7 +661,7 @@ fn version(program: &Path) -> Option<String> {
 
 /// A directory of one's own, which goes away with this.
 #[derive(Debug)]
-pub(crate) struct Directory(PathBuf);
+struct Directory(PathBuf);
 
 impl Directory {
     fn new() -> io::Result<Self> {

@@ -9,7 +9,7 @@ use gnomon_clock::Fields;
 use serde_json::{Value, json};
 
 use crate::child::{Child, End};
-use crate::machine::{Directory, StartError};
+use crate::machine::StartError;
 use crate::memory::{GuestPage, MemoryError};
 use crate::publish::{PublishError, Publisher};
 use crate::qmp::{Qmp, QmpError};
@@ -21,7 +21,7 @@ const GRACE: Duration = Duration::from_secs(5);
 /// A running QEMU, which ends when this is dropped.
 #[derive(Debug)]
 pub struct Vm {
-    // In the order in which they have to go: whoever talks to QEMU, QEMU, its sockets.
+    // In the order in which they have to go: whoever talks to QEMU, then QEMU.
     pub(crate) publisher: Option<Publisher>,
     pub(crate) qmp: Qmp,
     pub(crate) serial: Option<Serial>,
@@ -30,7 +30,6 @@ pub struct Vm {
     pub(crate) ntp_port: Option<u16>,
     pub(crate) page: Option<u64>,
     pub(crate) child: Child,
-    pub(crate) _directory: Directory,
 }
 
 impl Vm {
