@@ -51,7 +51,7 @@ require_debian() {
 
 rust() {
     if ! have rustup; then
-        say "rustup is missing: see https://rustup.rs"
+        say "rustup is missing: please install it first"
         exit 1
     fi
     if ! rustup toolchain list | grep -q "^$toolchain"; then

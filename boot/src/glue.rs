@@ -6,7 +6,7 @@ use gnomon_arch::dev::net::{Frame, Nic};
 use gnomon_arch::machine::interrupt::Interrupts;
 use gnomon_arch::machine::io::{self, Com1};
 use gnomon_arch::machine::power::{self, SoftOff};
-use gnomon_arch::machine::timer::{self, Uptime};
+use gnomon_arch::machine::timer::{Alarm, Uptime};
 use gnomon_kernel::console::SerialPort;
 use gnomon_kernel::machine::Machine;
 use gnomon_kernel::net::port::{self, FramePort, PortCounters};
@@ -27,6 +27,7 @@ impl SerialPort for Uart {
 /// The machine proper.
 pub(crate) struct Pc {
     pub(crate) uptime: Uptime,
+    pub(crate) alarm: Alarm,
     pub(crate) interrupts: Interrupts,
     pub(crate) soft_off: Option<SoftOff>,
 }
@@ -41,7 +42,8 @@ impl Machine for Pc {
     }
 
     fn sleep(&mut self, limit: Duration) {
-        timer::alarm(u64::try_from(limit.as_micros()).unwrap_or(u64::MAX));
+        self.alarm
+            .within(u64::try_from(limit.as_micros()).unwrap_or(u64::MAX));
         self.interrupts.sleep();
     }
 

@@ -25,7 +25,7 @@ use core::panic::PanicInfo;
 use gnomon_arch::machine::counter::Tsc;
 use gnomon_arch::machine::interrupt::Interrupts;
 use gnomon_arch::machine::io::Com1;
-use gnomon_arch::machine::timer::Uptime;
+use gnomon_arch::machine::timer::{Alarm, Uptime};
 use gnomon_arch::machine::{power, trap};
 use gnomon_clock::Clock;
 use gnomon_kernel::config::Config;
@@ -71,6 +71,7 @@ extern "C" fn start(start_info: u32) -> ! {
     let Log { console, uptime } = log;
     let machine = Pc {
         uptime,
+        alarm: Alarm::default(),
         interrupts,
         soft_off,
     };

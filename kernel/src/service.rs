@@ -29,6 +29,8 @@ const READS: usize = 256;
 const NAP: Duration = Duration::from_millis(50);
 /// Longest sleep when the network device cannot wake the machine.
 const SHORT_NAP: Duration = Duration::from_millis(1);
+/// How long the log does not look at the time again.
+const LOOK: Duration = Duration::from_millis(2);
 /// When the boot report is printed at the latest, whatever is still missing by then.
 const REPORT_DEADLINE: Duration = Duration::from_millis(1500);
 /// How often a UART that takes nothing is asked again before the last words are given up.
@@ -59,6 +61,8 @@ pub struct Service<'a, M, C, P, S> {
     shell: Shell,
     /// What the log last said of the time; `None` before the boot report.
     told: Option<Known>,
+    /// When the log looks at the time again.
+    look_again: Option<Duration>,
 }
 
 /// What is served.
@@ -68,6 +72,8 @@ struct Core<'a, M, C, P> {
     network: Option<Network<'a, P>>,
     server: ntp::Server,
     requests: ntp::Counters,
+    /// Time since start as this round began to look.
+    uptime: Option<Duration>,
     /// The precision has been measured.
     calibrated: bool,
     config: Config,
@@ -113,7 +119,8 @@ where
                 gateway,
             }),
         };
-        let now = instant(machine.uptime());
+        let uptime = machine.uptime();
+        let now = instant(uptime);
         let random = machine.random();
         let network = port.map(|mut port| {
             let stack = Stack::new(&mut port, storage, fixed, now, random);
@@ -132,6 +139,7 @@ where
             network,
             server,
             requests,
+            uptime,
             calibrated: false,
             config,
             found,
@@ -141,6 +149,7 @@ where
             console,
             shell: Shell::new(),
             told: None,
+            look_again: None,
         }
     }
 
@@ -153,23 +162,21 @@ where
         }
     }
 
-    /// One round: a batch of frames, the IP stack's timers, the console. Returns whether there was
-    /// anything to do.
+    /// One round: a batch of frames, what the IP stack has planned, the console. Returns whether more
+    /// may be waiting.
     pub fn turn(&mut self) -> bool {
         self.core.calibrate();
-        let frames = self.core.serve_frames();
+        let mut more = self.core.serve_frames();
+        self.core.uptime = self.core.machine.uptime();
         let moved = self.core.follow_network();
         // Before the boot report there is nothing to correct.
         if moved && self.told.is_some() {
             self.tell_address();
         }
         self.console.pump();
-        let typed = self.serve_console();
-        let busy = frames || typed;
-        if !busy || self.told.is_none() {
-            self.report();
-        }
-        busy
+        more |= self.serve_console();
+        self.report();
+        more
     }
 
     /// Sleeps until something may have come, unless the command line asked for polling.
@@ -181,11 +188,11 @@ where
         }
     }
 
-    /// Takes what was typed.
+    /// Takes what was typed. Returns whether there may be more.
     fn serve_console(&mut self) -> bool {
-        for number in 0..INPUT {
+        for _ in 0..INPUT {
             let Some(byte) = self.console.receive() else {
-                return number > 0;
+                return false;
             };
             if self.core.config.serial == Serial::Off {
                 continue;
@@ -207,6 +214,10 @@ where
     /// Prints the boot report once, when there is a time and an address or when waiting longer would
     /// be silence; after that, a line whenever what is known of the time has changed.
     fn report(&mut self) {
+        if self.core.uptime < self.look_again {
+            return;
+        }
+        self.look_again = self.core.uptime.map(|uptime| uptime + LOOK);
         let now = self.core.known();
         let Some(before) = self.told else {
             if self.core.is_ready() || self.core.is_late() {
@@ -252,7 +263,7 @@ where
 
     /// Prints a log line on a line of its own and puts the prompt back.
     fn log(&mut self, message: fmt::Arguments<'_>) {
-        let since = self.core.machine.uptime().map(nanoseconds);
+        let since = self.core.uptime.map(nanoseconds);
         let _ = writeln!(self.console);
         let _ = report::log(&mut self.console, since, message);
         self.prompt();
@@ -279,9 +290,9 @@ impl<'a, M: Machine, C: Counter, P: FramePort> Core<'a, M, C, P> {
             return false;
         };
         let mac = port.mac();
-        for number in 0..BATCH {
+        for _ in 0..BATCH {
             let Some(mut received) = port.receive() else {
-                return number > 0;
+                return false;
             };
             let stamp = self.clock.stamp();
             let address = stack.address().map(|address| address.address);
@@ -290,7 +301,7 @@ impl<'a, M: Machine, C: Counter, P: FramePort> Core<'a, M, C, P> {
             });
             let Some(request) = request else {
                 *others += 1;
-                stack.take(port, received, instant(self.machine.uptime()));
+                stack.take(port, received, instant(self.uptime));
                 port.kick();
                 continue;
             };
@@ -325,18 +336,16 @@ impl<'a, M: Machine, C: Counter, P: FramePort> Core<'a, M, C, P> {
         let Some(Network { port, stack, .. }) = &mut self.network else {
             return false;
         };
-        let changed = stack.poll(port, instant(self.machine.uptime()));
-        port.kick();
-        changed
+        stack.poll(port, instant(self.uptime))
     }
 
     fn sleep(&mut self) {
-        let now = instant(self.machine.uptime());
+        let now = instant(self.uptime);
         let Some(Network { port, stack, .. }) = &mut self.network else {
             return self.machine.sleep(NAP);
         };
         let mut limit = if port.can_wake() { NAP } else { SHORT_NAP };
-        if let Some(next) = stack.next_poll(now) {
+        if let Some(next) = stack.next_poll() {
             let wait = next.total_micros().saturating_sub(now.total_micros());
             limit = limit.min(Duration::from_micros(u64::try_from(wait).unwrap_or(0)));
         }
@@ -385,10 +394,8 @@ impl<'a, M: Machine, C: Counter, P: FramePort> Core<'a, M, C, P> {
             && self.clock.now().is_ok()
     }
 
-    fn is_late(&mut self) -> bool {
-        self.machine
-            .uptime()
-            .is_none_or(|uptime| uptime >= REPORT_DEADLINE)
+    fn is_late(&self) -> bool {
+        self.uptime.is_none_or(|uptime| uptime >= REPORT_DEADLINE)
     }
 
     /// Everything there is to tell at this moment.

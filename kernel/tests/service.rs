@@ -205,14 +205,34 @@ fn rig(fields: &Fields, command_line: &str) -> Rig {
             nic: "test",
         },
     );
-    Rig {
+    let mut rig = Rig {
         service,
         page,
         counter,
         uptime,
         wire,
         line,
+    };
+    if command_line.contains("ip=") {
+        // A known address is announced before anything else.
+        while rig.service.turn() {}
+        let sent = core::mem::take(&mut rig.wire.0.borrow_mut().from_guest);
+        let [frame] = &sent[..] else {
+            panic!("{sent:?}")
+        };
+        let frame = EthernetFrame::new_checked(frame).unwrap();
+        assert_eq!(
+            (frame.dst_addr().0, frame.src_addr().0),
+            ([0xff; 6], GUEST_MAC)
+        );
+        let arp = ArpPacket::new_checked(frame.payload()).unwrap();
+        assert_eq!(
+            (arp.source_hardware_addr(), arp.source_protocol_addr()),
+            (&GUEST_MAC[..], &GUEST[..])
+        );
+        assert_eq!(arp.target_protocol_addr(), &GUEST, "an announcement");
     }
+    rig
 }
 
 const STATIC: &str = "ip=10.0.2.15/24,10.0.2.2";

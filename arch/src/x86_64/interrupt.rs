@@ -12,6 +12,7 @@ use x86_64::instructions::port::Port;
 use x86_64::registers::model_specific::Msr;
 
 use super::mmu::{Kind, MapError, Mmu, PAGE};
+use super::timer;
 use crate::dev::registers::Registers;
 
 /// First vector of the remapped legacy interrupts: timer is +0, COM1 is +4.
@@ -91,6 +92,9 @@ impl fmt::Debug for Interrupts {
 
 /// Tells the controller that the interrupt on `vector` has been taken. Called by the trap handler.
 pub(super) fn acknowledge(vector: u8) {
+    if vector == LEGACY_BASE {
+        timer::rang();
+    }
     if (LEGACY_BASE..LEGACY_BASE + 16).contains(&vector) {
         if vector >= LEGACY_BASE + 8 {
             // SAFETY: end-of-interrupt to the second 8259.

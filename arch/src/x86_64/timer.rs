@@ -1,5 +1,7 @@
 //! Time spans for the machine's own use: log stamps and sleeping. Never for telling the time.
 
+use core::sync::atomic::{AtomicBool, Ordering};
+
 use x86_64::instructions::port::{Port, PortReadOnly};
 
 /// ACPI power management timer frequency, Hz (ACPI 6.5 §4.8.3.3).
@@ -47,15 +49,41 @@ impl Uptime {
     }
 }
 
-/// Arms PIT channel 0 to interrupt once, `microseconds` from now, at most 54 ms.
-pub fn alarm(microseconds: u64) {
-    let count = (microseconds.min(54_000) * PIT_HZ / 1_000_000).clamp(1, 0xffff);
-    let [low, high, ..] = count.to_le_bytes();
-    // Mode 0, low byte then high byte: one interrupt when the count ends.
-    // SAFETY: ports 0x43 and 0x40 are the PIT on every PC; channel 0 is ours alone.
-    unsafe { Port::<u8>::new(0x43).write(0x30) };
-    // SAFETY: as above.
-    unsafe { Port::<u8>::new(0x40).write(low) };
-    // SAFETY: as above.
-    unsafe { Port::<u8>::new(0x40).write(high) };
+/// PIT channel 0 as an alarm clock for sleeping.
+#[derive(Debug, Default)]
+pub struct Alarm {
+    /// What it was last set to, µs.
+    set: Option<u64>,
+}
+
+/// The alarm has gone off since it was set.
+static RANG: AtomicBool = AtomicBool::new(false);
+
+impl Alarm {
+    /// Sees to it that an interrupt comes within `microseconds`, at most 54 ms.
+    ///
+    /// An alarm that is set already and goes off no later is left as it is: each of the PIT's ports is
+    /// a trip to the host.
+    pub fn within(&mut self, microseconds: u64) {
+        let pending = !RANG.load(Ordering::Relaxed);
+        if pending && self.set.is_some_and(|set| set <= microseconds) {
+            return;
+        }
+        RANG.store(false, Ordering::Relaxed);
+        self.set = Some(microseconds);
+        let count = (microseconds.min(54_000) * PIT_HZ / 1_000_000).clamp(1, 0xffff);
+        let [low, high, ..] = count.to_le_bytes();
+        // Mode 0, low byte then high byte: one interrupt when the count ends.
+        // SAFETY: ports 0x43 and 0x40 are the PIT on every PC; channel 0 is ours alone.
+        unsafe { Port::<u8>::new(0x43).write(0x30) };
+        // SAFETY: as above.
+        unsafe { Port::<u8>::new(0x40).write(low) };
+        // SAFETY: as above.
+        unsafe { Port::<u8>::new(0x40).write(high) };
+    }
+}
+
+/// Called by the interrupt handler.
+pub(super) fn rang() {
+    RANG.store(true, Ordering::Relaxed);
 }

@@ -6,9 +6,12 @@ use core::net::Ipv4Addr;
 use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet, SocketStorage};
 use smoltcp::socket::{dhcpv4, udp};
 use smoltcp::time::Instant;
-use smoltcp::wire::{EthernetAddress, IpCidr, Ipv4Cidr};
+use smoltcp::wire::{
+    ArpOperation, ArpPacket, ArpRepr, EthernetAddress, EthernetFrame, EthernetProtocol,
+    EthernetRepr, IpCidr, Ipv4Cidr,
+};
 
-use super::port::{FramePort, StackPort};
+use super::port::{Frame, FramePort, StackPort};
 use crate::serve::ntp;
 
 /// Sockets that the stack has room for.
@@ -44,6 +47,8 @@ pub struct Stack<'s> {
     sockets: SocketSet<'s>,
     dhcp: Option<SocketHandle>,
     address: Option<Address>,
+    /// When something is to be done, if anything is planned.
+    next: Option<Instant>,
 }
 
 impl<'s> Stack<'s> {
@@ -66,8 +71,9 @@ impl<'s> Stack<'s> {
             sockets,
             dhcp,
             address: None,
+            next: Some(now),
         };
-        stack.set_address(fixed);
+        stack.set_address(port, fixed);
         stack
     }
 
@@ -89,22 +95,31 @@ impl<'s> Stack<'s> {
         self.interface
             .poll_ingress_single(now, &mut device, &mut self.sockets);
         device.finish();
+        // What the frame said may have changed the plans.
+        self.next = Some(now);
     }
 
-    /// Does what is due by the clock: DHCP, ARP retries. Returns whether the address changed.
+    /// Does what is due at `now`: DHCP, ARP retries. Returns whether the address changed.
     pub fn poll<P: FramePort>(&mut self, port: &mut P, now: Instant) -> bool {
+        if self.next.is_none_or(|next| now < next) {
+            return false;
+        }
         self.interface.poll_maintenance(now);
         self.interface
             .poll_egress(now, &mut StackPort::new(port, None), &mut self.sockets);
-        self.follow_dhcp()
+        let changed = self.follow_dhcp(port);
+        port.kick();
+        self.next = self.interface.poll_at(now, &self.sockets);
+        changed
     }
 
-    /// When `poll` is needed next; `None` when nothing is planned.
-    pub fn next_poll(&mut self, now: Instant) -> Option<Instant> {
-        self.interface.poll_at(now, &self.sockets)
+    /// When `poll` has something to do next; `None` when nothing is planned.
+    #[must_use]
+    pub const fn next_poll(&self) -> Option<Instant> {
+        self.next
     }
 
-    fn follow_dhcp(&mut self) -> bool {
+    fn follow_dhcp<P: FramePort>(&mut self, port: &mut P) -> bool {
         let Some(handle) = self.dhcp else {
             return false;
         };
@@ -118,11 +133,11 @@ impl<'s> Stack<'s> {
             }),
         };
         let changed = self.address != address;
-        self.set_address(address);
+        self.set_address(port, address);
         changed
     }
 
-    fn set_address(&mut self, address: Option<Address>) {
+    fn set_address<P: FramePort>(&mut self, port: &mut P, address: Option<Address>) {
         self.interface.update_ip_addrs(|addresses| {
             addresses.clear();
             if let Some(Address {
@@ -140,7 +155,43 @@ impl<'s> Stack<'s> {
             let _ = routes.add_default_ipv4_route(gateway);
         }
         self.address = address;
+        if let Some(Address { address, .. }) = address {
+            announce(port, address);
+        }
     }
+}
+
+/// Tells the network where `address` is (an ARP announcement, RFC 5227 §2.3), so that the first
+/// request need not wait for somebody to ask.
+fn announce<P: FramePort>(port: &mut P, address: Ipv4Addr) {
+    let Some(mut frame) = port.allocate() else {
+        return;
+    };
+    let mac = EthernetAddress(port.mac());
+    let announcement = ArpRepr::EthernetIpv4 {
+        operation: ArpOperation::Request,
+        source_hardware_addr: mac,
+        source_protocol_addr: address,
+        target_hardware_addr: EthernetAddress([0; 6]),
+        target_protocol_addr: address,
+    };
+    let ethernet = EthernetRepr {
+        src_addr: mac,
+        dst_addr: EthernetAddress::BROADCAST,
+        ethertype: EthernetProtocol::Arp,
+    };
+    let header = ethernet.buffer_len();
+    let length = header + announcement.buffer_len();
+    frame.set_length(length);
+    let bytes = frame.bytes_mut();
+    if bytes.len() != length {
+        return port.release(frame);
+    }
+    ethernet.emit(&mut EthernetFrame::new_unchecked(&mut *bytes));
+    if let Some(payload) = bytes.get_mut(header..) {
+        announcement.emit(&mut ArpPacket::new_unchecked(payload));
+    }
+    port.send(frame);
 }
 
 /// A socket that takes datagrams for `port` and has no room for any: what the service left to the
