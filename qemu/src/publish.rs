@@ -47,6 +47,8 @@ use crate::vmstate::{self, VmStateError};
 
 /// Where QEMU puts the page in the guest's memory.
 pub const QEMU_PAGE: u64 = 0xfeff_b000;
+/// How long a QEMU that has ended may take to close its sockets.
+const LAST_BREATH: Duration = Duration::from_secs(2);
 /// Time between two samples while there is no rate yet.
 const CALIBRATION: Duration = Duration::from_millis(21);
 
@@ -201,6 +203,7 @@ impl Publisher {
         let worker_wake = Arc::clone(&wake);
         let body = move || {
             let outcome = worker.run(&receiver, &worker_wake);
+            let outcome = outcome.or_else(|error| worker.excuse(error));
             worker.end(&outcome);
             drop(alive);
             outcome
@@ -735,6 +738,19 @@ impl Worker {
             )),
         }
         self.said = Some(synchronised);
+    }
+
+    /// That QEMU has ended is no failure. Its memory goes first, and its sockets later.
+    fn excuse(&mut self, error: PublishError) -> Result<(), PublishError> {
+        let deadline = Instant::now() + LAST_BREATH;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.qmp.next_event(left) {
+                Ok(Some(_)) => {}
+                Err(QmpError::Closed) => return Ok(()),
+                Ok(None) | Err(_) => return Err(error),
+            }
+        }
     }
 
     /// The last words: a page that nobody keeps up must not look kept up.
