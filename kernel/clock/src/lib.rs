@@ -147,8 +147,14 @@ pub mod clock;
 pub mod leap;
 pub mod page;
 pub mod scale;
+mod seqlock;
 pub mod time;
 pub mod timeline;
+
+/// What [`seqlock`] is made of; its test has other ones.
+mod atomic {
+    pub(crate) use core::sync::atomic::{AtomicU32, Ordering, fence};
+}
 
 pub use clock::{Clock, Counter, Exchange, Kiss, NoTime, Stamp};
 pub use leap::{Announcement, TaiOffset, UtcTime};
