@@ -3,6 +3,7 @@
 
 use core::fmt;
 
+use crate::leap::{LeapSecond, OperatorOffset};
 use crate::page::{Busy, CounterId, Fields, VmclockPage};
 use crate::time::Ticks;
 use crate::timeline::{Reading, Timeline, Unusable};
@@ -47,6 +48,24 @@ pub struct Clock<'p, C> {
     marker: u64,
     /// The marker has moved since, and time has not been valid yet.
     stepped: bool,
+    operator: Option<Operator>,
+}
+
+/// The operator's offset, as in force at the last page.
+#[derive(Clone, Copy, Debug)]
+struct Operator {
+    offset: OperatorOffset,
+    /// That page's reference instant in seconds of UTC, and the leap second it told of.
+    page: Option<(i64, Option<LeapSecond>)>,
+}
+
+impl Operator {
+    fn at(&self, fields: &Fields) -> OperatorOffset {
+        match self.page {
+            Some((second, leap)) => self.offset.carried(second, leap, fields),
+            None => self.offset,
+        }
+    }
 }
 
 impl<'p, C: Counter> Clock<'p, C> {
@@ -59,7 +78,16 @@ impl<'p, C: Counter> Clock<'p, C> {
             counter,
             marker,
             stepped: false,
+            operator: None,
         }
+    }
+
+    /// The clock with an operator's TAI − UTC, for pages that do not tell it. It never replaces one
+    /// that the page has: [`Reading::operator`] says what became of it.
+    #[must_use]
+    pub fn with_operator_offset(self, offset: OperatorOffset) -> Self {
+        let operator = Some(Operator { offset, page: None });
+        Self { operator, ..self }
     }
 
     /// The counter now, for [`exchange`](Self::exchange): a load and a counter read.
@@ -110,8 +138,15 @@ impl<'p, C: Counter> Clock<'p, C> {
         let (fields, ticks) = page
             .snapshot_with(|| self.counter.read())
             .map_err(NoTime::Busy)?;
-        match Timeline::from_page(&fields, C::ID) {
-            Ok(timeline) => Ok((timeline, ticks)),
+        let operator = self.operator.map(|operator| operator.at(&fields));
+        match Timeline::with_operator_offset(&fields, C::ID, operator) {
+            Ok(timeline) => {
+                self.operator = operator.map(|offset| Operator {
+                    offset,
+                    page: timeline.leap_knowledge(),
+                });
+                Ok((timeline, ticks))
+            }
             Err(why) => Err(self.refuse(why, fields.disruption_marker)),
         }
     }

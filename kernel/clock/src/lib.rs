@@ -157,11 +157,11 @@ mod atomic {
 }
 
 pub use clock::{Clock, Counter, Exchange, Kiss, NoTime, Stamp};
-pub use leap::{Announcement, TaiOffset, UtcTime};
+pub use leap::{Announcement, Leap, LeapSecond, OperatorOffset, TaiOffset, UtcTime};
 pub use page::{
     Busy, ClockStatus, CounterId, Fields, LeapIndicator, PageMemory, SmearingHint, TimeType,
     VmclockPage, Writer,
 };
 pub use scale::Period;
 pub use time::{Bound, NtpTimestamp, Span, Tai, Ticks, Timescale, Timestamp, Utc};
-pub use timeline::{Notes, Reading, Timeline, Unusable};
+pub use timeline::{Disruption, Notes, OperatorNote, Reading, Timeline, Unusable};
