@@ -3,6 +3,7 @@
 
 use core::fmt;
 
+use crate::audit::Audit;
 use crate::leap::{LeapSecond, OperatorOffset};
 use crate::page::{Busy, CounterId, Fields, VmclockPage};
 use crate::time::Ticks;
@@ -48,6 +49,7 @@ pub struct Clock<'p, C> {
     marker: u64,
     /// The marker has moved since, and time has not been valid yet.
     stepped: bool,
+    audit: Audit,
     operator: Option<Operator>,
 }
 
@@ -78,6 +80,7 @@ impl<'p, C: Counter> Clock<'p, C> {
             counter,
             marker,
             stepped: false,
+            audit: Audit::new(),
             operator: None,
         }
     }
@@ -88,6 +91,12 @@ impl<'p, C: Counter> Clock<'p, C> {
     pub fn with_operator_offset(self, offset: OperatorOffset) -> Self {
         let operator = Some(Operator { offset, page: None });
         Self { operator, ..self }
+    }
+
+    /// What the updates seen so far are worth.
+    #[must_use]
+    pub const fn audit(&self) -> &Audit {
+        &self.audit
     }
 
     /// The counter now, for [`exchange`](Self::exchange): a load and a counter read.
@@ -145,6 +154,7 @@ impl<'p, C: Counter> Clock<'p, C> {
                     offset,
                     page: timeline.leap_knowledge(),
                 });
+                self.audit.observe(fields.seq_count, &timeline, ticks);
                 Ok((timeline, ticks))
             }
             Err(why) => Err(self.refuse(why, fields.disruption_marker)),

@@ -283,6 +283,14 @@ impl LeapRule {
             kind: edge.leap,
         })
     }
+
+    /// Linear − UTC at a second of UTC; inside 23:59:60, coded as :59, the old one.
+    pub(crate) fn offset_at_code(&self, second: i64) -> i16 {
+        match self.edge {
+            Some(edge) if second >= edge.month => self.offset + edge.leap.change(),
+            _ => self.offset,
+        }
+    }
 }
 
 /// The POSIX code of `at` when linear − UTC is `offset`.

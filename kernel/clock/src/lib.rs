@@ -142,6 +142,7 @@
 #![forbid(unsafe_code)]
 #![deny(clippy::float_arithmetic)]
 
+pub mod audit;
 pub mod calendar;
 pub mod clock;
 pub mod leap;
@@ -156,6 +157,7 @@ mod atomic {
     pub(crate) use core::sync::atomic::{AtomicU32, Ordering, fence};
 }
 
+pub use audit::{Audit, Evidence, Violation};
 pub use clock::{Clock, Counter, Exchange, Kiss, NoTime, Stamp};
 pub use leap::{Announcement, Leap, LeapSecond, OperatorOffset, TaiOffset, UtcTime};
 pub use page::{

@@ -44,6 +44,8 @@ pub struct Timeline {
     disruption: Disruption,
     smearing_hint: Option<SmearingHint>,
     operator: OperatorNote,
+    /// The page promises that time does not step back over updates.
+    monotonic: bool,
     notes: Notes,
 }
 
@@ -125,6 +127,7 @@ impl Timeline {
             disruption: Disruption::of(fields),
             smearing_hint: SmearingHint::try_from(fields.leap_second_smearing_hint).ok(),
             operator: OperatorNote::of(in_force, operator),
+            monotonic: fields.has(flag::TIME_MONOTONIC),
             notes: Notes {
                 default_time_error: fields.time_maxerror().is_none(),
                 default_period_error: fields.period_maxerror().is_none(),
@@ -189,6 +192,59 @@ impl Timeline {
     /// The reference instant in seconds of UTC, and the leap second that is known.
     pub(crate) fn leap_knowledge(&self) -> Option<(i64, Option<LeapSecond>)> {
         Some((self.reference_utc?.seconds(), self.leap?.leap_second()))
+    }
+
+    /// Whether the page promises an interval, and not just by our assumption.
+    pub(crate) const fn promises_interval(&self) -> bool {
+        !self.notes.default_time_error && !self.notes.default_period_error
+    }
+
+    /// Whether the page promises that time does not step back.
+    pub(crate) const fn promises_monotonic(&self) -> bool {
+        self.monotonic
+    }
+
+    /// C1.
+    pub(crate) const fn counter(&self) -> Ticks {
+        self.counter
+    }
+
+    /// How much later than `other` this line is at counter values of each, on one uniform scale;
+    /// `None` where there is none, or it ends.
+    pub(crate) fn since(&self, at: Ticks, other: &Self, other_at: Ticks) -> Option<Span> {
+        let apart = if self.is_tai && other.is_tai {
+            0
+        } else {
+            // UTC carried on from different references: a leap second may lie between.
+            let (ours, theirs) = (self.leap?, other.leap?);
+            let second = match theirs.leap_second() {
+                Some(_) => self.reference_utc?.seconds(),
+                None => other.reference_utc?.seconds(),
+            };
+            theirs.offset_at_code(second) - ours.offset_at_code(second)
+        };
+        self.linear(at)?
+            .checked_add(Span::from_seconds(apart.into()))?
+            .since(other.linear(other_at)?)
+    }
+
+    /// TAI − UTC in force at the same TAI as `other` has at `at`, and at the reference instant of
+    /// `other` if `at` is none.
+    pub(crate) fn offset_when(&self, other: &Self, at: Option<Ticks>) -> Option<i16> {
+        let linear = match at {
+            Some(at) => other.linear(at)?,
+            None => other.reference,
+        };
+        let (_, offset) = self
+            .leap
+            .filter(|_| self.is_tai && other.is_tai)?
+            .utc(linear)?;
+        Some(offset)
+    }
+
+    fn linear(&self, ticks: Ticks) -> Option<Timestamp<Linear>> {
+        self.reference
+            .checked_add(self.period.span(ticks.since(self.counter)))
     }
 
     /// E(C).
