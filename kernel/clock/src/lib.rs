@@ -149,6 +149,7 @@ pub mod leap;
 pub mod page;
 pub mod scale;
 mod seqlock;
+pub mod smear;
 pub mod time;
 pub mod timeline;
 
@@ -165,5 +166,6 @@ pub use page::{
     VmclockPage, Writer,
 };
 pub use scale::Period;
+pub use smear::{Smear, Smeared, Smearer};
 pub use time::{Bound, NtpTimestamp, Span, Tai, Ticks, Timescale, Timestamp, Utc};
 pub use timeline::{Disruption, Notes, OperatorNote, Reading, Timeline, Unusable};
