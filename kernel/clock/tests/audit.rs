@@ -317,6 +317,14 @@ fn a_leap_second_taken_back_after_it_came_is_found() {
         );
         assert_eq!(host.audit.violations(), found);
     }
+    // Nobody was told anything after the edge yet: it may be dropped as soon as it is over, and
+    // taken back just before.
+    for offset in [37, 36] {
+        let mut host = Host::new(&near(0, LeapIndicator::PrePos, 36));
+        host.now = SECOND;
+        host.publish(&near(4 * SECOND, LeapIndicator::None, offset));
+        assert_eq!(host.found(), [], "{offset}");
+    }
 }
 
 #[test]

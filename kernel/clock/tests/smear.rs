@@ -374,6 +374,13 @@ fn a_leap_second_that_the_host_drops_early_is_smeared_to_its_end() {
                 "{kind:?} {seconds}"
             );
         }
+        // Also if it is dropped by a host that told of it when it was over already.
+        let mut smearer = Smearer::new(Smear::NoonLinear);
+        let over = page(kind, true, TimeType::Tai, 0);
+        assert!(smearer.utc(&read(&over, 60 * SECOND)).is_some());
+        let quiet = read(&dropped(after), 3600 * SECOND);
+        let told = read(&before, 3600 * SECOND);
+        assert_eq!(smearer.utc(&quiet), Smear::NoonLinear.utc(&told));
         // One that did not happen after all is not smeared on, nor one that was taken back before.
         let mut smearer = Smearer::new(Smear::NoonLinear);
         assert!(smearer.utc(&read(&before, -SECOND)).is_some());
