@@ -3,6 +3,8 @@
 
 use core::fmt;
 
+use crate::audit::Audit;
+use crate::leap::{LeapSecond, OperatorOffset};
 use crate::page::{Busy, CounterId, Fields, VmclockPage};
 use crate::time::Ticks;
 use crate::timeline::{Reading, Timeline, Unusable};
@@ -47,6 +49,25 @@ pub struct Clock<'p, C> {
     marker: u64,
     /// The marker has moved since, and time has not been valid yet.
     stepped: bool,
+    audit: Audit,
+    operator: Option<Operator>,
+}
+
+/// The operator's offset, as in force at the last page.
+#[derive(Clone, Copy, Debug)]
+struct Operator {
+    offset: OperatorOffset,
+    /// That page's reference instant in seconds of UTC, and the leap second it told of.
+    page: Option<(i64, Option<LeapSecond>)>,
+}
+
+impl Operator {
+    fn at(&self, fields: &Fields) -> OperatorOffset {
+        match self.page {
+            Some((second, leap)) => self.offset.carried(second, leap, fields),
+            None => self.offset,
+        }
+    }
 }
 
 impl<'p, C: Counter> Clock<'p, C> {
@@ -59,7 +80,23 @@ impl<'p, C: Counter> Clock<'p, C> {
             counter,
             marker,
             stepped: false,
+            audit: Audit::new(),
+            operator: None,
         }
+    }
+
+    /// The clock with an operator's TAI − UTC, for pages that do not tell it. It never replaces one
+    /// that the page has: [`Reading::operator`] says what became of it.
+    #[must_use]
+    pub fn with_operator_offset(self, offset: OperatorOffset) -> Self {
+        let operator = Some(Operator { offset, page: None });
+        Self { operator, ..self }
+    }
+
+    /// What the updates seen so far are worth.
+    #[must_use]
+    pub const fn audit(&self) -> &Audit {
+        &self.audit
     }
 
     /// The counter now, for [`exchange`](Self::exchange): a load and a counter read.
@@ -110,8 +147,16 @@ impl<'p, C: Counter> Clock<'p, C> {
         let (fields, ticks) = page
             .snapshot_with(|| self.counter.read())
             .map_err(NoTime::Busy)?;
-        match Timeline::from_page(&fields, C::ID) {
-            Ok(timeline) => Ok((timeline, ticks)),
+        let operator = self.operator.map(|operator| operator.at(&fields));
+        match Timeline::with_operator_offset(&fields, C::ID, operator) {
+            Ok(timeline) => {
+                self.operator = operator.map(|offset| Operator {
+                    offset,
+                    page: timeline.leap_knowledge(),
+                });
+                self.audit.observe(fields.seq_count, &timeline, ticks);
+                Ok((timeline, ticks))
+            }
             Err(why) => Err(self.refuse(why, fields.disruption_marker)),
         }
     }
