@@ -47,6 +47,8 @@ pub struct Clock<'p, C> {
     counter: C,
     /// The marker under which time was last valid, or that at the start.
     marker: u64,
+    /// The page under which time was last valid.
+    last: Option<Timeline>,
     /// The marker has moved since, and time has not been valid yet.
     stepped: bool,
     audit: Audit,
@@ -79,6 +81,7 @@ impl<'p, C: Counter> Clock<'p, C> {
             page,
             counter,
             marker,
+            last: None,
             stepped: false,
             audit: Audit::new(),
             operator: None,
@@ -149,6 +152,9 @@ impl<'p, C: Counter> Clock<'p, C> {
             .map_err(NoTime::Busy)?;
         let operator = self.operator.map(|operator| operator.at(&fields));
         match Timeline::with_operator_offset(&fields, C::ID, operator) {
+            Ok(timeline) if self.is_left_over(&timeline) => {
+                Err(self.refuse(Unusable::NotUpdated, fields.disruption_marker))
+            }
             Ok(timeline) => {
                 self.operator = operator.map(|offset| Operator {
                     offset,
@@ -169,11 +175,26 @@ impl<'p, C: Counter> Clock<'p, C> {
         match reading {
             Ok(reading) => {
                 self.marker = reading.marker;
+                self.last = Some(*timeline);
                 self.stepped = false;
                 Ok(reading)
             }
             Err(why) => Err(self.refuse(why, timeline.marker())),
         }
+    }
+
+    /// Whether the page is one from before a disruption, under the new marker: its line is the line
+    /// that served before, told from a point that is no later.
+    ///
+    /// A restored snapshot and an incoming migration bring the page's memory along, time and all, and
+    /// QEMU raises the marker in it before anybody writes the time of now. The counter was restored
+    /// with it, so such a page would serve the time of the snapshot as if nothing had happened. A
+    /// page that was written since has a later reference point, or lies on another line.
+    fn is_left_over(&self, timeline: &Timeline) -> bool {
+        self.last.is_some_and(|last| {
+            let disrupted = self.stepped || timeline.marker() != last.marker();
+            disrupted && timeline.is_earlier_on_the_line_of(&last)
+        })
     }
 
     /// Remembers a step until time is valid again, even if the marker came back.

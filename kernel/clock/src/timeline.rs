@@ -209,6 +209,21 @@ impl Timeline {
         self.counter
     }
 
+    /// Whether this page tells the line of `other`, as nearly as both claim, from a reference point
+    /// that is no later.
+    pub(crate) fn is_earlier_on_the_line_of(&self, other: &Self) -> bool {
+        let at = self.counter;
+        if at.since(other.counter) > 0 {
+            return false;
+        }
+        let (Some(apart), Ok(ours), Ok(theirs)) =
+            (self.since(at, other, at), self.at(at), other.at(at))
+        else {
+            return false;
+        };
+        ours.bound.plus(theirs.bound).contains(apart)
+    }
+
     /// How much later than `other` this line is at counter values of each, on one uniform scale;
     /// `None` where there is none, or it ends.
     pub(crate) fn since(&self, at: Ticks, other: &Self, other_at: Ticks) -> Option<Span> {
@@ -412,6 +427,8 @@ pub enum Unusable {
     OutOfRange,
     /// The indicator says inside 23:59:60, and the reference instant is not at a month's end.
     LeapSecond,
+    /// The marker has moved, and the page still tells the time from before the disruption.
+    NotUpdated,
 }
 
 impl fmt::Display for Unusable {
@@ -436,6 +453,7 @@ impl fmt::Display for Unusable {
             Self::ZeroPeriod => f.write_str("counter period is zero"),
             Self::LeapSecond => f.write_str("leap second claimed away from a month's end"),
             Self::OutOfRange => f.write_str("time is out of range"),
+            Self::NotUpdated => f.write_str("the page still has the time from before a disruption"),
         }
     }
 }
