@@ -4,7 +4,8 @@ use core::ops::{Deref, DerefMut};
 use std::time::SystemTime;
 
 use gnomon_clock::{Fields, PageMemory};
-use gnomon_qemu::machine::{Arch, Machine, Vm};
+use gnomon_qemu::Vm;
+use gnomon_qemu::machine::{Arch, Machine};
 use gnomon_qemu::memory::GuestPage;
 use gnomon_qemu::publish::{Publisher, Report};
 

@@ -43,18 +43,21 @@ fn chronyd_sets_its_clock_by_the_guest() {
 fn chronyd_refuses_a_guest_without_time() {
     let (guest, _) = Guest::boot(machine().publish(None));
     guest.client().ask().assert_no_time(&["INIT"]);
-    let logs = Directory::new("chronyd-refused");
     let port = guest.ntp_port().expect("user network");
-    let (status, said) = ask_chronyd(port, 3, logs.path());
-    assert!(!status.success(), "{said}");
-    assert!(!said.contains("System clock wrong by"), "{said}");
-    // It has heard us say INIT, and that was that.
-    let log = fs::read_to_string(logs.path().join("measurements.log")).expect("a log");
-    assert!(
-        log.contains(" ?  0 ") && log.contains(" 494E4954 "),
-        "{log}"
-    );
-    assert_eq!(log.lines().filter_map(Sample::parse).count(), 0, "{log}");
+    // On a slow machine it may need longer to hear anything.
+    for seconds in [3, 60] {
+        let logs = Directory::new("chronyd-refused");
+        let (status, said) = ask_chronyd(port, seconds, logs.path());
+        assert!(!status.success(), "{said}");
+        assert!(!said.contains("System clock wrong by"), "{said}");
+        let log = fs::read_to_string(logs.path().join("measurements.log")).unwrap_or_default();
+        assert_eq!(log.lines().filter_map(Sample::parse).count(), 0, "{log}");
+        // It has heard us say INIT, and that was that.
+        if log.contains(" ?  0 ") && log.contains(" 494E4954 ") {
+            return;
+        }
+    }
+    panic!("chronyd has heard nothing");
 }
 
 /// chronyd's first answer, which never touches the host's clock. It asks for at most so many seconds.
