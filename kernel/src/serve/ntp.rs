@@ -497,7 +497,7 @@ const MIN_POLL: i8 = 0;
 const MAX_POLL: i8 = 17;
 
 /// MAXDISP of RFC 5905 §7.2, 16 s, in NTP's short format.
-const MAX_DISPERSION: u32 = 16 << 16;
+pub(crate) const MAX_DISPERSION: u32 = 16 << 16;
 
 /// What RFC 7822 takes for a MAC by its length: a key id with a digest of 0, 16 or 20 bytes.
 const CRYPTO_NAK: usize = 4;

@@ -11,7 +11,7 @@ use gnomon_clock::{
 use crate::config::{Idle, Smearing};
 use crate::duty::OnViolation;
 use crate::report::{self, Address, Mac, Page, SmearLine, SmearView, TimeLine, View, Width};
-use crate::serve::ntp::Answer;
+use crate::serve::ntp::{Answer, MAX_DISPERSION};
 use crate::serve::times::Told;
 
 /// A command.
@@ -280,6 +280,9 @@ fn serving(view: &View<'_>, out: &mut dyn Write) -> fmt::Result {
         (Err(why), _) => Some(Told::from(why)),
         (Ok(_), Some(why)) => Some(why.into()),
         (Ok(reading), None) if reading.utc.is_none() => Some(Told::Refusal(Answer::Init)),
+        (Ok(reading), None) if reading.bound.to_ntp_short() >= MAX_DISPERSION => {
+            Some(Told::Refusal(Answer::Dispersion))
+        }
         (Ok(_), None) => None,
     };
     match refusal {
@@ -319,7 +322,7 @@ fn smear(view: &SmearView, out: &mut dyn Write) -> fmt::Result {
     )
 }
 
-/// `12 updates, 1 disruption, 0 violations, on_violation=alarm`
+/// `updates 12, disruptions 1, violations 0, on_violation=alarm`
 fn audit_summary(view: &View<'_>, out: &mut dyn Write) -> fmt::Result {
     let on_violation = match view.duty.conditions().on_violation {
         OnViolation::Serve => "serve",

@@ -187,6 +187,18 @@ fn a_clock_that_nobody_saw_synchronized_is_as_old_as_its_page() {
     );
 }
 
+#[test]
+fn a_bound_of_no_use_is_not_called_time() {
+    let wide = Fields {
+        time_maxerror_nanosec: 17_000_000_000,
+        ..good(1, NOON)
+    };
+    let mut rig = booted(&wide, "");
+    assert_eq!(told(&mut rig), "XDSP");
+    let status = rig.type_line("status");
+    assert!(status.contains("serving     no time, XDSP\r\n"), "{status}");
+}
+
 /// The hours on a disk are hours in which nobody synchronized the clock.
 #[test]
 fn a_restored_snapshot_counts_its_sleep() {
