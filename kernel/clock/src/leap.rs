@@ -151,9 +151,11 @@ impl OperatorOffset {
         let (month, kind) = match (known, LeapIndicator::try_from(to.leap_indicator)) {
             // Inside 23:59:60 the old offset is in force.
             (_, Ok(LeapIndicator::Pos)) => return self,
-            (Some(leap), _) => (Some(leap.month.seconds()), leap.kind),
-            (None, Ok(LeapIndicator::PostPos)) => (calendar::this_month(code), Leap::Insert),
-            (None, Ok(LeapIndicator::PostNeg)) => (calendar::this_month(code), Leap::Delete),
+            (Some(leap), _) if from < leap.month.seconds() => {
+                (Some(leap.month.seconds()), leap.kind)
+            }
+            (_, Ok(LeapIndicator::PostPos)) => (calendar::this_month(code), Leap::Insert),
+            (_, Ok(LeapIndicator::PostNeg)) => (calendar::this_month(code), Leap::Delete),
             _ => return self,
         };
         let past = |month: i64| {

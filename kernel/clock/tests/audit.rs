@@ -170,12 +170,13 @@ fn a_line_that_turned_is_found_at_the_first_reading() {
     assert_eq!(host.found(), [(Violation::Interval, 1)]);
     let evidence = host.audit.evidence(Violation::Interval).expect("found");
     assert_eq!(evidence.earlier.ticks, Ticks(SECOND));
-    // At counter values that nobody has read nothing was promised.
+    // At counter values that nobody has read nothing was promised: 60 µs off at the reference, a
+    // second before the first reading, where it is 30.
     let mut unread = Host::new(&off(0, 0));
-    let fields = off(SECOND, 0);
+    let slope = TICK - TICK / 100_000 * 3;
     unread.publish(&Fields {
-        counter_period_frac_sec: TICK - TICK / 25_000,
-        ..fields
+        counter_period_frac_sec: slope,
+        ..off(2 * SECOND, 0)
     });
     assert_eq!(unread.found(), []);
 }

@@ -158,6 +158,30 @@ proptest! {
         let offset = smeared.offset.units().unsigned_abs();
         prop_assert_eq!(smeared.utc_bound.units(), reading.bound.units() + offset);
     }
+
+    #[test]
+    fn even_the_rounding_is_inside_the_bound(
+        (smear, kind) in smears(), seconds in -999..0_i64, fraction in any::<u64>(),
+        truth_at in prop_oneof![Just(-1_i128), Just(1)],
+    ) {
+        // A tick of one unit and no error: what is left of the bound is two units.
+        let midnight = MONTH + if kind == Leap::Insert { 36 } else { 35 };
+        let fields = Fields {
+            counter_value: 0,
+            counter_period_frac_sec: 1,
+            counter_period_shift: 0,
+            time_sec: (midnight + seconds).cast_unsigned(),
+            time_frac_sec: fraction,
+            ..page(kind, false, TimeType::Tai, 0)
+        };
+        let reading = read(&fields, 0);
+        prop_assert_eq!(reading.bound.units(), 2);
+        let smeared = smear.utc(&reading).expect("a page with UTC");
+        let elapsed = (i128::from(seconds) << 64) + i128::from(fraction);
+        let (exact, length) = exact(smear, kind, elapsed + 2 * truth_at);
+        let apart = (since_month(&smeared) * length - exact).unsigned_abs();
+        prop_assert!(apart <= smeared.bound.units() * length.unsigned_abs(), "{apart}");
+    }
 }
 
 /// Seconds since the leap second, UTC then, smeared UTC (truncated), and whether the two are equal.
