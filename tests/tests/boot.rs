@@ -260,7 +260,7 @@ fn check_image(pages: &BTreeMap<u64, Mapped>) {
 }
 
 /// The loadable segments of a 64-bit ELF image, with their flags (1 execute, 2 write, 4 read).
-/// The stack: 128 KiB at the image's end (boot/x86_64.ld), above the guard page.
+/// The stack: 128 KiB at the image's end (`boot/x86_64.ld`), above the guard page.
 fn stack(segments: &[(Range<u64>, u32)]) -> Range<u64> {
     let end = segments.iter().map(|(range, _)| range.end).max();
     let end = end.expect("segments");
