@@ -3,7 +3,7 @@
 #
 #   qemu/setup.sh build   the pinned toolchain's bare targets
 #   qemu/setup.sh run     that, and a QEMU with the vmclock device
-#   qemu/setup.sh test    that, and the programs the tests let judge the guest: chronyd, ntpdig, ip
+#   qemu/setup.sh test    that, and the programs the tests let judge the guest: chronyd, ntpdig, ping, ip
 #   qemu/setup.sh miri    a nightly toolchain with Miri, for `make miri` only
 #
 # As root it installs; otherwise it prints the command that would, and ends with status 1.
@@ -129,6 +129,11 @@ judges() {
         require_debian "ip (iproute2)"
         say "installing iproute2, for the tests' network namespaces"
         apt_install iproute2
+    fi
+    if ! have ping; then
+        require_debian "ping"
+        say "installing ping, which the tests use"
+        apt_install iputils-ping
     fi
     if ! have ntpdig; then
         require_debian "ntpdig"
