@@ -26,6 +26,9 @@
 //! `maxerror`. Per tick (`counter_period_maxerror_rate_frac_sec`): the measured uncertainty of the
 //! rate, and 501 ppm. 500 of them are an assumption: that nobody changes the rate of the host's clock
 //! by more between two updates. Who does is found out at the next update, which then is a disruption.
+//!
+//! What a page has told of a counter value stands: the next pages under the same marker put it inside
+//! that interval, even when the clock has changed its rate meanwhile ([`page::Promises`]).
 
 pub mod attend;
 mod child;

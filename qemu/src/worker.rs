@@ -22,7 +22,7 @@ use crate::estimate::{Estimate, Outcome};
 use crate::host::Sample;
 use crate::mapping::{Bracket, Mapping, Timers, middle};
 use crate::memory::GuestPage;
-use crate::page::{self, Reference};
+use crate::page::{self, Promises, Reference};
 use crate::publish::{Command, Host, Notice, Options, PublishError, Shared};
 use crate::qmp::{Event, Qmp, QmpError, Return};
 use crate::vmstate;
@@ -65,6 +65,8 @@ pub(crate) struct Worker {
     guest: Guest,
     /// What the page holds, if nobody else has written it.
     written: Option<Fields>,
+    /// What the pages under the present marker have promised.
+    promises: Promises,
     marker: u64,
     was_valid: bool,
     paused: bool,
@@ -97,6 +99,7 @@ impl Worker {
             page,
             guest: Guest::Running(None),
             written: None,
+            promises: Promises::default(),
             was_valid: false,
             paused: false,
             said: None,
@@ -387,11 +390,10 @@ impl Worker {
             return Ok(());
         }
         let fields = page::valid(estimate, sample, &mapping, self.options.scale);
-        let before = self.written.filter(|_| self.shared.report().valid);
-        if before.is_some_and(|before| !page::keeps_promise(&before, &fields)) {
+        let Some(fields) = self.promises.reconcile(&fields) else {
             self.shared.report().kept += 1;
             return Ok(());
-        }
+        };
         self.write(&fields, true)
     }
 
@@ -406,6 +408,7 @@ impl Worker {
         }
         self.marker = self.marker.max(found.disruption_marker) + 1;
         self.written = None;
+        self.promises.forget();
         self.shared.report().disruptions += 1;
         let status = if self.was_valid {
             ClockStatus::Unreliable
@@ -431,6 +434,7 @@ impl Worker {
         });
         if !ours {
             self.marker = self.marker.max(found.disruption_marker) + 1;
+            self.promises.forget();
             self.shared.report().disruptions += 1;
         }
         let mut fields = Fields {
@@ -446,6 +450,9 @@ impl Worker {
         fields.seq_count = self.page.publish(&fields)?;
         self.written = Some(fields);
         self.was_valid |= valid;
+        if valid {
+            self.promises.note(&fields);
+        }
         {
             let mut report = self.shared.report();
             report.fields = Some(fields);
