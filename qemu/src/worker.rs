@@ -67,6 +67,9 @@ pub(crate) struct Worker {
     written: Option<Fields>,
     /// What the pages under the present marker have promised.
     promises: Promises,
+    /// The guest's counter has stood still since the page was last valid. Who read it before that
+    /// under the marker of the invalid page must not find a valid page under that marker.
+    remapped: bool,
     marker: u64,
     was_valid: bool,
     paused: bool,
@@ -100,6 +103,7 @@ impl Worker {
             guest: Guest::Running(None),
             written: None,
             promises: Promises::default(),
+            remapped: false,
             was_valid: false,
             paused: false,
             said: None,
@@ -247,6 +251,7 @@ impl Worker {
                 since: status.sent,
             },
         };
+        self.remapped |= matches!(self.guest, Guest::Running(Some(_)));
         self.share();
         Ok(())
     }
@@ -271,6 +276,7 @@ impl Worker {
         }
         let earliest = self.not_before(event, since, latest);
         self.guest = Guest::Running(Some(self.map(counter, Bracket { earliest, latest })));
+        self.remapped = true;
         self.update().map(drop)
     }
 
@@ -406,10 +412,8 @@ impl Worker {
         if self.written == Some(found) && !self.shared.report().valid {
             return Ok(()); // its marker has not been used with any time yet
         }
-        self.marker = self.marker.max(found.disruption_marker) + 1;
+        self.new_marker(&found);
         self.written = None;
-        self.promises.forget();
-        self.shared.report().disruptions += 1;
         let status = if self.was_valid {
             ClockStatus::Unreliable
         } else {
@@ -428,14 +432,16 @@ impl Worker {
             return Ok(());
         }
         let found = self.page.fields()?;
+        if valid && core::mem::take(&mut self.remapped) {
+            self.new_marker(&found);
+            self.written = None;
+        }
         let ours = self.written.is_none_or(|written| {
             (found.seq_count, found.disruption_marker)
                 == (written.seq_count, written.disruption_marker)
         });
         if !ours {
-            self.marker = self.marker.max(found.disruption_marker) + 1;
-            self.promises.forget();
-            self.shared.report().disruptions += 1;
+            self.new_marker(&found);
         }
         let mut fields = Fields {
             magic: found.magic,
@@ -461,6 +467,13 @@ impl Worker {
         }
         self.share();
         Ok(())
+    }
+
+    /// The next page is written under another marker than the one found.
+    fn new_marker(&mut self, found: &Fields) {
+        self.marker = self.marker.max(found.disruption_marker).wrapping_add(1);
+        self.promises.forget();
+        self.shared.report().disruptions += 1;
     }
 
     fn share(&self) {
