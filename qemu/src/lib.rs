@@ -6,6 +6,8 @@
 //!
 //! * [`machine`]: a QEMU command line as a type ([`Machine`]). [`vm`]: a running QEMU as a value ([`Vm`]).
 //! * [`publish`]: the thread that keeps the page filled ([`Publisher`]).
+//! * [`scenario`]: what a guest's time goes through on request ([`Scenario`]): leap seconds, disruptions,
+//!   and hosts that break their word.
 //! * [`attend`]: the terminal and the signals of a command that stays with a machine.
 //!
 //! Below these, in the order in which time flows:
@@ -40,8 +42,10 @@ pub mod machine;
 pub mod mapping;
 pub mod memory;
 pub mod page;
+mod player;
 pub mod publish;
 pub mod qmp;
+pub mod scenario;
 mod serial;
 mod sys;
 pub mod vm;
@@ -51,5 +55,6 @@ mod worker;
 pub use child::End;
 pub use machine::Machine;
 pub use publish::Publisher;
+pub use scenario::Scenario;
 pub use serial::SerialError;
 pub use vm::Vm;
