@@ -758,6 +758,18 @@ fn broken_hosts_are_survived() {
     assert!(served.contains(&3) && served.contains(&10), "{served:?}");
     let played = play(&guest, &client, "dishonest");
     assert!(played.progress.broken >= 3, "{:?}", played.progress);
+    // The guest has found it out, and says how.
+    let audit = guest.command("audit");
+    let found = audit
+        .lines()
+        .find_map(|line| line.strip_suffix("time left the interval given before"))
+        .unwrap_or_else(|| panic!("{audit}"));
+    let found: u64 = found.trim().parse().unwrap_or_else(|_| panic!("{audit}"));
+    assert!(found >= 2, "forward and back: {audit}");
+    assert!(
+        audit.contains("time left the interval given before: seq "),
+        "{audit}"
+    );
     // The host has come back to the truth, under a new marker.
     let _right = client.ask_until_right();
     guest.time().expect("time");
