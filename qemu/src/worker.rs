@@ -475,13 +475,14 @@ impl Worker {
         };
         // Of these, the hypervisor knows, or a scenario says; else we only carry them over.
         let hypervisor = match &self.stage {
-            Some(stage) if stage.has_generation() && valid => return Ok(fields),
+            Some(stage) if stage.has_generation() && valid => return Ok(fields.sealed()),
             Some(stage) if !stage.has_generation() => stage.stock(),
             _ => &found,
         };
         fields.vm_generation_counter = hypervisor.vm_generation_counter;
         fields.flags |= hypervisor.flags & flag::VM_GEN_COUNTER_PRESENT;
-        Ok(fields)
+        // A guest that is restored from a snapshot finds the page as it was, but for its marker.
+        Ok(fields.sealed())
     }
 
     /// Takes note of a page that has been written.

@@ -207,7 +207,7 @@ fn requests_in_flight_never_carry_a_mixture() {
         });
         // Of an answer to a question after the change it is known what it must say; before it there
         // are those to the four, or some of them.
-        let last = cookie();
+        let mut last = cookie();
         client.send(&request(V4_CLIENT, last));
         loop {
             let patience = Instant::now() + PATIENCE;
@@ -217,6 +217,15 @@ fn requests_in_flight_never_carry_a_mixture() {
                 arrived,
                 ..Reply::decode(&bytes)
             };
+            if reply.leap == 3 {
+                // The host has taken the writer's CPU in the middle of an update.
+                reply.assert_no_time(&["INIT"]);
+                if reply.origin == last {
+                    last = cookie();
+                    client.send(&request(V4_CLIENT, last));
+                }
+                continue;
+            }
             let stamps = reply.transmit.wrapping_sub(reply.receive);
             assert!(stamps < 1800 << 32, "a mixture: {reply:x?}");
             if reply.origin == last {

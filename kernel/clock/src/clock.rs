@@ -188,7 +188,8 @@ impl<'p, C: Counter> Clock<'p, C> {
     }
 
     /// Whether the page is one from before a disruption, under the new marker: its line is the line
-    /// that served before, told from a point that is no later.
+    /// that served before, told from a point that is no later, or its seal is broken
+    /// ([`Fields::sealed`]).
     ///
     /// A restored snapshot and an incoming migration bring the page's memory along, time and all, and
     /// QEMU raises the marker in it before anybody writes the time of now. The counter was restored
@@ -196,10 +197,17 @@ impl<'p, C: Counter> Clock<'p, C> {
     /// page that was written since has a later reference point, or lies on another line, or the host
     /// has said in between, under the new marker, that there was no time.
     fn is_left_over(&self, timeline: &Timeline) -> bool {
-        self.last.is_some_and(|last| {
-            let disrupted = self.stepped || timeline.marker() != last.marker();
-            disrupted && !self.withdrawn && timeline.is_earlier_on_the_line_of(&last)
-        })
+        if self.withdrawn {
+            return false;
+        }
+        match &self.last {
+            Some(last) => {
+                let disrupted = self.stepped || timeline.marker() != last.marker();
+                disrupted && timeline.is_older_on_the_line_of(last)
+            }
+            // Restored before it had ever seen a time.
+            None => timeline.is_seal_broken(),
+        }
     }
 
     /// Remembers a step until time is valid again, even if the marker came back.

@@ -10,6 +10,10 @@ use core::sync::atomic::{AtomicI16, AtomicU8, AtomicU16, AtomicU32, AtomicU64};
 use crate::seqlock;
 pub use crate::seqlock::Busy;
 
+/// Marks a seal: "GNOM" in the upper half, the lower half of the marker in the lower.
+const SEAL: u64 = 0x474e_4f4d << 32;
+const SEAL_MASK: u64 = 0xffff_ffff << 32;
+
 /// The first four bytes of a page, "VCLK" in little-endian order.
 pub const MAGIC: u32 = 0x4b4c_4356;
 /// The only version there is.
@@ -272,6 +276,34 @@ impl Fields {
             0x70,
             self.vm_generation_counter,
         )
+    }
+
+    /// The page with a seal: a trace of its own marker where a generation would stand, if it has none.
+    ///
+    /// QEMU raises the marker of a page whose memory came along with a restored snapshot, and leaves
+    /// the rest as it was: then the seal is broken, and a reader that knows it can tell that nobody
+    /// has written the page since. Without its flag the field means nothing to other readers.
+    #[must_use]
+    pub const fn sealed(self) -> Self {
+        if self.has(flag::VM_GEN_COUNTER_PRESENT) {
+            return self;
+        }
+        let vm_generation_counter = SEAL | self.disruption_marker & !SEAL_MASK;
+        Self {
+            vm_generation_counter,
+            ..self
+        }
+    }
+
+    /// Whether the marker has been changed since the page was [`sealed`](Self::sealed). A page
+    /// without a seal has none to break.
+    #[must_use]
+    pub const fn is_seal_broken(&self) -> bool {
+        let seal = self.vm_generation_counter;
+        let is_sealed = !self.has(flag::VM_GEN_COUNTER_PRESENT)
+            && self.size as usize >= LEN
+            && seal & SEAL_MASK == SEAL;
+        is_sealed && (seal ^ self.disruption_marker) & !SEAL_MASK != 0
     }
 
     const fn flagged(&self, flag: u64, end: u32, value: u64) -> Option<u64> {

@@ -41,6 +41,7 @@ pub struct Timeline {
     status: ClockStatus,
     marker: u64,
     generation: Option<u64>,
+    is_seal_broken: bool,
     disruption: Disruption,
     smearing_hint: Option<SmearingHint>,
     operator: OperatorNote,
@@ -124,6 +125,7 @@ impl Timeline {
             status: header.status,
             marker: fields.disruption_marker,
             generation: fields.vm_generation(),
+            is_seal_broken: fields.is_seal_broken(),
             disruption: Disruption::of(fields),
             smearing_hint: SmearingHint::try_from(fields.leap_second_smearing_hint).ok(),
             operator: OperatorNote::of(in_force, operator),
@@ -209,11 +211,16 @@ impl Timeline {
         self.counter
     }
 
-    /// Whether this page tells the line of `other`, as nearly as both claim, from a reference point
-    /// that is no later.
-    pub(crate) fn is_earlier_on_the_line_of(&self, other: &Self) -> bool {
+    /// Whether the page's marker is not the one it was written under.
+    pub(crate) const fn is_seal_broken(&self) -> bool {
+        self.is_seal_broken
+    }
+
+    /// Whether this page tells the line of `other`, as nearly as both claim, and was written no later:
+    /// its reference point is no later, or its marker is not the one it was written under.
+    pub(crate) fn is_older_on_the_line_of(&self, other: &Self) -> bool {
         let at = self.counter;
-        if at.since(other.counter) > 0 {
+        if at.since(other.counter) > 0 && !self.is_seal_broken {
             return false;
         }
         let (Some(apart), Ok(ours), Ok(theirs)) =

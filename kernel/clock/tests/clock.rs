@@ -211,7 +211,17 @@ fn a_page_that_a_disruption_left_over_is_not_believed() {
     );
     assert_eq!(now(&on_the_line(8, 1)), left_over, "or the marker put back");
     assert_eq!(now(&on_the_line(8, 4)), left_over);
-    assert_eq!(now(&on_the_line(16, 4)), Ok(Some(1010)), "written since");
+    // A later one that the clock had not seen yet, if its writer has sealed it.
+    let unseen = Fields {
+        disruption_marker: 4,
+        ..on_the_line(14, 1).sealed()
+    };
+    assert_eq!(now(&unseen), left_over, "the seal is broken");
+    assert_eq!(
+        now(&on_the_line(16, 4).sealed()),
+        Ok(Some(1010)),
+        "written since"
+    );
     let withdrawn = Fields {
         clock_status: ClockStatus::Initializing as u8,
         ..on_the_line(16, 5)
@@ -224,7 +234,11 @@ fn a_page_that_a_disruption_left_over_is_not_believed() {
     );
     let an_hour_on = Fields {
         time_sec: 4600,
-        ..on_the_line(10, 6)
+        ..on_the_line(10, 5).sealed()
+    };
+    let an_hour_on = Fields {
+        disruption_marker: 6,
+        ..an_hour_on
     };
     assert_eq!(now(&an_hour_on), Ok(Some(4605)), "another line");
     let an_hour_back = Fields {
@@ -236,6 +250,30 @@ fn a_page_that_a_disruption_left_over_is_not_believed() {
         Ok(Some(1005)),
         "another line, if an earlier one"
     );
+}
+
+#[test]
+fn a_clock_that_is_restored_before_it_had_time_goes_by_the_seal() {
+    let sealed = good(1000, 1).sealed();
+    for (marker, expected) in [(1, Some(1002)), (2, None)] {
+        let page = VmclockPage::new(&Fields {
+            disruption_marker: marker,
+            ..sealed
+        });
+        let now = Clock::new(Some(&page), &Fake::at(4)).now();
+        assert_eq!(now.ok().as_ref().and_then(seconds), expected);
+    }
+    let generation = Fields {
+        flags: flag::VM_GEN_COUNTER_PRESENT,
+        vm_generation_counter: 7,
+        ..good(1000, 1)
+    };
+    assert_eq!(
+        generation.sealed(),
+        generation,
+        "a generation is left alone"
+    );
+    assert!(!good(1000, 1).is_seal_broken(), "nobody has sealed it");
 }
 
 #[test]
