@@ -6,13 +6,22 @@
 //! | `serial` | `shell`, `off` | `shell` |
 //! | `idle` | `halt`, `poll` | `halt` |
 //! | `ntp.stratum` | `1` to `15` | `1` |
+//! | `ntp.allow`, `ntp.deny` | `ADDR/LEN` or `ADDR`, comma separated ([`access`](crate::serve::access)) | everybody is answered |
+//! | `ntp.limit` | `off`, or `BURST,INTERVAL` such as `8,8s` ([`limit`](crate::serve::limit)) | `off` |
 //! | `vmclock` | physical address of the page, decimal or `0x` hexadecimal, a multiple of 4096 | found in ACPI or the device tree |
 //!
 //! A word that is not understood never stops the boot: it is reported as a [`Warning`] and the
 //! value so far stays. When a key comes twice, the last good value holds.
+//!
+//! The lists `ntp.allow` and `ntp.deny` are other: each word adds to them, and one that is not
+//! understood closes the NTP server to everybody, since nobody knows whom it was to keep out.
 
 use core::fmt;
 use core::net::Ipv4Addr;
+
+use crate::serve::access::Rule;
+use crate::serve::limit::Limit;
+use crate::serve::responder::Policy;
 
 /// What the command line asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +34,8 @@ pub struct Config {
     pub idle: Idle,
     /// `ntp.stratum=`: the stratum announced while the time is good, 1..=15.
     pub stratum: u8,
+    /// `ntp.allow=`, `ntp.deny=`, `ntp.limit=`: whom the NTP server answers.
+    pub policy: Policy,
     /// `vmclock=`: physical address of the vmclock page, in place of discovery.
     pub vmclock: Option<u64>,
 }
@@ -70,6 +81,7 @@ impl Config {
         serial: Serial::Shell,
         idle: Idle::Halt,
         stratum: 1,
+        policy: Policy::OPEN,
         vmclock: None,
     };
 
@@ -87,13 +99,16 @@ impl Config {
                 continue;
             };
             if config.set(name, value).is_none() {
+                if matches!(name, "ntp.allow" | "ntp.deny") {
+                    config.policy.access.close();
+                }
                 warn(Warning {
                     word,
                     problem: Problem::Malformed {
                         expected: EXPECTED[key],
                     },
                 });
-            } else if core::mem::replace(&mut seen[key], true) {
+            } else if core::mem::replace(&mut seen[key], true) && !ADDING.contains(&name) {
                 warn(Warning {
                     word,
                     problem: Problem::Repeated,
@@ -123,6 +138,14 @@ impl Config {
             }
             "ntp.stratum" => {
                 self.stratum = digits(value).filter(|stratum| (1..=15).contains(stratum))?;
+            }
+            "ntp.allow" => self.policy.access.add(value, Rule::Allow)?,
+            "ntp.deny" => self.policy.access.add(value, Rule::Deny)?,
+            "ntp.limit" => {
+                self.policy.limit = match value {
+                    "off" => None,
+                    _ => Some(Limit::parse(value)?),
+                }
             }
             "vmclock" => self.vmclock = Some(page_address(value)?),
             _ => return None,
@@ -203,14 +226,29 @@ impl fmt::Display for Warning<'_> {
 }
 
 /// The keys, and what each expects in the words of a warning.
-const KEYS: [&str; 5] = ["ip", "serial", "idle", "ntp.stratum", "vmclock"];
+const KEYS: [&str; 8] = [
+    "ip",
+    "serial",
+    "idle",
+    "ntp.stratum",
+    "ntp.allow",
+    "ntp.deny",
+    "ntp.limit",
+    "vmclock",
+];
 const EXPECTED: [&str; KEYS.len()] = [
     "ip=dhcp or ip=ADDR/LEN[,GATEWAY] with unicast addresses of one network",
     "serial=shell or serial=off",
     "idle=halt or idle=poll",
     "ntp.stratum=1 to ntp.stratum=15",
+    "ntp.allow=ADDR/LEN,... and at most 32 prefixes; nobody is answered until this is mended",
+    "ntp.deny=ADDR/LEN,... and at most 32 prefixes; nobody is answered until this is mended",
+    "ntp.limit=off or ntp.limit=BURST,INTERVAL with 1 to 1000 and 1ms to 3600s",
     "vmclock=ADDR, a page-aligned address, decimal or 0x hexadecimal",
 ];
+
+/// The keys of which every word adds to the others.
+const ADDING: [&str; 2] = ["ntp.allow", "ntp.deny"];
 
 /// A decimal number of digits only: no sign, no blanks.
 fn digits(text: &str) -> Option<u8> {
@@ -265,6 +303,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::serve::access::AccessList;
 
     fn parse(cmdline: &str) -> (Config, Vec<String>) {
         let mut warnings = Vec::new();
@@ -282,8 +321,16 @@ mod tests {
     #[test]
     fn every_key_is_read() {
         let (config, warnings) = parse(
-            "ip=192.168.7.2/24,192.168.7.1  serial=off\tidle=poll ntp.stratum=3 vmclock=0xfeffb000",
+            "ip=192.168.7.2/24,192.168.7.1  serial=off\tidle=poll ntp.stratum=3 vmclock=0xfeffb000 \
+             ntp.allow=192.168.7.0/24 ntp.allow=10.0.0.1,fd00::/8 ntp.deny=192.168.7.9 ntp.limit=8,8s",
         );
+        let mut access = AccessList::OPEN;
+        for (list, rule) in [
+            ("192.168.7.0/24,10.0.0.1,fd00::/8", Rule::Allow),
+            ("192.168.7.9", Rule::Deny),
+        ] {
+            assert!(access.add(list, rule).is_some());
+        }
         assert_eq!(warnings, Vec::<String>::new());
         assert_eq!(
             config,
@@ -296,11 +343,15 @@ mod tests {
                 serial: Serial::Off,
                 idle: Idle::Poll,
                 stratum: 3,
+                policy: Policy {
+                    access,
+                    limit: Limit::parse("8,8s"),
+                },
                 vmclock: Some(0xfeff_b000),
             }
         );
         assert_eq!(
-            parse("ip=dhcp serial=shell idle=halt ntp.stratum=1").0,
+            parse("ip=dhcp serial=shell idle=halt ntp.stratum=1 ntp.limit=off").0,
             Config::DEFAULT
         );
     }
@@ -382,6 +433,10 @@ mod tests {
             "ntp.stratum=",
             "ntp.stratum=1.0",
             "ntp.stratum=99999999999999999999999",
+            "ntp.limit=",
+            "ntp.limit=on",
+            "ntp.limit=8",
+            "ntp.limit=8,8",
             "vmclock=",
             "vmclock=0",
             "vmclock=0x",
@@ -401,6 +456,29 @@ mod tests {
             };
             assert!(
                 warning.contains(word) && warning.contains("ignored, expected"),
+                "{warning}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_access_list_that_is_not_understood_lets_nobody_in() {
+        for word in [
+            "ntp.allow=",
+            "ntp.allow",
+            "ntp.allow=all",
+            "ntp.deny=10.0.0.0/33",
+            "ntp.deny=10.0.0.0/8,",
+            "ntp.deny=10.0.0.1/8",
+        ] {
+            let (config, warnings) = parse(&std::format!("ntp.allow=10.0.0.0/8 {word}"));
+            let client = Ipv4Addr::new(10, 0, 0, 1).into();
+            assert!(!config.policy.access.permits(client), "{word}");
+            let [warning] = warnings.as_slice() else {
+                panic!("{word}: {warnings:?}")
+            };
+            assert!(
+                warning.contains(word) && warning.contains("nobody is answered"),
                 "{warning}"
             );
         }

@@ -14,6 +14,7 @@ use crate::net::stack::{Address, Stack, Storage};
 use crate::net::{self, frame};
 use crate::report::{self, NetView, View};
 use crate::serve::ntp;
+use crate::serve::responder::{self, Datagram, Responder};
 use crate::shell::{Action, Shell};
 
 /// Frames that are looked at before everything else gets its turn.
@@ -47,6 +48,15 @@ pub struct Found<'a> {
     pub nic: &'a str,
 }
 
+/// Memory that the service is lent, because it is too much for a stack or must outlive it.
+#[derive(Debug)]
+pub struct Memory<'a> {
+    /// For the IP stack.
+    pub stack: &'a mut Storage<'a>,
+    /// For what the NTP server remembers of its clients.
+    pub clients: &'a mut responder::Memory,
+}
+
 /// What is known of the time, for the log.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Known {
@@ -70,8 +80,7 @@ struct Core<'a, M, C, P> {
     machine: M,
     clock: Clock<'a, C>,
     network: Option<Network<'a, P>>,
-    server: ntp::Server,
-    requests: ntp::Counters,
+    ntp: Responder<'a>,
     /// Time since start as this round began to look.
     uptime: Option<Duration>,
     /// The precision has been measured.
@@ -97,16 +106,17 @@ where
     P: FramePort,
     S: SerialPort,
 {
-    /// Puts the service together. `storage` is memory for the IP stack.
+    /// Puts the service together.
     pub fn new(
         mut machine: M,
         clock: Clock<'a, C>,
         port: Option<P>,
-        storage: &'a mut Storage<'a>,
+        memory: Memory<'a>,
         console: Console<S>,
         config: Config,
         found: Found<'a>,
     ) -> Self {
+        let Memory { stack, clients } = memory;
         let fixed = match config.ip {
             Ip::Dhcp => None,
             Ip::Static {
@@ -123,7 +133,7 @@ where
         let now = instant(uptime);
         let random = machine.random();
         let network = port.map(|mut port| {
-            let stack = Stack::new(&mut port, storage, fixed, now, random);
+            let stack = Stack::new(&mut port, stack, fixed, now, random);
             Network {
                 port,
                 stack,
@@ -131,14 +141,17 @@ where
                 others: 0,
             }
         });
-        let server = ntp::Server::new(config.stratum, RESOLUTION);
-        let requests = ntp::Counters::default();
+        let ntp = Responder::new(
+            ntp::Server::new(config.stratum, RESOLUTION),
+            &config.policy,
+            clients,
+            || machine.random(),
+        );
         let core = Core {
             machine,
             clock,
             network,
-            server,
-            requests,
+            ntp,
             uptime,
             calibrated: false,
             config,
@@ -306,18 +319,15 @@ impl<'a, M: Machine, C: Counter, P: FramePort> Core<'a, M, C, P> {
                 continue;
             };
             *ntp += 1;
+            let datagram = Datagram {
+                source: request.source().into(),
+                port: request.source_port(),
+                payload: request.payload(),
+            };
             let exchange = || self.clock.exchange(stamp);
             let random = self.machine.random();
-            let (payload, source_port) = (request.payload(), request.source_port());
-            let reply = ntp::serve(
-                &self.server,
-                payload,
-                source_port,
-                exchange,
-                random,
-                &mut self.requests,
-            );
-            match reply.and_then(|reply| request.answer(&reply)) {
+            let reply = self.ntp.serve(&datagram, self.uptime, exchange, random);
+            match reply.and_then(|reply| request.answer(&reply.packet)) {
                 Some(length) => {
                     received.set_length(length);
                     port.send(received);
@@ -376,7 +386,9 @@ impl<'a, M: Machine, C: Counter, P: FramePort> Core<'a, M, C, P> {
         // gives zeros.
         let (_, &mut ticks, _) = cost.select_nth_unstable(READS / 2);
         let ticks = ticks.max(1);
-        self.server = ntp::Server::new(self.config.stratum, period.span_outward(ticks).nanos());
+        let resolution = period.span_outward(ticks).nanos();
+        self.ntp
+            .set(ntp::Server::new(self.config.stratum, resolution));
         self.calibrated = true;
     }
 
@@ -411,8 +423,8 @@ impl<'a, M: Machine, C: Counter, P: FramePort> Core<'a, M, C, P> {
                 Some(network) => Ok(network.view(self.found.nic)),
                 None => Err(self.found.nic),
             },
-            server: self.server,
-            ntp: self.requests,
+            server: self.ntp.server(),
+            ntp: self.ntp.counters(),
             idle: self.config.idle,
         }
     }

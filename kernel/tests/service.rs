@@ -15,8 +15,7 @@ use gnomon_kernel::config::Config;
 use gnomon_kernel::console::{Console, SerialPort};
 use gnomon_kernel::machine::Machine;
 use gnomon_kernel::net::port::{Frame, FramePort, PortCounters};
-use gnomon_kernel::net::stack::Storage;
-use gnomon_kernel::service::{Found, Service};
+use gnomon_kernel::service::{Found, Memory, Service};
 use smoltcp::wire::{
     ArpPacket, EthernetFrame, EthernetProtocol, Icmpv4Message, Icmpv4Packet, IpProtocol,
     Ipv4Packet, UdpPacket,
@@ -188,7 +187,10 @@ fn rig(fields: &Fields, command_line: &str) -> Rig {
     let page: &'static VmclockPage = Box::leak(Box::new(VmclockPage::new(fields)));
     let (counter, wire, line) = (Gigahertz::default(), Wire::default(), Line::default());
     let uptime = Rc::new(Cell::new(Duration::ZERO));
-    let storage: &'static mut Storage<'static> = Box::leak(Box::default());
+    let memory = Memory {
+        stack: Box::leak(Box::default()),
+        clients: Box::leak(Box::default()),
+    };
     let config = Config::parse(command_line, &mut |warning| panic!("{warning}"));
     let service = Service::new(
         Host {
@@ -196,7 +198,7 @@ fn rig(fields: &Fields, command_line: &str) -> Rig {
         },
         Clock::new(Some(page), counter.clone()),
         Some(wire.clone()),
-        storage,
+        memory,
         Console::new(Some(line.clone())),
         config,
         Found {

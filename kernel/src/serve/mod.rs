@@ -1,3 +1,12 @@
 //! What the world asks of us, as pure functions of bytes and times.
+//!
+//! * [`ntp`]: the protocol, a request and two readings of the clock in, a reply out;
+//! * [`responder`]: the NTP server around it, with what it remembers of its clients;
+//! * [`access`], [`limit`]: who is answered, and how often;
+//! * [`secret`]: places in tables that nobody outside can aim at.
 
+pub mod access;
+pub mod limit;
 pub mod ntp;
+pub mod responder;
+pub mod secret;

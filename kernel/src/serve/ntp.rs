@@ -1,4 +1,4 @@
-//! The NTP server: a request's bytes and two readings of the clock in, a reply's 48 bytes out.
+//! The NTP protocol: a request's bytes and two readings of the clock in, a reply's 48 bytes out.
 //!
 //! # What is answered
 //!
@@ -41,27 +41,12 @@ use gnomon_clock::{Announcement, Bound, Exchange, Kiss, NoTime, Reading, Timesta
 /// Length of an NTP header without extension fields, and of every reply, in bytes.
 pub const HEADER: usize = 48;
 
-/// Serves one datagram: parses it, asks for the times only if it deserves an answer, counts what
-/// came of it. `None` means silence. `random` are fresh random bits for the transmit stamp.
-pub fn serve(
-    server: &Server,
-    payload: &[u8],
-    source_port: u16,
-    times: impl FnOnce() -> Result<Exchange, NoTime>,
-    random: u64,
-    counters: &mut Counters,
-) -> Option<[u8; HEADER]> {
-    let outcome = Request::parse(payload, source_port)
-        .and_then(|request| reply(server, &request, times().as_ref(), random));
-    counters.count(&outcome);
-    outcome.ok().map(|reply| reply.packet)
-}
-
 /// Settings of the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Server {
     stratum: u8,
     precision: i8,
+    poll: i8,
 }
 
 impl Server {
@@ -83,7 +68,25 @@ impl Server {
         while precision < -1 && NANOS >> precision.unsigned_abs() < resolution {
             precision += 1;
         }
-        Self { stratum, precision }
+        Self {
+            stratum,
+            precision,
+            poll: MIN_POLL,
+        }
+    }
+
+    /// The same, asking clients not to come more often than every 2^`poll` seconds (taken into
+    /// 0..=17).
+    #[must_use]
+    pub const fn with_poll(self, poll: i8) -> Self {
+        let poll = if poll < MIN_POLL {
+            MIN_POLL
+        } else if poll > MAX_POLL {
+            MAX_POLL
+        } else {
+            poll
+        };
+        Self { poll, ..self }
     }
 
     /// The stratum announced while the time is good, 1..=15.
@@ -157,6 +160,19 @@ pub struct Reply {
     pub answer: Answer,
 }
 
+impl Reply {
+    /// Makes a reply with the time the kiss `RATE` (RFC 5905 §7.4), which a client need not believe
+    /// but should heed. It keeps its stamps, for without them chronyd ignores it.
+    #[must_use]
+    pub fn into_rate(mut self) -> Self {
+        self.packet[0] |= 3 << 6;
+        self.packet[1] = 0;
+        self.packet[12..16].copy_from_slice(b"RATE");
+        self.answer = Answer::Rate;
+        self
+    }
+}
+
 /// What a reply tells the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
@@ -168,6 +184,8 @@ pub enum Answer {
     Step,
     /// Kiss code `XDSP` (ours): the error bound has reached 16 s, so the time is of no use.
     Dispersion,
+    /// Kiss code `RATE`: the client asks too often.
+    Rate,
 }
 
 /// Why a datagram gets no answer.
@@ -188,6 +206,10 @@ pub enum Silence {
     /// UTC stepped between arrival and reply (a leap second), so that the two stamps do not differ
     /// by the time that passed. The client's next request is past the step.
     UtcStep,
+    /// The client's address is not to be answered ([`access`](super::access)).
+    Access,
+    /// The client asks too often ([`limit`](super::limit)).
+    Limit,
 }
 
 /// Datagrams counted by what came of them, since the start.
@@ -201,6 +223,8 @@ pub struct Counters {
     pub step: u64,
     /// [`Answer::Dispersion`].
     pub dispersion: u64,
+    /// [`Answer::Rate`].
+    pub rate: u64,
     /// [`Silence::Length`].
     pub length: u64,
     /// [`Silence::Version`].
@@ -215,6 +239,10 @@ pub struct Counters {
     pub stale: u64,
     /// [`Silence::UtcStep`].
     pub utc_step: u64,
+    /// [`Silence::Access`].
+    pub access: u64,
+    /// [`Silence::Limit`].
+    pub limit: u64,
 }
 
 impl Counters {
@@ -226,6 +254,7 @@ impl Counters {
                 Answer::Init => &mut self.init,
                 Answer::Step => &mut self.step,
                 Answer::Dispersion => &mut self.dispersion,
+                Answer::Rate => &mut self.rate,
             },
             Err(Silence::Length) => &mut self.length,
             Err(Silence::Version) => &mut self.version,
@@ -234,24 +263,27 @@ impl Counters {
             Err(Silence::Extension) => &mut self.extension,
             Err(Silence::Stale) => &mut self.stale,
             Err(Silence::UtcStep) => &mut self.utc_step,
+            Err(Silence::Access) => &mut self.access,
+            Err(Silence::Limit) => &mut self.limit,
         };
         *counter = counter.wrapping_add(1);
     }
 
     /// Replies sent, by what they told.
     #[must_use]
-    pub const fn answered(&self) -> [(&'static str, u64); 4] {
+    pub const fn answered(&self) -> [(&'static str, u64); 5] {
         [
             ("time", self.time),
             ("INIT", self.init),
             ("STEP", self.step),
             ("XDSP", self.dispersion),
+            ("RATE", self.rate),
         ]
     }
 
     /// Datagrams left unanswered, by reason.
     #[must_use]
-    pub const fn silent(&self) -> [(&'static str, u64); 7] {
+    pub const fn silent(&self) -> [(&'static str, u64); 9] {
         [
             ("length", self.length),
             ("version", self.version),
@@ -260,6 +292,8 @@ impl Counters {
             ("extension", self.extension),
             ("stale", self.stale),
             ("utc step", self.utc_step),
+            ("access", self.access),
+            ("limit", self.limit),
         ]
     }
 }
@@ -285,11 +319,11 @@ pub fn reply(
                 Kiss::Init => Answer::Init,
                 Kiss::Step => Answer::Step,
             };
-            return Ok(without_time(server.precision, request, answer));
+            return Ok(without_time(*server, request, answer));
         }
     };
     let (Some(received), Some(transmit)) = (exchange.received.utc, exchange.transmit.utc) else {
-        return Ok(without_time(server.precision, request, Answer::Init));
+        return Ok(without_time(*server, request, Answer::Init));
     };
     if utc_stepped(exchange, received.time, transmit.time) {
         return Err(Silence::UtcStep);
@@ -299,7 +333,7 @@ pub fn reply(
         .plus(precision_interval(server.precision))
         .to_ntp_short();
     if dispersion >= MAX_DISPERSION {
-        return Ok(without_time(server.precision, request, Answer::Dispersion));
+        return Ok(without_time(*server, request, Answer::Dispersion));
     }
 
     // Not later than the receive stamp, whatever the page says: RFC 5905 §A.5.1.1 has clients
@@ -332,13 +366,13 @@ pub fn reply(
         transmit: transmit_stamp,
     };
     Ok(Reply {
-        packet: packet.to_bytes(server.precision, request),
+        packet: packet.to_bytes(*server, request),
         answer: Answer::Time,
     })
 }
 
-/// A reply that says only why there is no time. (`Answer::Time` has no code and is not passed.)
-fn without_time(precision: i8, request: &Request, answer: Answer) -> Reply {
+/// A reply that says only why there is no time. (Answers with a time are not passed.)
+fn without_time(server: Server, request: &Request, answer: Answer) -> Reply {
     let packet = Packet {
         leap: 3,
         stratum: 0,
@@ -346,14 +380,14 @@ fn without_time(precision: i8, request: &Request, answer: Answer) -> Reply {
         reference_id: match answer {
             Answer::Step => *b"STEP",
             Answer::Dispersion => *b"XDSP",
-            Answer::Init | Answer::Time => *b"INIT",
+            Answer::Init | Answer::Time | Answer::Rate => *b"INIT",
         },
         reference: 0,
         receive: 0,
         transmit: 0,
     };
     Reply {
-        packet: packet.to_bytes(precision, request),
+        packet: packet.to_bytes(server, request),
         answer,
     }
 }
@@ -371,12 +405,12 @@ struct Packet {
 
 impl Packet {
     /// The wire format of RFC 5905 §7.3.
-    fn to_bytes(&self, precision: i8, request: &Request) -> [u8; HEADER] {
+    fn to_bytes(&self, server: Server, request: &Request) -> [u8; HEADER] {
         let mut bytes = [0; HEADER];
         bytes[0] = self.leap << 6 | request.version << 3 | request.reply_mode;
         bytes[1] = self.stratum;
-        bytes[2] = request.poll.clamp(MIN_POLL, MAX_POLL).cast_unsigned();
-        bytes[3] = precision.cast_unsigned();
+        bytes[2] = request.poll.clamp(server.poll, MAX_POLL).cast_unsigned();
+        bytes[3] = server.precision.cast_unsigned();
         // bytes[4..8], the root delay, stays zero.
         bytes[8..12].copy_from_slice(&self.root_dispersion.to_be_bytes());
         bytes[12..16].copy_from_slice(&self.reference_id);
@@ -484,8 +518,8 @@ const SYMMETRIC_PASSIVE: u8 = 2;
 const CLIENT: u8 = 3;
 const SERVER: u8 = 4;
 
-/// Poll exponents that a reply may carry: our own minimum is one request per second until there is
-/// rate limiting, the maximum is that of RFC 5905 §7.2.
+/// Poll exponents that a reply may carry: at least one request per second is welcome unless there is
+/// a limit, the maximum is that of RFC 5905 §7.2.
 const MIN_POLL: i8 = 0;
 const MAX_POLL: i8 = 17;
 

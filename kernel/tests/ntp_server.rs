@@ -1,0 +1,219 @@
+//! The NTP server as its clients see it: a page, a counter, and datagrams one after another.
+
+use core::cell::Cell;
+use core::net::IpAddr;
+use core::time::Duration;
+use std::rc::Rc;
+
+use gnomon_clock::page::{Fields, VmclockPage, Writer, flag};
+use gnomon_clock::{Clock, ClockStatus, Counter, CounterId, Period, Ticks, TimeType};
+use gnomon_kernel::serve::access::{AccessList, Rule};
+use gnomon_kernel::serve::limit::Limit;
+use gnomon_kernel::serve::ntp::{Counters, Server};
+use gnomon_kernel::serve::responder::{Datagram, Memory, Policy, Responder};
+
+/// 2026-11-20T12:05:31Z.
+const NOON: u64 = 1_795_176_331;
+
+/// A counter of 1 GHz that moves on by a microsecond at each read.
+#[derive(Clone, Default)]
+struct Gigahertz(Rc<Cell<u64>>);
+
+impl Counter for Gigahertz {
+    const ID: CounterId = CounterId::X86Tsc;
+
+    fn read(&self) -> Ticks {
+        self.0.set(self.0.get() + 1000);
+        Ticks(self.0.get())
+    }
+}
+
+fn page(marker: u64) -> Fields {
+    let period = Period::from_hertz(1_000_000_000).expect("a counter");
+    Fields {
+        disruption_marker: marker,
+        counter_id: CounterId::X86Tsc as u8,
+        time_type: TimeType::Tai as u8,
+        clock_status: ClockStatus::Synchronized as u8,
+        flags: flag::TAI_OFFSET_VALID | flag::TIME_MAXERROR_VALID | flag::PERIOD_MAXERROR_VALID,
+        tai_offset_sec: -37,
+        counter_period_frac_sec: period.frac(),
+        counter_period_shift: period.shift(),
+        time_sec: NOON + 37,
+        time_maxerror_nanosec: 500,
+        ..Fields::stock()
+    }
+}
+
+struct Rig {
+    page: &'static VmclockPage,
+    counter: Gigahertz,
+    clock: Clock<'static, Gigahertz>,
+    responder: Responder<'static>,
+    random: u64,
+}
+
+impl Rig {
+    fn new(policy: &Policy) -> Self {
+        let page: &'static VmclockPage = Box::leak(Box::new(VmclockPage::new(&page(1))));
+        let counter = Gigahertz::default();
+        let mut seed = 0_u64;
+        let mut random = || {
+            seed = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            seed
+        };
+        let memory = Box::leak(Box::new(Memory::new()));
+        let responder = Responder::new(Server::new(1, 30), policy, memory, &mut random);
+        Self {
+            page,
+            clock: Clock::new(Some(page), counter.clone()),
+            counter,
+            responder,
+            random: u64::MAX,
+        }
+    }
+
+    /// What a client gets for `payload` now.
+    fn ask_from(&mut self, source: &str, payload: &[u8]) -> Option<Vec<u8>> {
+        let source: IpAddr = source.parse().expect("an address");
+        let datagram = Datagram {
+            source,
+            port: 40_000,
+            payload,
+        };
+        let uptime = Duration::from_nanos(self.counter.0.get());
+        let stamp = self.clock.stamp();
+        let clock = &mut self.clock;
+        let reply = self.responder.serve(
+            &datagram,
+            Some(uptime),
+            || clock.exchange(stamp),
+            self.random,
+        );
+        let reply = reply.map(|reply| reply.packet.to_vec());
+        assert!(
+            reply
+                .as_ref()
+                .is_none_or(|reply| reply.len() <= payload.len())
+        );
+        reply
+    }
+
+    fn ask(&mut self, payload: &[u8]) -> Option<Vec<u8>> {
+        self.ask_from(CLIENT, payload)
+    }
+
+    fn counters(&self) -> Counters {
+        self.responder.counters()
+    }
+
+    fn publish(&mut self, fields: &Fields) {
+        let seq = self.page.snapshot().expect("a quiet page").seq_count;
+        Writer::new(self.page, seq)
+            .publish(fields)
+            .expect("memory takes everything");
+    }
+
+    fn wait(&self, time: Duration) {
+        let ticks = u64::try_from(time.as_nanos()).expect("a short wait");
+        self.counter.0.set(self.counter.0.get() + ticks);
+    }
+}
+
+const CLIENT: &str = "192.0.2.7";
+
+fn request() -> Vec<u8> {
+    let mut request = vec![0; 48];
+    request[0] = 0x23;
+    request[2] = 4;
+    request[40..48].copy_from_slice(b"a cookie");
+    request
+}
+
+fn policy(rules: &[(&str, Rule)], limit: Option<&str>) -> Policy {
+    let mut access = AccessList::OPEN;
+    for (list, rule) in rules {
+        access.add(list, *rule).expect(list);
+    }
+    Policy {
+        access,
+        limit: limit.map(|text| Limit::parse(text).expect(text)),
+    }
+}
+
+#[test]
+fn only_those_allowed_are_answered() {
+    let rules = [
+        ("192.0.2.0/24,fd00::/8", Rule::Allow),
+        ("192.0.2.8", Rule::Deny),
+    ];
+    let mut rig = Rig::new(&policy(&rules, None));
+    for (source, answered) in [
+        (CLIENT, true),
+        ("192.0.2.8", false),
+        ("192.0.3.1", false),
+        ("fd00::1", true),
+        ("fe80::1", false),
+    ] {
+        let reply = rig.ask_from(source, &request());
+        assert_eq!(reply.is_some(), answered, "{source}");
+    }
+    assert_eq!((rig.counters().time, rig.counters().access), (2, 3));
+}
+
+#[test]
+fn too_many_requests_meet_silence_a_leak_and_a_kiss() {
+    let mut rig = Rig::new(&policy(&[], Some("3,8s")));
+    for _ in 0..3 {
+        let reply = rig.ask(&request()).expect("within the burst");
+        assert_eq!((reply[0], reply[1], reply[2]), (0x24, 1, 4));
+    }
+    assert_eq!(rig.ask(&request()), None);
+    // The four highest random bits decide.
+    rig.random = 3 << 60;
+    assert_eq!(rig.ask(&request()).map(|reply| reply[1]), Some(1));
+    rig.random = 4 << 60;
+    let kiss = rig.ask(&request()).expect("a kiss");
+    assert_eq!((kiss[0], kiss[1], &kiss[12..16]), (0xe4, 0, &b"RATE"[..]));
+    assert_eq!(&kiss[24..32], b"a cookie");
+    assert!(kiss[32..40] != [0; 8] && kiss[40..48] != [0; 8]);
+    rig.random = u64::MAX;
+    // Other clients and other datagrams have nothing to do with it.
+    assert!(rig.ask_from("192.0.2.8", &request()).is_some());
+    assert_eq!(rig.ask(&[0; 48]), None);
+    rig.wait(Duration::from_secs(8));
+    assert!(rig.ask(&request()).is_some());
+    let Counters {
+        time,
+        rate,
+        limit,
+        version,
+        ..
+    } = rig.counters();
+    assert_eq!((time, rate, limit, version), (6, 1, 1, 1));
+}
+
+#[test]
+fn a_kiss_is_only_for_when_there_is_time() {
+    let mut rig = Rig::new(&policy(&[], Some("1,8s")));
+    rig.publish(&Fields {
+        disruption_marker: 1,
+        ..Fields::stock()
+    });
+    rig.random = 4 << 60;
+    assert_eq!(
+        rig.ask(&request()).map(|reply| reply[12..16].to_vec()),
+        Some(b"INIT".to_vec())
+    );
+    assert_eq!(rig.ask(&request()), None);
+    assert_eq!((rig.counters().init, rig.counters().limit), (1, 1));
+}
+
+#[test]
+fn the_limit_is_the_least_poll_asked_for() {
+    let mut rig = Rig::new(&policy(&[], Some("8,64s")));
+    assert_eq!(rig.ask(&request()).map(|reply| reply[2]), Some(6));
+    let mut slow = request();
+    slow[2] = 10;
+    assert_eq!(rig.ask(&slow).map(|reply| reply[2]), Some(10));
+}
