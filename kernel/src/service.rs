@@ -326,8 +326,8 @@ impl<'a, M: Machine, C: Counter, P: FramePort> Core<'a, M, C, P> {
             };
             let exchange = || self.clock.exchange(stamp);
             let random = self.machine.random();
-            let reply = self.ntp.serve(&datagram, self.uptime, exchange, random);
-            match reply.and_then(|reply| request.answer(&reply.packet)) {
+            let served = self.ntp.serve(&datagram, self.uptime, exchange, random);
+            match served.and_then(|served| request.answer(&served.reply.packet)) {
                 Some(length) => {
                     received.set_length(length);
                     port.send(received);
@@ -337,6 +337,9 @@ impl<'a, M: Machine, C: Counter, P: FramePort> Core<'a, M, C, P> {
             // The stamp in the reply is from just now: let it go before the next frame is looked
             // at.
             port.kick();
+            if let Some(pending) = served.and_then(|served| served.pending) {
+                self.ntp.sent(pending, self.clock.exchange(stamp));
+            }
         }
         true
     }

@@ -6,7 +6,7 @@ use core::time::Duration;
 use std::rc::Rc;
 
 use gnomon_clock::page::{Fields, VmclockPage, Writer, flag};
-use gnomon_clock::{Clock, ClockStatus, Counter, CounterId, Period, Ticks, TimeType};
+use gnomon_clock::{Clock, ClockStatus, Counter, CounterId, Period, Ticks, TimeType, UtcTime};
 use gnomon_kernel::serve::access::{AccessList, Rule};
 use gnomon_kernel::serve::limit::Limit;
 use gnomon_kernel::serve::ntp::{Counters, Server};
@@ -51,6 +51,8 @@ struct Rig {
     clock: Clock<'static, Gigahertz>,
     responder: Responder<'static>,
     random: u64,
+    /// When the last reply to a client in interleaved mode left.
+    left: Option<UtcTime>,
 }
 
 impl Rig {
@@ -70,6 +72,7 @@ impl Rig {
             counter,
             responder,
             random: u64::MAX,
+            left: None,
         }
     }
 
@@ -84,13 +87,18 @@ impl Rig {
         let uptime = Duration::from_nanos(self.counter.0.get());
         let stamp = self.clock.stamp();
         let clock = &mut self.clock;
-        let reply = self.responder.serve(
+        let served = self.responder.serve(
             &datagram,
             Some(uptime),
             || clock.exchange(stamp),
             self.random,
         );
-        let reply = reply.map(|reply| reply.packet.to_vec());
+        if let Some(pending) = served.and_then(|served| served.pending) {
+            let times = self.clock.exchange(stamp);
+            self.left = times.ok().and_then(|times| times.transmit.utc);
+            self.responder.sent(pending, times);
+        }
+        let reply = served.map(|served| served.reply.packet.to_vec());
         assert!(
             reply
                 .as_ref()
@@ -216,4 +224,191 @@ fn the_limit_is_the_least_poll_asked_for() {
     let mut slow = request();
     slow[2] = 10;
     assert_eq!(rig.ask(&slow).map(|reply| reply[2]), Some(10));
+}
+
+/// A client in interleaved mode as RFC 9769 §2 has it.
+#[derive(Default)]
+struct Interleaving {
+    /// The receive stamp of the last reply.
+    named: u64,
+    /// Counts requests, for stamps that are all different.
+    asked: u64,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Mode {
+    Basic,
+    Interleaved,
+}
+
+impl Interleaving {
+    fn request(&mut self) -> Vec<u8> {
+        self.asked += 1;
+        let mut bytes = request();
+        bytes[24..32].copy_from_slice(&self.named.to_be_bytes());
+        bytes[32..40].copy_from_slice(&(self.asked << 8 | 1).to_be_bytes());
+        bytes[40..48].copy_from_slice(&(self.asked << 8 | 2).to_be_bytes());
+        bytes
+    }
+
+    /// Takes a reply to `request`; returns its mode and its transmit stamp.
+    fn take(&mut self, request: &[u8], reply: &[u8]) -> (Mode, u64) {
+        assert_eq!(reply[..2], [0x24, 1]);
+        let (receive, transmit) = (stamp(reply, 32), stamp(reply, 40));
+        assert_eq!((receive & 1, transmit & 1), (1, 0));
+        let mode = match stamp(reply, 24) {
+            origin if origin == stamp(request, 40) => Mode::Basic,
+            origin if origin == stamp(request, 32) => Mode::Interleaved,
+            origin => panic!("origin {origin:#x}"),
+        };
+        self.named = receive;
+        (mode, transmit)
+    }
+
+    fn exchange(&mut self, rig: &mut Rig) -> (Mode, u64) {
+        let request = self.request();
+        let reply = rig.ask(&request).expect("a reply");
+        self.take(&request, &reply)
+    }
+}
+
+fn stamp(packet: &[u8], at: usize) -> u64 {
+    u64::from_be_bytes(packet[at..at + 8].try_into().expect("eight bytes"))
+}
+
+#[test]
+fn the_third_reply_tells_when_the_second_left() {
+    let mut rig = Rig::new(&Policy::OPEN);
+    let mut client = Interleaving::default();
+    assert_eq!(client.exchange(&mut rig).0, Mode::Basic);
+    assert_eq!(rig.left, None, "the first request asked for nothing");
+    assert_eq!(client.exchange(&mut rig).0, Mode::Basic);
+    for _ in 0..100 {
+        let left = rig.left.expect("kept").time.to_ntp().0 & !1;
+        rig.wait(Duration::from_secs(16));
+        let (mode, transmit) = client.exchange(&mut rig);
+        assert_eq!((mode, transmit), (Mode::Interleaved, left));
+    }
+    assert_eq!(
+        (rig.counters().time, rig.counters().interleaved),
+        (102, 100)
+    );
+}
+
+#[test]
+fn loss_duplicates_and_strangers_lead_back_to_basic_mode() {
+    let mut rig = Rig::new(&Policy::OPEN);
+    let mut client = Interleaving::default();
+    client.exchange(&mut rig);
+    client.exchange(&mut rig);
+    // The reply is lost, and with it the pair: the client names the same stamp again.
+    let lost = client.request();
+    assert!(rig.ask(&lost).is_some());
+    assert_eq!(client.exchange(&mut rig).0, Mode::Basic);
+    assert_eq!(client.exchange(&mut rig).0, Mode::Interleaved);
+    // A duplicate gets a reply that is true, and the client's next request its own.
+    let twice = client.request();
+    let first = rig.ask(&twice).expect("a reply");
+    let second = rig.ask(&twice).expect("a reply");
+    assert_eq!(Interleaving::default().take(&twice, &second).0, Mode::Basic);
+    assert_eq!(client.take(&twice, &first).0, Mode::Interleaved);
+    assert_eq!(client.exchange(&mut rig).0, Mode::Interleaved);
+    // Somebody else names the client's stamp.
+    let stolen = client.request();
+    let reply = rig.ask_from("192.0.2.8", &stolen).expect("a reply");
+    assert_eq!(Interleaving::default().take(&stolen, &reply).0, Mode::Basic);
+    assert_eq!(client.exchange(&mut rig).0, Mode::Interleaved);
+}
+
+#[test]
+fn what_does_not_ask_for_interleaved_mode_does_not_get_it() {
+    let mut rig = Rig::new(&Policy::OPEN);
+    let mut client = Interleaving::default();
+    client.exchange(&mut rig);
+    client.exchange(&mut rig);
+    for change in [
+        // Receive and transmit stamps that are equal; symmetric mode; a transmit stamp named.
+        |request: &mut Vec<u8>| request.copy_within(32..40, 40),
+        |request: &mut Vec<u8>| request[0] = 0x21,
+        |request: &mut Vec<u8>| request[31] &= !1,
+    ] {
+        let mut request = client.request();
+        change(&mut request);
+        rig.left = None;
+        let reply = rig.ask(&request).expect("a reply");
+        assert_eq!(reply[24..32], request[40..48], "basic mode");
+        assert_eq!(rig.left, None, "nothing is kept");
+    }
+    assert_eq!(client.exchange(&mut rig).0, Mode::Interleaved);
+}
+
+#[test]
+fn no_departure_is_told_across_a_disruption() {
+    let mut rig = Rig::new(&Policy::OPEN);
+    let mut client = Interleaving::default();
+    client.exchange(&mut rig);
+    client.exchange(&mut rig);
+    rig.publish(&page(2));
+    assert_eq!(client.exchange(&mut rig).0, Mode::Basic);
+    assert_eq!(client.exchange(&mut rig).0, Mode::Interleaved);
+    // Without time there is nothing to keep, and nothing to tell after it.
+    rig.publish(&Fields {
+        disruption_marker: 3,
+        ..Fields::stock()
+    });
+    let request = client.request();
+    assert_eq!(
+        rig.ask(&request).map(|reply| reply[12..16].to_vec()),
+        Some(b"STEP".to_vec())
+    );
+    rig.publish(&page(3));
+    assert_eq!(client.exchange(&mut rig).0, Mode::Basic);
+}
+
+#[test]
+fn the_dispersion_covers_the_departure_told() {
+    let mut rig = Rig::new(&Policy::OPEN);
+    let mut client = Interleaving::default();
+    client.exchange(&mut rig);
+    rig.publish(&Fields {
+        time_maxerror_nanosec: 1_000_000_000,
+        ..page(1)
+    });
+    client.exchange(&mut rig);
+    rig.publish(&page(1));
+    // The reply that left a second wide is told of now, when the page is good again.
+    let request = client.request();
+    let reply = rig.ask(&request).expect("a reply");
+    assert_eq!(client.take(&request, &reply).0, Mode::Interleaved);
+    assert!(reply[8..12] >= [0, 1, 0, 0][..], "{:?}", &reply[8..12]);
+    let request = client.request();
+    let reply = rig.ask(&request).expect("a reply");
+    assert!(reply[8..12] < [0, 0, 0, 2][..], "{:?}", &reply[8..12]);
+}
+
+#[test]
+fn a_page_set_back_between_arrival_and_departure_tells_nothing() {
+    let mut rig = Rig::new(&Policy::OPEN);
+    let mut client = Interleaving::default();
+    client.exchange(&mut rig);
+    let request = client.request();
+    let datagram = Datagram {
+        source: CLIENT.parse().expect("an address"),
+        port: 40_000,
+        payload: &request,
+    };
+    let stamp = rig.clock.stamp();
+    let clock = &mut rig.clock;
+    let served = rig
+        .responder
+        .serve(&datagram, None, || clock.exchange(stamp), 0)
+        .expect("a reply");
+    rig.publish(&Fields {
+        time_sec: NOON,
+        ..page(1)
+    });
+    let pending = served.pending.expect("asked for");
+    rig.responder.sent(pending, rig.clock.exchange(stamp));
+    client.take(&request, &served.reply.packet);
+    assert_eq!(client.exchange(&mut rig).0, Mode::Basic);
 }

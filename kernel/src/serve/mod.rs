@@ -2,10 +2,12 @@
 //!
 //! * [`ntp`]: the protocol, a request and two readings of the clock in, a reply out;
 //! * [`responder`]: the NTP server around it, with what it remembers of its clients;
+//! * [`interleave`]: when earlier replies really left;
 //! * [`access`], [`limit`]: who is answered, and how often;
 //! * [`secret`]: places in tables that nobody outside can aim at.
 
 pub mod access;
+pub mod interleave;
 pub mod limit;
 pub mod ntp;
 pub mod responder;

@@ -32,11 +32,16 @@
 //! anyway (chronyd, ntpdig and timesyncd do), and one that does not look gets nothing it could take
 //! for a time. The root dispersion is then 16 s, MAXDISP of RFC 5905 §7.2.
 //!
+//! A client in interleaved mode gets the same with another origin and another transmit stamp:
+//! [`interleave`](super::interleave).
+//!
 //! A bound grows with the age of the page (freerunning hosts). Once it has reached MAXDISP, no
 //! client accepts the reply (the sanity check of RFC 5905 §A.5.1.1 on root distance), so it is
 //! sent as [`Answer::Dispersion`] instead.
 
 use gnomon_clock::{Announcement, Bound, Exchange, Kiss, NoTime, Reading, Timestamp, Utc};
+
+use super::interleave::Departure;
 
 /// Length of an NTP header without extension fields, and of every reply, in bytes.
 pub const HEADER: usize = 48;
@@ -113,6 +118,10 @@ pub struct Request {
     poll: i8,
     /// The client's transmit stamp: a cookie to return, never a time to use.
     transmit: [u8; 8],
+    /// Its receive stamp: the cookie of interleaved mode.
+    receive: [u8; 8],
+    /// The stamp of an earlier reply that the client names.
+    origin: u64,
 }
 
 impl Request {
@@ -140,14 +149,29 @@ impl Request {
             _ => return Err(Silence::Mode),
         };
         check_tail(version, tail)?;
-        let mut transmit = [0; 8];
-        transmit.copy_from_slice(&header[40..]);
+        let stamp = |at: usize| {
+            let mut stamp = [0; 8];
+            stamp.copy_from_slice(&header[at..at + 8]);
+            stamp
+        };
         Ok(Self {
             version,
             reply_mode,
             poll: header[2].cast_signed(),
-            transmit,
+            transmit: stamp(40),
+            receive: stamp(32),
+            origin: u64::from_be_bytes(stamp(24)),
         })
+    }
+
+    /// The receive stamp of an earlier reply, if that is what the client names: then it is in
+    /// interleaved mode (RFC 9769 §2), and what it wants is when that reply left.
+    #[must_use]
+    pub fn names_receive_stamp(&self) -> Option<u64> {
+        let names = self.origin & RECEIVE_BIT != 0
+            && self.reply_mode == SERVER
+            && self.receive != self.transmit;
+        names.then_some(self.origin)
     }
 }
 
@@ -158,9 +182,31 @@ pub struct Reply {
     pub packet: [u8; HEADER],
     /// What it tells the client.
     pub answer: Answer,
+    /// The root dispersion in 2^-28 s, rounded up; meaningless without a time.
+    dispersion: u32,
 }
 
 impl Reply {
+    /// Our receive stamp in it, by which a client can name this reply: odd, or zero without a time.
+    #[must_use]
+    pub fn receive(&self) -> u64 {
+        let mut stamp = [0; 8];
+        stamp.copy_from_slice(&self.packet[32..40]);
+        u64::from_be_bytes(stamp)
+    }
+
+    /// Makes a reply with the time one of interleaved mode: it says when the reply that `request`
+    /// names left.
+    #[must_use]
+    pub fn into_interleaved(mut self, request: &Request, departure: Departure) -> Self {
+        self.dispersion = self.dispersion.max(departure.error);
+        let short = self.dispersion.div_ceil(1 << 12);
+        self.packet[8..12].copy_from_slice(&short.to_be_bytes());
+        self.packet[24..32].copy_from_slice(&request.receive);
+        self.packet[40..48].copy_from_slice(&departure.transmit.to_be_bytes());
+        self
+    }
+
     /// Makes a reply with the time the kiss `RATE` (RFC 5905 §7.4), which a client need not believe
     /// but should heed. It keeps its stamps, for without them chronyd ignores it.
     #[must_use]
@@ -243,19 +289,19 @@ pub struct Counters {
     pub access: u64,
     /// [`Silence::Limit`].
     pub limit: u64,
+    /// Those of [`Answer::Time`] that were in interleaved mode.
+    pub interleaved: u64,
 }
 
 impl Counters {
     /// Counts one outcome.
-    pub fn count(&mut self, outcome: &Result<Reply, Silence>) {
+    pub const fn count(&mut self, outcome: Result<Answer, Silence>) {
         let counter = match outcome {
-            Ok(reply) => match reply.answer {
-                Answer::Time => &mut self.time,
-                Answer::Init => &mut self.init,
-                Answer::Step => &mut self.step,
-                Answer::Dispersion => &mut self.dispersion,
-                Answer::Rate => &mut self.rate,
-            },
+            Ok(Answer::Time) => &mut self.time,
+            Ok(Answer::Init) => &mut self.init,
+            Ok(Answer::Step) => &mut self.step,
+            Ok(Answer::Dispersion) => &mut self.dispersion,
+            Ok(Answer::Rate) => &mut self.rate,
             Err(Silence::Length) => &mut self.length,
             Err(Silence::Version) => &mut self.version,
             Err(Silence::Mode) => &mut self.mode,
@@ -279,6 +325,12 @@ impl Counters {
             ("XDSP", self.dispersion),
             ("RATE", self.rate),
         ]
+    }
+
+    /// Particulars of the replies sent.
+    #[must_use]
+    pub const fn particulars(&self) -> [(&'static str, u64); 1] {
+        [("interleaved", self.interleaved)]
     }
 
     /// Datagrams left unanswered, by reason.
@@ -328,10 +380,8 @@ pub fn reply(
     if utc_stepped(exchange, received.time, transmit.time) {
         return Err(Silence::UtcStep);
     }
-    let error = exchange.received.bound.max(exchange.transmit.bound);
-    let dispersion = error
-        .plus(precision_interval(server.precision))
-        .to_ntp_short();
+    let error = error(server.precision, exchange);
+    let dispersion = error.to_ntp_short();
     if dispersion >= MAX_DISPERSION {
         return Ok(without_time(*server, request, Answer::Dispersion));
     }
@@ -345,7 +395,7 @@ pub fn reply(
         .min(received.time);
     // Zero means "unknown" (§6), and once in an era it is a time: move it by 0.23 ns, outward.
     let reference = non_zero(reference.to_ntp().0, u64::MAX);
-    let receive = non_zero(received.time.to_ntp().0, 1);
+    let receive = received.time.to_ntp().0 | RECEIVE_BIT;
     let transmit_stamp = blur(
         receive,
         transmit.time.to_ntp().0,
@@ -368,6 +418,33 @@ pub fn reply(
     Ok(Reply {
         packet: packet.to_bytes(*server, request),
         answer: Answer::Time,
+        dispersion: fine(error),
+    })
+}
+
+/// When the reply with the receive stamp `receive` left, if `times` were read as it did: the
+/// arrival of its request and the departure.
+///
+/// `None` when that cannot be told to the client of that reply: a disruption or a leap second lies
+/// between the two, the page's time was set back between them, or the error is beyond all use.
+#[must_use]
+pub fn departure(
+    server: &Server,
+    receive: u64,
+    times: Result<&Exchange, &NoTime>,
+) -> Option<Departure> {
+    let exchange = times.ok()?;
+    let (received, transmit) = (exchange.received.utc?.time, exchange.transmit.utc?.time);
+    if utc_stepped(exchange, received, transmit) {
+        return None;
+    }
+    let error = error(server.precision, exchange);
+    let transmit = transmit.to_ntp().0 & !RECEIVE_BIT;
+    let later = transmit.wrapping_sub(receive).cast_signed() > 0;
+    let of_use = error.to_ntp_short() < MAX_DISPERSION;
+    (later && transmit != 0 && of_use).then_some(Departure {
+        transmit,
+        error: fine(error),
     })
 }
 
@@ -389,6 +466,7 @@ fn without_time(server: Server, request: &Request, answer: Answer) -> Reply {
     Reply {
         packet: packet.to_bytes(server, request),
         answer,
+        dispersion: u32::MAX,
     }
 }
 
@@ -452,6 +530,17 @@ fn check_tail(version: u8, tail: &[u8]) -> Result<(), Silence> {
     }
 }
 
+/// The error of both stamps and what the precision adds to it.
+fn error(precision: i8, exchange: &Exchange) -> Bound {
+    let error = exchange.received.bound.max(exchange.transmit.bound);
+    error.plus(precision_interval(precision))
+}
+
+/// A bound in 2^-28 s, rounded up and saturating.
+fn fine(bound: Bound) -> u32 {
+    u32::try_from(bound.units().div_ceil(1 << 36)).unwrap_or(u32::MAX)
+}
+
 /// Whether the two stamps differ by something else than the time that passed between them.
 fn utc_stepped(exchange: &Exchange, received: Timestamp<Utc>, transmit: Timestamp<Utc>) -> bool {
     let scales = (exchange.received.tai, exchange.transmit.tai);
@@ -466,27 +555,27 @@ fn utc_stepped(exchange: &Exchange, received: Timestamp<Utc>, transmit: Timestam
 }
 
 /// The transmit stamp with random bits below the precision, always after `receive` (modulo the
-/// era) and never zero.
+/// era), even and never zero. `receive` is odd, and `mask` has its lowest bits set.
 ///
 /// The stamp moves by less than the precision in either direction, which the root dispersion
 /// allows for: it stays in the precision's own interval around `transmit`, and goes one unit
 /// beyond it only when `receive` is that interval's last instant.
 fn blur(receive: u64, transmit: u64, mask: u64, random: u64) -> u64 {
     let after = |stamp: u64| stamp.wrapping_sub(receive).cast_signed() > 0;
-    let blurred = transmit & !mask | random & mask;
+    let blurred = (transmit & !mask | random & mask) & !RECEIVE_BIT;
     let stamp = if after(blurred) {
         blurred
     } else {
-        // Received within the same interval: choose from what is left of it.
+        // Received within the same interval: choose from the even numbers that are left of it.
         let last = transmit | mask;
         let choices = if after(last) {
-            last.wrapping_sub(receive)
+            last.wrapping_sub(receive) / 2
         } else {
             1
         };
-        receive.wrapping_add(1 + random % choices)
+        receive.wrapping_add(1 + 2 * (random % choices))
     };
-    non_zero(stamp, 1)
+    non_zero(stamp, 2)
 }
 
 /// The bits of an NTP timestamp that lie below the precision.
@@ -510,6 +599,10 @@ pub const PORT: u16 = 123;
 
 /// The reference id of a vmclock, at every stratum.
 const REFERENCE_ID: &[u8; 4] = b"XVMC";
+
+/// The bit that is set in receive stamps and clear in transmit stamps, 0.23 ns: see
+/// [`interleave`](super::interleave).
+const RECEIVE_BIT: u64 = 1;
 
 /// Modes (RFC 5905 §7.3).
 const UNSPECIFIED: u8 = 0;
@@ -577,16 +670,19 @@ mod tests {
 
     #[test]
     fn blurring_fills_exactly_the_bits_below_the_precision() {
-        let (receive, transmit) = (0x0000_0001_0000_0000, 0x0000_0001_1234_5678);
+        let (receive, transmit) = (0x0000_0001_0000_0001, 0x0000_0001_1234_5678);
         assert_eq!(blur(receive, transmit, 0xfff, 0), 0x0000_0001_1234_5000);
         assert_eq!(
             blur(receive, transmit, 0xfff, u64::MAX),
-            0x0000_0001_1234_5fff
+            0x0000_0001_1234_5ffe
         );
         assert_eq!(blur(receive, transmit, 0xfff, 0xabc), 0x0000_0001_1234_5abc);
+        // Received in the same interval: what is left of it.
+        assert_eq!(blur(0x1ff9, 0x1ffa, 0xfff, 0), 0x1ffa);
+        assert_eq!(blur(0x1ff9, 0x1ffa, 0xfff, 2), 0x1ffe);
         // The last instant of an interval has no later one in it; nor has the end of the era.
         assert_eq!(blur(0x1fff, 0x1fff, 0xfff, 0xabc), 0x2000);
-        assert_eq!(blur(u64::MAX, u64::MAX, 0xfff, 0xabc), 1);
+        assert_eq!(blur(u64::MAX, u64::MAX, 0xfff, 0xabc), 2);
     }
 
     proptest! {
@@ -597,9 +693,10 @@ mod tests {
             precision in -29_i8..=-1,
             random: u64,
         ) {
-            let (transmit, mask) = (receive.wrapping_add(served), noise_mask(precision));
+            let (receive, transmit) = (receive | 1, receive.wrapping_add(served));
+            let mask = noise_mask(precision);
             let stamp = blur(receive, transmit, mask, random);
-            prop_assert_ne!(stamp, 0);
+            prop_assert!(stamp != 0 && stamp & 1 == 0);
             prop_assert!(stamp.wrapping_sub(receive).cast_signed() > 0);
             // One unit for the instant after the last, one for stepping over zero.
             prop_assert!(stamp.wrapping_sub(transmit).cast_signed().unsigned_abs() <= mask + 2);

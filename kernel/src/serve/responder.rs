@@ -9,9 +9,10 @@ use core::time::Duration;
 use gnomon_clock::{Exchange, NoTime};
 
 use super::access::AccessList;
+use super::interleave::Pairs;
 use super::limit::{Limit, Limiter, Verdict};
 use super::ntp::{self, Answer, Counters, Reply, Request, Server, Silence};
-use super::secret::Secret;
+use super::secret::{Client, Secret};
 
 /// What the command line says of clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +35,7 @@ impl Policy {
 #[derive(Debug)]
 pub struct Memory {
     limiter: Limiter,
+    pairs: Pairs,
 }
 
 impl Memory {
@@ -42,6 +44,7 @@ impl Memory {
     pub const fn new() -> Self {
         Self {
             limiter: Limiter::new(),
+            pairs: Pairs::new(),
         }
     }
 }
@@ -61,6 +64,22 @@ pub struct Datagram<'p> {
     pub port: u16,
     /// Its bytes.
     pub payload: &'p [u8],
+}
+
+/// What to send, and what to do after that.
+#[derive(Clone, Copy, Debug)]
+pub struct Served {
+    /// The reply.
+    pub reply: Reply,
+    /// To be handed to [`Responder::sent`] with the times as the reply leaves.
+    pub pending: Option<Pending>,
+}
+
+/// A reply whose departure its client will ask for.
+#[derive(Clone, Copy, Debug)]
+pub struct Pending {
+    client: Client,
+    receive: u64,
 }
 
 /// The server.
@@ -120,10 +139,27 @@ impl<'m> Responder<'m> {
         uptime: Option<Duration>,
         times: impl FnOnce() -> Result<Exchange, NoTime>,
         random: u64,
-    ) -> Option<Reply> {
+    ) -> Option<Served> {
         let outcome = self.decide(datagram, uptime, times, random);
-        self.counters.count(&outcome);
+        match &outcome {
+            Ok(served) => self.counters.count(Ok(served.reply.answer)),
+            Err(silence) => self.counters.count(Err(*silence)),
+        }
         outcome.ok()
+    }
+
+    /// Keeps when a reply left, for its client to ask. `times` are read right after that, with the
+    /// arrival stamp of its request.
+    pub fn sent(&mut self, pending: Pending, times: Result<Exchange, NoTime>) {
+        let Pending { client, receive } = pending;
+        let Some(departure) = ntp::departure(&self.server, receive, times.as_ref()) else {
+            return;
+        };
+        if let Ok(Exchange { transmit, .. }) = times {
+            self.memory
+                .pairs
+                .keep(&self.secret, client, transmit.marker, receive, departure);
+        }
     }
 
     fn decide(
@@ -132,7 +168,7 @@ impl<'m> Responder<'m> {
         uptime: Option<Duration>,
         times: impl FnOnce() -> Result<Exchange, NoTime>,
         random: u64,
-    ) -> Result<Reply, Silence> {
+    ) -> Result<Served, Silence> {
         if !self.policy.access.permits(datagram.source) {
             return Err(Silence::Access);
         }
@@ -142,14 +178,30 @@ impl<'m> Responder<'m> {
             Verdict::Kiss => true,
             Verdict::Drop => return Err(Silence::Limit),
         };
-        let reply = ntp::reply(&self.server, &request, times().as_ref(), random)?;
+        let times = times();
+        let mut reply = ntp::reply(&self.server, &request, times.as_ref(), random)?;
+        let mut pending = None;
         if kiss {
-            return match reply.answer {
-                Answer::Time => Ok(reply.into_rate()),
-                _ => Err(Silence::Limit),
-            };
+            if reply.answer != Answer::Time {
+                return Err(Silence::Limit);
+            }
+            reply = reply.into_rate();
+        } else if let (Some(named), Answer::Time, Ok(exchange)) =
+            (request.names_receive_stamp(), reply.answer, &times)
+        {
+            let client = Client::from(datagram.source);
+            let marker = exchange.transmit.marker;
+            let departure = self.memory.pairs.take(&self.secret, client, marker, named);
+            if let Some(departure) = departure {
+                reply = reply.into_interleaved(&request, departure);
+                self.counters.interleaved = self.counters.interleaved.wrapping_add(1);
+            }
+            pending = Some(Pending {
+                client,
+                receive: reply.receive(),
+            });
         }
-        Ok(reply)
+        Ok(Served { reply, pending })
     }
 
     fn judge(&mut self, client: IpAddr, uptime: Option<Duration>, random: u64) -> Verdict {
