@@ -7,6 +7,8 @@
 //! | `idle` | `halt`, `poll` | `halt` |
 //! | `ntp.stratum` | `1` to `15` | `1` |
 //! | `ntp.allow`, `ntp.deny` | `ADDR/LEN` or `ADDR`, comma separated ([`access`](crate::serve::access)) | everybody is answered |
+//! | `ntp.key` | `ID:AES128:HEX` or `ID:AES256:HEX` ([`auth`](crate::serve::auth)) | none |
+//! | `ntp.auth` | `optional`, `require` | `optional` |
 //! | `ntp.limit` | `off`, or `BURST,INTERVAL` such as `8,8s` ([`limit`](crate::serve::limit)) | `off` |
 //! | `vmclock` | physical address of the page, decimal or `0x` hexadecimal, a multiple of 4096 | found in ACPI or the device tree |
 //!
@@ -14,7 +16,10 @@
 //! value so far stays. When a key comes twice, the last good value holds.
 //!
 //! The lists `ntp.allow` and `ntp.deny` are other: each word adds to them, and one that is not
-//! understood closes the NTP server to everybody, since nobody knows whom it was to keep out.
+//! understood closes the NTP server to everybody, since nobody knows whom it was to keep out. For
+//! the same reason `ntp.auth` requires authentication when it is not understood. Each `ntp.key` adds a key.
+//!
+//! Nothing that could be a key is ever shown in a warning.
 
 use core::fmt;
 use core::net::Ipv4Addr;
@@ -34,7 +39,7 @@ pub struct Config {
     pub idle: Idle,
     /// `ntp.stratum=`: the stratum announced while the time is good, 1..=15.
     pub stratum: u8,
-    /// `ntp.allow=`, `ntp.deny=`, `ntp.limit=`: whom the NTP server answers.
+    /// `ntp.allow=`, `ntp.deny=`, `ntp.limit=`, `ntp.key=`, `ntp.auth=`: whom the NTP server answers.
     pub policy: Policy,
     /// `vmclock=`: physical address of the vmclock page, in place of discovery.
     pub vmclock: Option<u64>,
@@ -89,21 +94,28 @@ impl Config {
     pub fn parse(cmdline: &str, warn: &mut dyn FnMut(Warning<'_>)) -> Self {
         let mut config = Self::DEFAULT;
         let mut seen = [false; KEYS.len()];
+        let mut secret = false;
         for word in cmdline.split_ascii_whitespace() {
+            // A key that was written with blanks goes on in the next words.
+            secret = could_be_secret(word) || secret && !word.contains('=');
             let (name, value) = word.split_once('=').unwrap_or((word, ""));
             let Some(key) = KEYS.iter().position(|key| *key == name) else {
                 warn(Warning {
                     word,
+                    secret,
                     problem: Problem::UnknownKey,
                 });
                 continue;
             };
             if config.set(name, value).is_none() {
-                if matches!(name, "ntp.allow" | "ntp.deny") {
-                    config.policy.access.close();
+                match name {
+                    "ntp.allow" | "ntp.deny" => config.policy.access.close(),
+                    "ntp.auth" => config.policy.authenticated_only = true,
+                    _ => {}
                 }
                 warn(Warning {
                     word,
+                    secret,
                     problem: Problem::Malformed {
                         expected: EXPECTED[key],
                     },
@@ -111,6 +123,7 @@ impl Config {
             } else if core::mem::replace(&mut seen[key], true) && !ADDING.contains(&name) {
                 warn(Warning {
                     word,
+                    secret,
                     problem: Problem::Repeated,
                 });
             }
@@ -141,6 +154,14 @@ impl Config {
             }
             "ntp.allow" => self.policy.access.add(value, Rule::Allow)?,
             "ntp.deny" => self.policy.access.add(value, Rule::Deny)?,
+            "ntp.key" => self.policy.keys.parse_word(value).ok()?,
+            "ntp.auth" => {
+                self.policy.authenticated_only = match value {
+                    "optional" => false,
+                    "require" => true,
+                    _ => return None,
+                }
+            }
             "ntp.limit" => {
                 self.policy.limit = match value {
                     "off" => None,
@@ -188,6 +209,8 @@ impl Ip {
 pub struct Warning<'a> {
     /// The word, as it came: untrusted text, shown escaped and cut by `Display`.
     pub word: &'a str,
+    /// The word could be part of a key: `Display` shows no more of it than its name.
+    pub secret: bool,
     /// What is the matter with it.
     pub problem: Problem,
 }
@@ -211,10 +234,17 @@ impl fmt::Display for Warning<'_> {
         /// Characters of the word that are shown.
         const SHOWN: usize = 64;
         f.write_str("command line: `")?;
-        for c in self.word.chars().take(SHOWN) {
+        let shown = match self.word.split_once('=') {
+            _ if !self.secret => self.word,
+            Some((name, _)) if KEYS.contains(&name) => name,
+            _ => "",
+        };
+        for c in shown.chars().take(SHOWN) {
             write!(f, "{}", c.escape_debug())?;
         }
-        if self.word.chars().nth(SHOWN).is_some() {
+        if self.secret {
+            f.write_str("(not shown)")?;
+        } else if self.word.chars().nth(SHOWN).is_some() {
             f.write_str("...")?;
         }
         match self.problem {
@@ -226,13 +256,15 @@ impl fmt::Display for Warning<'_> {
 }
 
 /// The keys, and what each expects in the words of a warning.
-const KEYS: [&str; 8] = [
+const KEYS: [&str; 10] = [
     "ip",
     "serial",
     "idle",
     "ntp.stratum",
     "ntp.allow",
     "ntp.deny",
+    "ntp.key",
+    "ntp.auth",
     "ntp.limit",
     "vmclock",
 ];
@@ -243,12 +275,24 @@ const EXPECTED: [&str; KEYS.len()] = [
     "ntp.stratum=1 to ntp.stratum=15",
     "ntp.allow=ADDR/LEN,... and at most 32 prefixes; nobody is answered until this is mended",
     "ntp.deny=ADDR/LEN,... and at most 32 prefixes; nobody is answered until this is mended",
+    "ntp.key=ID:AES128:HEX or ntp.key=ID:AES256:HEX, each number once, and at most 16 keys",
+    "ntp.auth=optional or ntp.auth=require, which is assumed now",
     "ntp.limit=off or ntp.limit=BURST,INTERVAL with 1 to 1000 and 1ms to 3600s",
     "vmclock=ADDR, a page-aligned address, decimal or 0x hexadecimal",
 ];
 
 /// The keys of which every word adds to the others.
-const ADDING: [&str; 2] = ["ntp.allow", "ntp.deny"];
+const ADDING: [&str; 3] = ["ntp.allow", "ntp.deny", "ntp.key"];
+
+/// Whether a word says `key`, or looks like one by its prefix or its many hexadecimal digits.
+fn could_be_secret(word: &str) -> bool {
+    let says = |what: &str| {
+        let mut windows = word.as_bytes().windows(what.len());
+        windows.any(|window| window.eq_ignore_ascii_case(what.as_bytes()))
+    };
+    let mut runs = word.split(|c: char| !c.is_ascii_hexdigit());
+    says("key") || says("hex:") || says("ascii:") || runs.any(|run| run.len() >= 32)
+}
 
 /// A decimal number of digits only: no sign, no blanks.
 fn digits(text: &str) -> Option<u8> {
@@ -304,6 +348,7 @@ mod tests {
 
     use super::*;
     use crate::serve::access::AccessList;
+    use crate::serve::auth::Keys;
 
     fn parse(cmdline: &str) -> (Config, Vec<String>) {
         let mut warnings = Vec::new();
@@ -322,8 +367,17 @@ mod tests {
     fn every_key_is_read() {
         let (config, warnings) = parse(
             "ip=192.168.7.2/24,192.168.7.1  serial=off\tidle=poll ntp.stratum=3 vmclock=0xfeffb000 \
-             ntp.allow=192.168.7.0/24 ntp.allow=10.0.0.1,fd00::/8 ntp.deny=192.168.7.9 ntp.limit=8,8s",
+             ntp.allow=192.168.7.0/24 ntp.allow=10.0.0.1,fd00::/8 ntp.deny=192.168.7.9 ntp.limit=8,8s \
+             ntp.key=1:AES128:2b7e151628aed2a6abf7158809cf4f3c ntp.auth=require \
+             ntp.key=2:AES128:HEX:000102030405060708090a0b0c0d0e0f",
         );
+        let mut keys = Keys::NONE;
+        for word in [
+            "1:AES128:2b7e151628aed2a6abf7158809cf4f3c",
+            "2:AES128:000102030405060708090a0b0c0d0e0f",
+        ] {
+            assert!(keys.parse_word(word).is_ok());
+        }
         let mut access = AccessList::OPEN;
         for (list, rule) in [
             ("192.168.7.0/24,10.0.0.1,fd00::/8", Rule::Allow),
@@ -346,6 +400,8 @@ mod tests {
                 policy: Policy {
                     access,
                     limit: Limit::parse("8,8s"),
+                    keys,
+                    authenticated_only: true,
                 },
                 vmclock: Some(0xfeff_b000),
             }
@@ -482,6 +538,64 @@ mod tests {
                 "{warning}"
             );
         }
+    }
+
+    #[test]
+    fn authentication_that_is_not_understood_is_required() {
+        for word in ["ntp.auth=", "ntp.auth", "ntp.auth=yes"] {
+            let (config, warnings) = parse(word);
+            assert!(
+                config.policy.authenticated_only && warnings.len() == 1,
+                "{word}"
+            );
+        }
+        let (config, warnings) = parse("ntp.auth=require ntp.auth=optional");
+        assert!(!config.policy.authenticated_only && warnings.len() == 1);
+    }
+
+    #[test]
+    fn no_warning_shows_a_key() {
+        let key = "2B7E151628AED2A6ABF7158809CF4F3C";
+        for line in [
+            std::format!("ntp.key=1:AES128:{key}0"),
+            std::format!("ntp.key=1:MD5:{key}"),
+            std::format!("ntp.key=1:AES128:{key} ntp.key=1:AES128:{key}"),
+            std::format!("ntp.key=1 AES128 HEX:{key}"),
+            std::format!("ntp.key=1 AES128 {key}"),
+            String::from("ntp.key 1 AES128 2B7E 1516 28AE"),
+            std::format!("ntp.key1:AES128:{key}"),
+            std::format!("ntp.keys=1:AES128:{key}"),
+            std::format!("NTP.KEY=1:AES128:{key}"),
+            std::format!("{key}=ntp.key"),
+            std::format!("ntp.limit={key}"),
+            std::format!("1:AES128:{key}"),
+            String::from("1:AES128:hex:2B7E"),
+        ] {
+            let (_, warnings) = parse(&line);
+            assert!(!warnings.is_empty(), "{line}");
+            for warning in warnings {
+                assert!(!warning.contains("2B7E"), "{line}: {warning}");
+                assert!(warning.contains("(not shown)`"), "{line}: {warning}");
+            }
+        }
+        assert_eq!(
+            parse("ntp.key=1:AES128:00").1,
+            [
+                "command line: `ntp.key(not shown)` ignored, expected ntp.key=ID:AES128:HEX or \
+              ntp.key=ID:AES256:HEX, each number once, and at most 16 keys"
+            ]
+        );
+        // What comes after the key is shown again.
+        assert_eq!(
+            parse("ntp.key=1 AES128 00 ip=x")
+                .1
+                .last()
+                .map(String::as_str),
+            Some(
+                "command line: `ip=x` ignored, expected ip=dhcp or ip=ADDR/LEN[,GATEWAY] with \
+                  unicast addresses of one network"
+            )
+        );
     }
 
     #[test]

@@ -326,8 +326,13 @@ impl<'a, M: Machine, C: Counter, P: FramePort> Core<'a, M, C, P> {
             };
             let exchange = || self.clock.exchange(stamp);
             let random = self.machine.random();
-            let served = self.ntp.serve(&datagram, self.uptime, exchange, random);
-            match served.and_then(|served| request.answer(&served.reply.packet)) {
+            let served = self
+                .ntp
+                .serve(&datagram, self.uptime, exchange, random)
+                .ok();
+            match served
+                .and_then(|served| request.answer(&served.reply.packet, served.reply.tail()))
+            {
                 Some(length) => {
                     received.set_length(length);
                     port.send(received);

@@ -8,9 +8,10 @@ use std::rc::Rc;
 use gnomon_clock::page::{Fields, VmclockPage, Writer, flag};
 use gnomon_clock::{Clock, ClockStatus, Counter, CounterId, Period, Ticks, TimeType, UtcTime};
 use gnomon_kernel::serve::access::{AccessList, Rule};
+use gnomon_kernel::serve::auth::Keys;
 use gnomon_kernel::serve::limit::Limit;
 use gnomon_kernel::serve::ntp::{Counters, Server};
-use gnomon_kernel::serve::responder::{Datagram, Memory, Policy, Responder};
+use gnomon_kernel::serve::responder::{Datagram, Memory, Policy, Responder, Served};
 
 /// 2026-11-20T12:05:31Z.
 const NOON: u64 = 1_795_176_331;
@@ -93,12 +94,14 @@ impl Rig {
             || clock.exchange(stamp),
             self.random,
         );
-        if let Some(pending) = served.and_then(|served| served.pending) {
+        if let Some(pending) = served.ok().and_then(|served| served.pending) {
             let times = self.clock.exchange(stamp);
             self.left = times.ok().and_then(|times| times.transmit.utc);
             self.responder.sent(pending, times);
         }
-        let reply = served.map(|served| served.reply.packet.to_vec());
+        let reply = served
+            .ok()
+            .map(|Served { reply, .. }| [&reply.packet, reply.tail()].concat());
         assert!(
             reply
                 .as_ref()
@@ -146,6 +149,7 @@ fn policy(rules: &[(&str, Rule)], limit: Option<&str>) -> Policy {
     Policy {
         access,
         limit: limit.map(|text| Limit::parse(text).expect(text)),
+        ..Policy::OPEN
     }
 }
 
@@ -411,4 +415,122 @@ fn a_page_set_back_between_arrival_and_departure_tells_nothing() {
     rig.responder.sent(pending, rig.clock.exchange(stamp));
     client.take(&request, &served.reply.packet);
     assert_eq!(client.exchange(&mut rig).0, Mode::Basic);
+}
+
+const KEYS: [&str; 2] = [
+    "1:AES128:2b7e151628aed2a6abf7158809cf4f3c",
+    "20:AES256:603deb1015ca71be2b73aef0857d77811f352c073b6108d72d9810a30914dff4",
+];
+
+fn keys() -> Keys {
+    let mut keys = Keys::NONE;
+    for word in KEYS {
+        keys.parse_word(word).expect(word);
+    }
+    keys
+}
+
+fn with_keys(authenticated_only: bool) -> Policy {
+    Policy {
+        keys: keys(),
+        authenticated_only,
+        ..Policy::OPEN
+    }
+}
+
+fn sign(message: &[u8], key: u32) -> Vec<u8> {
+    let keys = keys();
+    let authenticator = keys.find(key).expect("a key").authenticator();
+    let tag = authenticator.tag(&[message]);
+    [message, &key.to_be_bytes(), &tag].concat()
+}
+
+#[test]
+fn a_reply_is_authenticated_by_the_key_of_its_request() {
+    let mut rig = Rig::new(&with_keys(false));
+    for key in [1, 20] {
+        for first_byte in [0x23, 0x1b, 0xd9] {
+            let mut request = request();
+            request[0] = first_byte;
+            let reply = rig.ask(&sign(&request, key)).expect("a reply");
+            assert_eq!(reply, sign(&reply[..48], key));
+        }
+    }
+    assert_eq!(rig.ask(&request()).map(|reply| reply.len()), Some(48));
+    // A reply about there being no time is as well authenticated as any.
+    rig.publish(&Fields::stock());
+    let reply = rig.ask(&sign(&request(), 1)).expect("a reply");
+    assert_eq!((reply[1], &reply[12..16]), (0, &b"STEP"[..]));
+    assert_eq!(reply, sign(&reply[..48], 1));
+    let Counters {
+        time,
+        step,
+        authenticated,
+        mac,
+        ..
+    } = rig.counters();
+    assert_eq!((time, step, authenticated, mac), (7, 1, 7, 0));
+}
+
+#[test]
+fn what_is_wrongly_authenticated_meets_silence() {
+    let mut rig = Rig::new(&with_keys(false));
+    let good = sign(&request(), 1);
+    assert!(rig.ask(&good).is_some());
+    for bit in 0..8 * good.len() {
+        // The version and the mode are judged before the tag.
+        if (0..6).contains(&bit) {
+            continue;
+        }
+        let mut wrong = good.clone();
+        wrong[bit / 8] ^= 1 << (bit % 8);
+        assert_eq!(rig.ask(&wrong), None, "bit {bit}");
+    }
+    assert_eq!(rig.counters().mac, 8 * 68 - 6);
+    let mut without_keys = Rig::new(&Policy::OPEN);
+    assert_eq!(without_keys.ask(&good), None);
+}
+
+#[test]
+fn only_the_authenticated_are_answered_if_so_wished() {
+    let mut rig = Rig::new(&with_keys(true));
+    assert_eq!(rig.ask(&request()), None);
+    assert!(rig.ask(&sign(&request(), 20)).is_some());
+    assert_eq!(
+        (rig.counters().time, rig.counters().unauthenticated),
+        (1, 1)
+    );
+}
+
+#[test]
+fn a_kiss_does_not_answer_who_authenticates() {
+    let limit = Limit::parse("1,8s");
+    let mut rig = Rig::new(&Policy {
+        limit,
+        ..with_keys(false)
+    });
+    assert!(rig.ask(&sign(&request(), 1)).is_some());
+    rig.random = 4 << 60;
+    assert_eq!(rig.ask(&sign(&request(), 1)), None);
+    assert_eq!(rig.ask(&request()).map(|reply| reply[1]), Some(0));
+}
+
+#[test]
+fn interleaved_and_authenticated() {
+    let mut rig = Rig::new(&with_keys(true));
+    let mut client = Interleaving::default();
+    for turn in 0..10 {
+        let request = client.request();
+        let reply = rig.ask(&sign(&request, 1)).expect("a reply");
+        assert_eq!(reply, sign(&reply[..48], 1));
+        let expected = if turn < 2 {
+            Mode::Basic
+        } else {
+            Mode::Interleaved
+        };
+        assert_eq!(client.take(&request, &reply).0, expected);
+        // Nobody else can take the pair.
+        let spoofed = client.request();
+        assert_eq!(rig.ask(&spoofed), None);
+    }
 }

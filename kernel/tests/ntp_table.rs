@@ -6,7 +6,9 @@ use gnomon_clock::{
     Bound, Busy, ClockStatus, CounterId, Exchange, Fields, LeapIndicator, NoTime, Period, Ticks,
     TimeType, Timeline, Unusable,
 };
+use gnomon_kernel::serve::auth::Keys;
 use gnomon_kernel::serve::ntp::{Answer, Request, Server, Silence, reply};
+use gnomon_kernel::serve::responder::{Datagram, Policy, Responder, Served};
 
 /// What comes of a datagram: the first byte of the reply and what it tells, or why there is none.
 type Outcome = Result<(u8, Answer), Silence>;
@@ -20,11 +22,48 @@ type Row = (
     Outcome,
 );
 
-fn decide(payload: &[u8], port: u16, times: &Result<Exchange, NoTime>) -> Outcome {
-    let request = Request::parse(payload, port)?;
-    let reply = reply(&Server::new(1, 30), &request, times.as_ref(), 0x5555)?;
-    assert!(reply.packet.len() <= payload.len(), "a reply never grows");
+/// A server with one key.
+fn server() -> Responder<'static> {
+    let mut policy = Policy::OPEN;
+    let key = policy
+        .keys
+        .parse_word(&format!("7:AES128:{}", "5a".repeat(16)));
+    key.expect("a key");
+    Responder::new(Server::new(1, 30), &policy, Box::leak(Box::default()), || 0)
+}
+
+fn decide(
+    server: &mut Responder<'_>,
+    payload: &[u8],
+    port: u16,
+    times: &Result<Exchange, NoTime>,
+) -> Outcome {
+    let datagram = Datagram {
+        source: "192.0.2.1".parse().expect("an address"),
+        port,
+        payload,
+    };
+    let Served { reply, .. } = server.serve(&datagram, None, || *times, 0x5555)?;
+    let length = reply.packet.len() + reply.tail().len();
+    assert!(length <= payload.len(), "a reply never grows");
     Ok((reply.packet[0], reply.answer))
+}
+
+/// The same datagram with a message authentication code.
+fn signed(mut datagram: Vec<u8>, key: u32) -> Vec<u8> {
+    let mut keys = Keys::NONE;
+    let word = keys.parse_word(&format!("{key}:AES128:{}", "5a".repeat(16)));
+    word.expect("a key");
+    let authenticator = keys.find(key).expect("the key").authenticator();
+    let tag = authenticator.tag(&[&datagram]);
+    datagram.extend(key.to_be_bytes());
+    datagram.extend(tag);
+    datagram
+}
+
+fn changed(mut datagram: Vec<u8>, at: usize) -> Vec<u8> {
+    datagram[at] ^= 0x10;
+    datagram
 }
 
 const C1: u64 = 5_000_000_000;
@@ -106,7 +145,7 @@ fn the_decision_table() {
     let (plain, add, drop, none) = (0x00, 0x40, 0x80, 0xc0);
     let (client, any) = (40_000, 123);
     #[rustfmt::skip]
-    let table: &[Row] = &[
+    let table: Vec<Row> = vec![
         // Which datagram is a request.
         ("NTPv4 client", datagram(0x23, &[]), client, good(), Ok((plain | 0x24, Time))),
         ("NTPv3 client", datagram(0x1b, &[]), client, good(), Ok((plain | 0x1c, Time))),
@@ -137,7 +176,18 @@ fn the_decision_table() {
         ("field in NTPv3", datagram(0x1b, &unknown_field(28)), client, good(), Err(Mac)),
         ("crypto-NAK", datagram(0x23, &[0; 4]), client, good(), Err(Mac)),
         ("SHA-1", datagram(0x23, &[7; 24]), client, good(), Err(Mac)),
-        ("CMAC, no keys", datagram(0x23, &[7; 20]), client, good(), Err(Mac)),
+        ("20 bytes of NTPv3", datagram(0x1b, &[7; 20]), client, good(), Err(Mac)),
+        ("AES-CMAC", signed(datagram(0x23, &[]), 7), client, good(), Ok((plain | 0x24, Time))),
+        ("the same in NTPv3", signed(datagram(0x1b, &[]), 7), client, good(), Ok((plain | 0x1c, Time))),
+        ("and in NTPv1", signed(datagram(0x08, &[]), 7), client, good(), Ok((plain | 0x0c, Time))),
+        ("behind a field", signed(datagram(0x23, &unknown_field(16)), 7), client, good(), Ok((plain | 0x24, Time))),
+        ("and nothing behind it", [signed(datagram(0x23, &[]), 7), vec![0; 4]].concat(), client, good(), Err(Mac)),
+        ("without a time", signed(datagram(0x23, &[]), 7), client, Err(NoTime::NoPage), Ok((none | 0x24, Init))),
+        ("another key", signed(datagram(0x23, &[]), 8), client, good(), Err(Mac)),
+        ("another header", changed(signed(datagram(0x23, &[]), 7), 2), client, good(), Err(Mac)),
+        ("another field", changed(signed(datagram(0x23, &unknown_field(16)), 7), 60), client, good(), Err(Mac)),
+        ("another key's number", changed(signed(datagram(0x23, &[]), 7), 51), client, good(), Err(Mac)),
+        ("another tag", changed(signed(datagram(0x23, &[]), 7), 67), client, good(), Err(Mac)),
         // What the clock says.
         ("an insertion ahead", datagram(0x23, &[]), client, Ok(to_insert), Ok((add | 0x24, Time))),
         ("a deletion ahead", datagram(0x23, &[]), client, Ok(to_delete), Ok((drop | 0x24, Time))),
@@ -150,8 +200,13 @@ fn the_decision_table() {
         ("before a disruption", datagram(0x23, &[]), client, Err(NoTime::StaleStamp), Err(Stale)),
         ("over a leap second", datagram(0x23, &[]), client, Ok(over_a_leap), Err(UtcStep)),
     ];
+    let mut server = server();
     for (name, payload, port, times, expected) in table {
-        assert_eq!(decide(payload, *port, times), *expected, "{name}");
+        assert_eq!(
+            decide(&mut server, &payload, port, &times),
+            expected,
+            "{name}"
+        );
     }
 }
 
@@ -185,6 +240,7 @@ fn expected(length: usize, version: u8, mode: u8, port: u16, fill: u8) -> Outcom
 #[test]
 fn every_length_version_and_mode() {
     let times = Ok(times());
+    let mut server = server();
     // 0x04 makes fields of 1028 bytes.
     for fill in [0x00, 0x01, 0x04, 0xff] {
         for length in 0..=1400 {
@@ -196,7 +252,7 @@ fn every_length_version_and_mode() {
                 let (version, mode) = (first_byte >> 3, first_byte & 7);
                 for port in [123, 40_000] {
                     assert_eq!(
-                        decide(&payload, port, &times),
+                        decide(&mut server, &payload, port, &times),
                         expected(length, version, mode, port, fill),
                         "{length} bytes, version {version}, mode {mode}, port {port}, {fill:#04x}"
                     );

@@ -3,10 +3,11 @@
 //! * [`ntp`]: the protocol, a request and two readings of the clock in, a reply out;
 //! * [`responder`]: the NTP server around it, with what it remembers of its clients;
 //! * [`interleave`]: when earlier replies really left;
-//! * [`access`], [`limit`]: who is answered, and how often;
+//! * [`access`], [`limit`], [`auth`]: who is answered, how often, and under which key;
 //! * [`secret`]: places in tables that nobody outside can aim at.
 
 pub mod access;
+pub mod auth;
 pub mod interleave;
 pub mod limit;
 pub mod ntp;

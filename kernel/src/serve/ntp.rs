@@ -1,4 +1,4 @@
-//! The NTP protocol: a request's bytes and two readings of the clock in, a reply's 48 bytes out.
+//! The NTP protocol: a request's bytes and two readings of the clock in, a reply out.
 //!
 //! # What is answered
 //!
@@ -10,9 +10,9 @@
 //! | mode 1 (symmetric active, sent by Windows) | mode 2 (symmetric passive) |
 //! | version 1, mode 0, not from port 123 (RFC 1059 had no modes) | mode 4 |
 //! | any other mode, so also anything that is itself a reply | [`Silence::Mode`] |
-//! | v1 to v3: any bytes after the header | [`Silence::Mac`] |
-//! | v4: well-formed extension fields (RFC 7822) | ignored; a plain reply |
-//! | v4: a message authentication code, or a crypto-NAK | [`Silence::Mac`]: there are no keys |
+//! | v4: well-formed extension fields (RFC 7822) | ignored |
+//! | v4: the same or nothing, then 20 bytes; v1 to v3: 20 bytes | authenticated: [`Request::mac`] |
+//! | v4: the same or nothing, then a crypto-NAK or a SHA-1 code; v1 to v3: any other tail | [`Silence::Mac`] |
 //! | v4: any other tail | [`Silence::Extension`] |
 //! | it arrived before a disruption | [`Silence::Stale`] |
 //! | UTC stepped between arrival and reply | [`Silence::UtcStep`] |
@@ -41,10 +41,13 @@
 
 use gnomon_clock::{Announcement, Bound, Exchange, Kiss, NoTime, Reading, Timestamp, Utc};
 
+use super::auth::Authenticator;
 use super::interleave::Departure;
 
-/// Length of an NTP header without extension fields, and of every reply, in bytes.
+/// Length of an NTP header, in bytes.
 pub const HEADER: usize = 48;
+/// Length of the longest tail of a reply, in bytes: a message authentication code.
+const TAIL: usize = MAC_128;
 
 /// Settings of the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,6 +125,17 @@ pub struct Request {
     receive: [u8; 8],
     /// The stamp of an earlier reply that the client names.
     origin: u64,
+    mac: Option<MacField>,
+}
+
+/// Where a request is authenticated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MacField {
+    /// The number of the key.
+    pub key: u32,
+    /// How many bytes of the request are covered: the tag of 16 bytes is 4 bytes behind them, and
+    /// ends the request.
+    pub covered: usize,
 }
 
 impl Request {
@@ -148,7 +162,7 @@ impl Request {
             (UNSPECIFIED, 1) if source_port != PORT => SERVER,
             _ => return Err(Silence::Mode),
         };
-        check_tail(version, tail)?;
+        let mac = check_tail(version, tail)?;
         let stamp = |at: usize| {
             let mut stamp = [0; 8];
             stamp.copy_from_slice(&header[at..at + 8]);
@@ -161,7 +175,14 @@ impl Request {
             transmit: stamp(40),
             receive: stamp(32),
             origin: u64::from_be_bytes(stamp(24)),
+            mac,
         })
+    }
+
+    /// Where the request is authenticated, if it says that it is.
+    #[must_use]
+    pub const fn mac(&self) -> Option<MacField> {
+        self.mac
     }
 
     /// The receive stamp of an earlier reply, if that is what the client names: then it is in
@@ -178,8 +199,11 @@ impl Request {
 /// A reply, ready to send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reply {
-    /// The UDP payload.
+    /// The first bytes of the UDP payload.
     pub packet: [u8; HEADER],
+    /// What follows, and its length.
+    tail: [u8; TAIL],
+    tail_length: usize,
     /// What it tells the client.
     pub answer: Answer,
     /// The root dispersion in 2^-28 s, rounded up; meaningless without a time.
@@ -187,6 +211,30 @@ pub struct Reply {
 }
 
 impl Reply {
+    /// What follows the first 48 bytes.
+    #[must_use]
+    pub fn tail(&self) -> &[u8] {
+        self.tail.get(..self.tail_length).unwrap_or_default()
+    }
+
+    /// Ends the reply with the number of the key and the tag of everything before it.
+    #[must_use]
+    pub fn authenticated(mut self, key: u32, authenticator: &Authenticator) -> Self {
+        let tag = authenticator.tag(&[&self.packet, self.tail()]);
+        self.append(&key.to_be_bytes());
+        self.append(&tag);
+        self
+    }
+
+    /// Adds to the tail. All that can ever be added has room.
+    fn append(&mut self, bytes: &[u8]) {
+        let end = self.tail_length + bytes.len();
+        if let Some(place) = self.tail.get_mut(self.tail_length..end) {
+            place.copy_from_slice(bytes);
+            self.tail_length = end;
+        }
+    }
+
     /// Our receive stamp in it, by which a client can name this reply: odd, or zero without a time.
     #[must_use]
     pub fn receive(&self) -> u64 {
@@ -243,7 +291,7 @@ pub enum Silence {
     Version,
     /// Not a request: a reply, a broadcast, a control or private message.
     Mode,
-    /// Authenticated, and there is no key.
+    /// Authenticated, but not by AES-CMAC, with a key that we do not have, or wrongly.
     Mac,
     /// Malformed extension fields.
     Extension,
@@ -256,6 +304,8 @@ pub enum Silence {
     Access,
     /// The client asks too often ([`limit`](super::limit)).
     Limit,
+    /// Not authenticated, and it has to be.
+    Unauthenticated,
 }
 
 /// Datagrams counted by what came of them, since the start.
@@ -289,8 +339,12 @@ pub struct Counters {
     pub access: u64,
     /// [`Silence::Limit`].
     pub limit: u64,
+    /// [`Silence::Unauthenticated`].
+    pub unauthenticated: u64,
     /// Those of [`Answer::Time`] that were in interleaved mode.
     pub interleaved: u64,
+    /// Replies of any kind that were authenticated.
+    pub authenticated: u64,
 }
 
 impl Counters {
@@ -311,6 +365,7 @@ impl Counters {
             Err(Silence::UtcStep) => &mut self.utc_step,
             Err(Silence::Access) => &mut self.access,
             Err(Silence::Limit) => &mut self.limit,
+            Err(Silence::Unauthenticated) => &mut self.unauthenticated,
         };
         *counter = counter.wrapping_add(1);
     }
@@ -329,13 +384,16 @@ impl Counters {
 
     /// Particulars of the replies sent.
     #[must_use]
-    pub const fn particulars(&self) -> [(&'static str, u64); 1] {
-        [("interleaved", self.interleaved)]
+    pub const fn particulars(&self) -> [(&'static str, u64); 2] {
+        [
+            ("interleaved", self.interleaved),
+            ("authenticated", self.authenticated),
+        ]
     }
 
     /// Datagrams left unanswered, by reason.
     #[must_use]
-    pub const fn silent(&self) -> [(&'static str, u64); 9] {
+    pub const fn silent(&self) -> [(&'static str, u64); 10] {
         [
             ("length", self.length),
             ("version", self.version),
@@ -346,6 +404,7 @@ impl Counters {
             ("utc step", self.utc_step),
             ("access", self.access),
             ("limit", self.limit),
+            ("unauthenticated", self.unauthenticated),
         ]
     }
 }
@@ -417,6 +476,8 @@ pub fn reply(
     };
     Ok(Reply {
         packet: packet.to_bytes(*server, request),
+        tail: [0; TAIL],
+        tail_length: 0,
         answer: Answer::Time,
         dispersion: fine(error),
     })
@@ -465,6 +526,8 @@ fn without_time(server: Server, request: &Request, answer: Answer) -> Reply {
     };
     Reply {
         packet: packet.to_bytes(server, request),
+        tail: [0; TAIL],
+        tail_length: 0,
         answer,
         dispersion: u32::MAX,
     }
@@ -500,21 +563,27 @@ impl Packet {
     }
 }
 
-/// Walks whatever follows the header (RFC 5905 §7.5 in the wording of RFC 7822).
-fn check_tail(version: u8, tail: &[u8]) -> Result<(), Silence> {
+/// Walks whatever follows the header (RFC 5905 §7.5 in the wording of RFC 7822), and finds the
+/// message authentication code.
+fn check_tail(version: u8, tail: &[u8]) -> Result<Option<MacField>, Silence> {
     if tail.is_empty() {
-        return Ok(());
-    }
-    if version < 4 {
-        // There were no extension fields yet: a key and a digest, of whatever length.
-        return Err(Silence::Mac);
+        return Ok(None);
     }
     let mut rest = tail;
     let mut last = 0;
     // Every turn takes at least 16 bytes off, or ends it.
-    while let Some((&[_, _, high, low], _)) = rest.split_first_chunk::<4>() {
-        if matches!(rest.len(), CRYPTO_NAK | MAC_128 | MAC_160) {
-            return Err(Silence::Mac);
+    while let Some((&[a, b, high, low], _)) = rest.split_first_chunk::<4>() {
+        match rest.len() {
+            MAC_128 => {
+                return Ok(Some(MacField {
+                    key: u32::from_be_bytes([a, b, high, low]),
+                    covered: HEADER + tail.len() - rest.len(),
+                }));
+            }
+            CRYPTO_NAK | MAC_160 => return Err(Silence::Mac),
+            // There were no extension fields yet: a key and a digest, of whatever length.
+            _ if version < 4 => return Err(Silence::Mac),
+            _ => {}
         }
         last = usize::from(u16::from_be_bytes([high, low]));
         if last < SHORTEST_FIELD || !last.is_multiple_of(4) {
@@ -526,7 +595,7 @@ fn check_tail(version: u8, tail: &[u8]) -> Result<(), Silence> {
     if last < SHORTEST_LAST_FIELD {
         Err(Silence::Extension)
     } else {
-        Ok(())
+        Ok(None)
     }
 }
 

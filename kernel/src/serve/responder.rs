@@ -1,7 +1,7 @@
 //! The NTP server: who is answered, how often, and what is remembered between two requests.
 //!
-//! In order, cheapest first: the access list, the datagram itself, the limit, and only then the
-//! clock. Whatever comes of a datagram is counted.
+//! In order, cheapest first: the access list, the datagram itself, the limit, its authentication,
+//! and only then the clock. Whatever comes of a datagram is counted.
 
 use core::net::IpAddr;
 use core::time::Duration;
@@ -9,6 +9,7 @@ use core::time::Duration;
 use gnomon_clock::{Exchange, NoTime};
 
 use super::access::AccessList;
+use super::auth::{Authenticator, Keys};
 use super::interleave::Pairs;
 use super::limit::{Limit, Limiter, Verdict};
 use super::ntp::{self, Answer, Counters, Reply, Request, Server, Silence};
@@ -21,6 +22,10 @@ pub struct Policy {
     pub access: AccessList,
     /// How often; `None` for "always".
     pub limit: Option<Limit>,
+    /// The keys that clients may have.
+    pub keys: Keys,
+    /// Only those who have one are answered.
+    pub authenticated_only: bool,
 }
 
 impl Policy {
@@ -28,6 +33,8 @@ impl Policy {
     pub const OPEN: Self = Self {
         access: AccessList::OPEN,
         limit: None,
+        keys: Keys::NONE,
+        authenticated_only: false,
     };
 }
 
@@ -131,21 +138,23 @@ impl<'m> Responder<'m> {
     }
 
     /// Serves one datagram at `uptime` (time since start; without it there is no limit). The clock
-    /// is asked for `times` only if there will be an answer. `None` means silence. `random` are fresh
-    /// random bits.
+    /// is asked for `times` only if there will be an answer. `random` are fresh random bits.
+    ///
+    /// # Errors
+    /// The reason for silence.
     pub fn serve(
         &mut self,
         datagram: &Datagram<'_>,
         uptime: Option<Duration>,
         times: impl FnOnce() -> Result<Exchange, NoTime>,
         random: u64,
-    ) -> Option<Served> {
+    ) -> Result<Served, Silence> {
         let outcome = self.decide(datagram, uptime, times, random);
         match &outcome {
             Ok(served) => self.counters.count(Ok(served.reply.answer)),
             Err(silence) => self.counters.count(Err(*silence)),
         }
-        outcome.ok()
+        outcome
     }
 
     /// Keeps when a reply left, for its client to ask. `times` are read right after that, with the
@@ -175,9 +184,11 @@ impl<'m> Responder<'m> {
         let request = Request::parse(datagram.payload, datagram.port)?;
         let kiss = match self.judge(datagram.source, uptime, random) {
             Verdict::Pass => false,
-            Verdict::Kiss => true,
-            Verdict::Drop => return Err(Silence::Limit),
+            // Nobody who authenticates heeds a kiss that is not authenticated.
+            Verdict::Kiss if request.mac().is_none() => true,
+            Verdict::Kiss | Verdict::Drop => return Err(Silence::Limit),
         };
+        let key = self.authenticate(&request, datagram.payload)?;
         let times = times();
         let mut reply = ntp::reply(&self.server, &request, times.as_ref(), random)?;
         let mut pending = None;
@@ -201,7 +212,37 @@ impl<'m> Responder<'m> {
                 receive: reply.receive(),
             });
         }
+        if let Some((id, authenticator)) = key {
+            reply = reply.authenticated(id, &authenticator);
+            self.counters.authenticated = self.counters.authenticated.wrapping_add(1);
+        }
         Ok(Served { reply, pending })
+    }
+
+    /// Checks who sent the request; returns the key for the reply.
+    fn authenticate(
+        &self,
+        request: &Request,
+        payload: &[u8],
+    ) -> Result<Option<(u32, Authenticator)>, Silence> {
+        let Some(field) = request.mac() else {
+            return if self.policy.authenticated_only {
+                Err(Silence::Unauthenticated)
+            } else {
+                Ok(None)
+            };
+        };
+        let (message, mac) = payload
+            .split_at_checked(field.covered)
+            .ok_or(Silence::Mac)?;
+        let tag = *mac.last_chunk().ok_or(Silence::Mac)?;
+        let key = self.policy.keys.find(field.key).ok_or(Silence::Mac)?;
+        let authenticator = key.authenticator();
+        if authenticator.verifies(&[message], tag) {
+            Ok(Some((key.id(), authenticator)))
+        } else {
+            Err(Silence::Mac)
+        }
     }
 
     fn judge(&mut self, client: IpAddr, uptime: Option<Duration>, random: u64) -> Verdict {
