@@ -6,7 +6,9 @@ use core::time::Duration;
 use std::rc::Rc;
 
 use gnomon_clock::page::{Fields, VmclockPage, Writer, flag};
-use gnomon_clock::{Clock, ClockStatus, Counter, CounterId, Period, Ticks, TimeType, UtcTime};
+use gnomon_clock::{
+    Clock, ClockStatus, Counter, CounterId, LeapIndicator, Period, Ticks, TimeType, UtcTime,
+};
 use gnomon_kernel::serve::access::{AccessList, Rule};
 use gnomon_kernel::serve::auth::Keys;
 use gnomon_kernel::serve::limit::Limit;
@@ -533,4 +535,193 @@ fn interleaved_and_authenticated() {
         let spoofed = client.request();
         assert_eq!(rig.ask(&spoofed), None);
     }
+}
+
+/// The field 0xF323 as a client sends it.
+fn mono_root() -> Vec<u8> {
+    let mut field = vec![0; 28];
+    field[..8].copy_from_slice(&[0xf3, 0x23, 0, 28, 0xf5, 0xbe, 0xdd, 0x9a]);
+    field
+}
+
+/// Root dispersion in nanoseconds, the second receive stamp, and the epoch.
+fn mono_fields(field: &[u8]) -> (u64, u64, u32) {
+    assert_eq!(field.len(), 28);
+    assert_eq!(
+        field[..12],
+        [0xf3, 0x23, 0, 28, 0xf5, 0xbe, 0xdd, 0x9a, 0, 0, 0, 0]
+    );
+    let word = |at: usize| u32::from_be_bytes(field[at..at + 4].try_into().expect("four bytes"));
+    let dispersion = (u64::from(word(12)) * 1_000_000_000).div_ceil(1 << 28);
+    (dispersion, stamp(field, 16), word(24))
+}
+
+#[test]
+fn the_field_carries_a_fine_dispersion_and_a_second_scale() {
+    let mut rig = Rig::new(&Policy::OPEN);
+    let asking = [request(), mono_root()].concat();
+    let mut epochs = Vec::new();
+    for _ in 0..10 {
+        rig.wait(Duration::from_secs(1));
+        let reply = rig.ask(&asking).expect("a reply");
+        assert_eq!(reply.len(), 76);
+        let (dispersion, receive, epoch) = mono_fields(&reply[48..]);
+        // 500 ns of the page, a tick, 60 ns of precision, and at most 4 ns of rounding.
+        assert!((560..570).contains(&dispersion), "{dispersion} ns");
+        assert_eq!(receive, stamp(&reply, 32) + (37 << 32));
+        epochs.push(epoch);
+    }
+    epochs.dedup();
+    assert_eq!(epochs.len(), 1, "nothing has happened");
+    assert_eq!((rig.counters().mono_root, rig.counters().time), (10, 10));
+}
+
+#[test]
+fn the_epoch_is_new_after_a_disruption_a_restored_snapshot_and_a_leap_second() {
+    let mut rig = Rig::new(&Policy::OPEN);
+    let asking = [request(), mono_root()].concat();
+    let generation = |marker, generation| Fields {
+        flags: page(1).flags | flag::VM_GEN_COUNTER_PRESENT,
+        vm_generation_counter: generation,
+        ..page(marker)
+    };
+    let leapt = Fields {
+        tai_offset_sec: -38,
+        ..page(2)
+    };
+    let mut epochs = Vec::new();
+    for fields in [
+        page(1),
+        page(2),
+        leapt,
+        generation(2, 7),
+        generation(2, 8),
+        generation(3, 8),
+    ] {
+        rig.publish(&fields);
+        for _ in 0..2 {
+            let reply = rig.ask(&asking).expect("a reply");
+            epochs.push(mono_fields(&reply[48..]).2);
+        }
+    }
+    epochs.dedup();
+    assert_eq!(epochs.len(), 6, "{epochs:x?}");
+    epochs.sort_unstable();
+    epochs.dedup();
+    assert_eq!(epochs.len(), 6);
+}
+
+#[test]
+fn the_second_scale_goes_on_through_a_leap_second() {
+    let mut rig = Rig::new(&Policy::OPEN);
+    // 2026-12-31T23:59:58Z, and a second to be inserted.
+    rig.publish(&Fields {
+        time_sec: 1_798_761_598 + 37,
+        leap_indicator: LeapIndicator::PrePos as u8,
+        ..page(1)
+    });
+    rig.wait(Duration::from_millis(500));
+    let mut last: Option<(u64, u64, u32)> = None;
+    let mut steps = 0;
+    for _ in 0..8 {
+        let reply = rig
+            .ask(&[request(), mono_root()].concat())
+            .expect("a reply");
+        let utc = stamp(&reply, 32);
+        let (_, tai, epoch) = mono_fields(&reply[48..]);
+        if let Some((last_utc, last_tai, last_epoch)) = last {
+            assert_eq!((tai - last_tai + (1 << 30)) >> 32, 0, "half a second");
+            // Within an epoch the two scales go alike.
+            let alike = tai - last_tai == utc.wrapping_sub(last_utc);
+            assert_eq!(alike, epoch == last_epoch);
+            steps += u32::from(!alike);
+        }
+        last = Some((utc, tai, epoch));
+        rig.wait(Duration::from_millis(500));
+    }
+    assert_eq!(steps, 1);
+}
+
+#[test]
+fn without_tai_there_is_no_second_scale() {
+    let mut rig = Rig::new(&Policy::OPEN);
+    rig.publish(&Fields {
+        time_type: TimeType::Utc as u8,
+        flags: flag::TIME_MAXERROR_VALID | flag::PERIOD_MAXERROR_VALID,
+        ..page(1)
+    });
+    let reply = rig
+        .ask(&[request(), mono_root()].concat())
+        .expect("a reply");
+    assert_eq!(mono_fields(&reply[48..]).1, 0);
+}
+
+#[test]
+fn who_does_not_ask_for_the_field_does_not_get_it() {
+    let mut rig = Rig::new(&with_keys(false));
+    let mut other_magic = mono_root();
+    other_magic[4] ^= 1;
+    let mut other_type = mono_root();
+    other_type[1] = 0x24;
+    let mut longer = mono_root();
+    longer[3] = 32;
+    longer.extend([0; 4]);
+    for tail in [other_magic, other_type, longer] {
+        let reply = rig.ask(&[request(), tail].concat()).expect("a reply");
+        assert_eq!(reply.len(), 48);
+    }
+    // Nor does anybody when there is no time.
+    rig.publish(&Fields::stock());
+    let reply = rig
+        .ask(&[request(), mono_root()].concat())
+        .expect("a reply");
+    assert_eq!((reply.len(), reply[1]), (48, 0));
+}
+
+#[test]
+fn everything_at_once() {
+    let mut rig = Rig::new(&with_keys(true));
+    let mut client = Interleaving::default();
+    for turn in 0..10 {
+        // The field among others, and twice.
+        let mut unknown = mono_root();
+        unknown[0] = 0;
+        let asking = [client.request(), mono_root(), unknown, mono_root()].concat();
+        let reply = rig.ask(&sign(&asking, 20)).expect("a reply");
+        assert_eq!(reply.len(), 48 + 28 + 20);
+        assert_eq!(reply, sign(&reply[..76], 20));
+        let expected = if turn < 2 {
+            Mode::Basic
+        } else {
+            Mode::Interleaved
+        };
+        assert_eq!(client.take(&asking, &reply).0, expected);
+        // The second scale is that of this reply's receive stamp, in either mode.
+        let (dispersion, receive, _) = mono_fields(&reply[48..76]);
+        assert_eq!(receive, stamp(&reply, 32) + (37 << 32));
+        assert!(dispersion < 600);
+    }
+}
+
+#[test]
+fn the_fine_dispersion_covers_the_departure_told() {
+    let mut rig = Rig::new(&Policy::OPEN);
+    let mut client = Interleaving::default();
+    let asking = |client: &mut Interleaving| [client.request(), mono_root()].concat();
+    for wide in [false, true, false, false] {
+        rig.publish(&Fields {
+            time_maxerror_nanosec: if wide { 10_000 } else { 500 },
+            ..page(1)
+        });
+        let request = asking(&mut client);
+        let reply = rig.ask(&request).expect("a reply");
+        client.take(&request, &reply);
+        let (dispersion, ..) = mono_fields(&reply[48..]);
+        let told = stamp(&reply, 24) == stamp(&request, 32);
+        assert_eq!(
+            dispersion >= 10_000,
+            wide || told && rig.counters().interleaved == 1
+        );
+    }
+    assert_eq!(rig.counters().interleaved, 2);
 }

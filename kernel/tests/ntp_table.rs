@@ -117,6 +117,12 @@ fn unknown_field(length: u16) -> Vec<u8> {
     field
 }
 
+fn mono_root() -> Vec<u8> {
+    let mut field = vec![0; 28];
+    field[..8].copy_from_slice(&[0xf3, 0x23, 0, 28, 0xf5, 0xbe, 0xdd, 0x9a]);
+    field
+}
+
 #[test]
 fn the_decision_table() {
     use Answer::{Dispersion, Init, Step, Time};
@@ -171,6 +177,10 @@ fn the_decision_table() {
         ("one long", datagram(0x23, &[0]), client, good(), Err(Length)),
         // What follows the header.
         ("unknown field", datagram(0x23, &unknown_field(28)), client, good(), Ok((0x24, Time))),
+        ("0xF323", datagram(0x23, &mono_root()), client, good(), Ok((0x24, Time))),
+        ("0xF323, key", signed(datagram(0x23, &mono_root()), 7), client, good(), Ok((0x24, Time))),
+        ("0xF323 in NTPv3", datagram(0x1b, &mono_root()), client, good(), Err(Mac)),
+        ("0xF323 cut", datagram(0x23, &mono_root()[..16]), client, good(), Err(Extension)),
         ("cut field", datagram(0x23, &unknown_field(40)[..32]), client, good(), Err(Extension)),
         ("field, then zeros", datagram(0x23, &[unknown_field(28), vec![0; 16]].concat()), client, good(), Err(Extension)),
         ("field in NTPv3", datagram(0x1b, &unknown_field(28)), client, good(), Err(Mac)),

@@ -10,7 +10,7 @@
 //! | mode 1 (symmetric active, sent by Windows) | mode 2 (symmetric passive) |
 //! | version 1, mode 0, not from port 123 (RFC 1059 had no modes) | mode 4 |
 //! | any other mode, so also anything that is itself a reply | [`Silence::Mode`] |
-//! | v4: well-formed extension fields (RFC 7822) | ignored |
+//! | v4: well-formed extension fields (RFC 7822) | ignored, but for chrony's 0xF323 |
 //! | v4: the same or nothing, then 20 bytes; v1 to v3: 20 bytes | authenticated: [`Request::mac`] |
 //! | v4: the same or nothing, then a crypto-NAK or a SHA-1 code; v1 to v3: any other tail | [`Silence::Mac`] |
 //! | v4: any other tail | [`Silence::Extension`] |
@@ -35,6 +35,16 @@
 //! A client in interleaved mode gets the same with another origin and another transmit stamp:
 //! [`interleave`](super::interleave).
 //!
+//! # Chrony's field 0xF323
+//!
+//! A client that sends this experimental extension field (`extfield F323`) gets it back with the root
+//! dispersion in steps of 3.7 ns, where the header has 15 µs, and with the receive stamp on a second,
+//! monotonic scale in a numbered epoch. The client takes a change of the difference between the two
+//! scales within an epoch for a step of the server, and corrects by it what it measured
+//! before. Our second scale is TAI, which the page carries on without steps for as long as the
+//! marker stands; so a new epoch is a disruption, or a step of UTC. Without TAI the second stamp is
+//! zero, "unknown".
+//!
 //! A bound grows with the age of the page (freerunning hosts). Once it has reached MAXDISP, no
 //! client accepts the reply (the sanity check of RFC 5905 §A.5.1.1 on root distance), so it is
 //! sent as [`Answer::Dispersion`] instead.
@@ -46,8 +56,8 @@ use super::interleave::Departure;
 
 /// Length of an NTP header, in bytes.
 pub const HEADER: usize = 48;
-/// Length of the longest tail of a reply, in bytes: a message authentication code.
-const TAIL: usize = MAC_128;
+/// Length of the longest tail of a reply, in bytes: one field and a message authentication code.
+const TAIL: usize = MONO_ROOT_LENGTH + MAC_128;
 
 /// Settings of the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,6 +135,7 @@ pub struct Request {
     receive: [u8; 8],
     /// The stamp of an earlier reply that the client names.
     origin: u64,
+    mono_root: bool,
     mac: Option<MacField>,
 }
 
@@ -162,7 +173,7 @@ impl Request {
             (UNSPECIFIED, 1) if source_port != PORT => SERVER,
             _ => return Err(Silence::Mode),
         };
-        let mac = check_tail(version, tail)?;
+        let Tail { mono_root, mac } = check_tail(version, tail)?;
         let stamp = |at: usize| {
             let mut stamp = [0; 8];
             stamp.copy_from_slice(&header[at..at + 8]);
@@ -175,8 +186,15 @@ impl Request {
             transmit: stamp(40),
             receive: stamp(32),
             origin: u64::from_be_bytes(stamp(24)),
+            mono_root,
             mac,
         })
+    }
+
+    /// Whether the request carries the extension field 0xF323.
+    #[must_use]
+    pub const fn wants_mono_root(&self) -> bool {
+        self.mono_root
     }
 
     /// Where the request is authenticated, if it says that it is.
@@ -215,6 +233,24 @@ impl Reply {
     #[must_use]
     pub fn tail(&self) -> &[u8] {
         self.tail.get(..self.tail_length).unwrap_or_default()
+    }
+
+    /// Adds the extension field 0xF323 to a reply with the time: `epoch` is the number of the
+    /// monotonic scale, `ahead` how many seconds it is ahead of UTC at the receive stamp, if there
+    /// is one.
+    #[must_use]
+    pub fn with_mono_root(mut self, epoch: u32, ahead: Option<i64>) -> Self {
+        let receive = ahead.map_or(0, |seconds| {
+            self.receive().wrapping_add(seconds.cast_unsigned() << 32)
+        });
+        self.append(&MONO_ROOT);
+        self.append(&MONO_ROOT_MAGIC);
+        // No network lies between us and the host's clock.
+        self.append(&[0; 4]);
+        self.append(&self.dispersion.to_be_bytes());
+        self.append(&receive.to_be_bytes());
+        self.append(&epoch.to_be_bytes());
+        self
     }
 
     /// Ends the reply with the number of the key and the tag of everything before it.
@@ -345,6 +381,8 @@ pub struct Counters {
     pub interleaved: u64,
     /// Replies of any kind that were authenticated.
     pub authenticated: u64,
+    /// Those of [`Answer::Time`] with the extension field 0xF323.
+    pub mono_root: u64,
 }
 
 impl Counters {
@@ -384,10 +422,11 @@ impl Counters {
 
     /// Particulars of the replies sent.
     #[must_use]
-    pub const fn particulars(&self) -> [(&'static str, u64); 2] {
+    pub const fn particulars(&self) -> [(&'static str, u64); 3] {
         [
             ("interleaved", self.interleaved),
             ("authenticated", self.authenticated),
+            ("F323", self.mono_root),
         ]
     }
 
@@ -563,39 +602,49 @@ impl Packet {
     }
 }
 
-/// Walks whatever follows the header (RFC 5905 §7.5 in the wording of RFC 7822), and finds the
-/// message authentication code.
-fn check_tail(version: u8, tail: &[u8]) -> Result<Option<MacField>, Silence> {
-    if tail.is_empty() {
-        return Ok(None);
-    }
+/// What follows the header of a request, as far as it matters.
+struct Tail {
+    mono_root: bool,
+    mac: Option<MacField>,
+}
+
+/// Walks whatever follows the header (RFC 5905 §7.5 in the wording of RFC 7822).
+fn check_tail(version: u8, tail: &[u8]) -> Result<Tail, Silence> {
+    let mut found = Tail {
+        mono_root: false,
+        mac: None,
+    };
     let mut rest = tail;
-    let mut last = 0;
+    let mut last = usize::MAX;
     // Every turn takes at least 16 bytes off, or ends it.
-    while let Some((&[a, b, high, low], _)) = rest.split_first_chunk::<4>() {
+    while let Some((&start, _)) = rest.split_first_chunk::<4>() {
         match rest.len() {
             MAC_128 => {
-                return Ok(Some(MacField {
-                    key: u32::from_be_bytes([a, b, high, low]),
+                found.mac = Some(MacField {
+                    key: u32::from_be_bytes(start),
                     covered: HEADER + tail.len() - rest.len(),
-                }));
+                });
+                return Ok(found);
             }
             CRYPTO_NAK | MAC_160 => return Err(Silence::Mac),
             // There were no extension fields yet: a key and a digest, of whatever length.
             _ if version < 4 => return Err(Silence::Mac),
             _ => {}
         }
+        let [_, _, high, low] = start;
         last = usize::from(u16::from_be_bytes([high, low]));
         if last < SHORTEST_FIELD || !last.is_multiple_of(4) {
             return Err(Silence::Extension);
         }
-        rest = rest.get(last..).ok_or(Silence::Extension)?;
+        let (field, behind) = rest.split_at_checked(last).ok_or(Silence::Extension)?;
+        found.mono_root |= start == MONO_ROOT && field.get(4..8) == Some(&MONO_ROOT_MAGIC);
+        rest = behind;
     }
     // RFC 7822 makes the last field long enough to be told from a MAC.
     if last < SHORTEST_LAST_FIELD {
         Err(Silence::Extension)
     } else {
-        Ok(None)
+        Ok(found)
     }
 }
 
@@ -695,6 +744,12 @@ const MAC_160: usize = 24;
 /// The shortest extension field, and the shortest that may come last when no MAC follows.
 const SHORTEST_FIELD: usize = 16;
 const SHORTEST_LAST_FIELD: usize = 28;
+
+/// The type and length of chrony's field 0xF323, and the number that its body starts with. Behind
+/// that: root delay and root dispersion in 2^-28 s, receive stamp, epoch.
+const MONO_ROOT: [u8; 4] = [0xf3, 0x23, 0, 28];
+const MONO_ROOT_MAGIC: [u8; 4] = [0xf5, 0xbe, 0xdd, 0x9a];
+const MONO_ROOT_LENGTH: usize = 28;
 
 #[cfg(test)]
 mod tests {

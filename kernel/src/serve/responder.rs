@@ -6,7 +6,7 @@
 use core::net::IpAddr;
 use core::time::Duration;
 
-use gnomon_clock::{Exchange, NoTime};
+use gnomon_clock::{Exchange, NoTime, Reading};
 
 use super::access::AccessList;
 use super::auth::{Authenticator, Keys};
@@ -94,7 +94,10 @@ pub struct Pending {
 pub struct Responder<'m> {
     server: Server,
     policy: Policy,
+    /// For places in tables.
     secret: Secret,
+    /// For the numbers of monotonic scales, which are sent: a secret of its own.
+    epochs: Secret,
     memory: &'m mut Memory,
     counters: Counters,
 }
@@ -106,12 +109,13 @@ impl<'m> Responder<'m> {
         server: Server,
         policy: &Policy,
         memory: &'m mut Memory,
-        random: impl FnMut() -> u64,
+        mut random: impl FnMut() -> u64,
     ) -> Self {
         let mut responder = Self {
             server,
             policy: *policy,
-            secret: Secret::new(random),
+            secret: Secret::new(&mut random),
+            epochs: Secret::new(&mut random),
             memory,
             counters: Counters::default(),
         };
@@ -192,19 +196,36 @@ impl<'m> Responder<'m> {
         let times = times();
         let mut reply = ntp::reply(&self.server, &request, times.as_ref(), random)?;
         let mut pending = None;
-        if kiss {
-            if reply.answer != Answer::Time {
-                return Err(Silence::Limit);
+        match &times {
+            _ if kiss && reply.answer != Answer::Time => return Err(Silence::Limit),
+            _ if kiss => reply = reply.into_rate(),
+            Ok(exchange) if reply.answer == Answer::Time => {
+                (reply, pending) = self.extend(reply, &request, datagram.source, exchange);
             }
-            reply = reply.into_rate();
-        } else if let (Some(named), Answer::Time, Ok(exchange)) =
-            (request.names_receive_stamp(), reply.answer, &times)
-        {
-            let client = Client::from(datagram.source);
+            _ => {}
+        }
+        if let Some((id, authenticator)) = key {
+            reply = reply.authenticated(id, &authenticator);
+            self.counters.authenticated = self.counters.authenticated.wrapping_add(1);
+        }
+        Ok(Served { reply, pending })
+    }
+
+    /// Adds to a reply with the time what its request asks for beyond that.
+    fn extend(
+        &mut self,
+        mut reply: Reply,
+        request: &Request,
+        source: IpAddr,
+        exchange: &Exchange,
+    ) -> (Reply, Option<Pending>) {
+        let mut pending = None;
+        if let Some(named) = request.names_receive_stamp() {
+            let client = Client::from(source);
             let marker = exchange.transmit.marker;
             let departure = self.memory.pairs.take(&self.secret, client, marker, named);
             if let Some(departure) = departure {
-                reply = reply.into_interleaved(&request, departure);
+                reply = reply.into_interleaved(request, departure);
                 self.counters.interleaved = self.counters.interleaved.wrapping_add(1);
             }
             pending = Some(Pending {
@@ -212,11 +233,24 @@ impl<'m> Responder<'m> {
                 receive: reply.receive(),
             });
         }
-        if let Some((id, authenticator)) = key {
-            reply = reply.authenticated(id, &authenticator);
-            self.counters.authenticated = self.counters.authenticated.wrapping_add(1);
+        if request.wants_mono_root() {
+            let Reading {
+                marker,
+                generation,
+                tai,
+                utc,
+                ..
+            } = exchange.received;
+            // Not the page's offset but what lies between these two, right also in an inserted second.
+            let ahead = tai
+                .zip(utc)
+                .map(|(tai, utc)| tai.seconds().wrapping_sub(utc.time.seconds()));
+            let host = self.epochs.hash(marker, generation.unwrap_or(0));
+            let epoch = self.epochs.hash(host, ahead.unwrap_or(0).cast_unsigned());
+            reply = reply.with_mono_root(upper(epoch), ahead);
+            self.counters.mono_root = self.counters.mono_root.wrapping_add(1);
         }
-        Ok(Served { reply, pending })
+        (reply, pending)
     }
 
     /// Checks who sent the request; returns the key for the reply.
@@ -253,4 +287,8 @@ impl<'m> Responder<'m> {
             .limiter
             .judge(limit, &self.secret, client, now, random)
     }
+}
+
+fn upper(word: u64) -> u32 {
+    u32::try_from(word >> 32).unwrap_or(0)
 }
