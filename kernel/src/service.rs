@@ -14,7 +14,7 @@ use crate::net::stack::{Address, Stack, Storage};
 use crate::net::{self, frame};
 use crate::report::{self, NetView, View};
 use crate::serve::ntp;
-use crate::serve::responder::{self, Datagram, Responder};
+use crate::serve::responder::{self, Datagram, Responder, Served};
 use crate::shell::{Action, Shell};
 
 /// Frames that are looked at before everything else gets its turn.
@@ -326,24 +326,27 @@ impl<'a, M: Machine, C: Counter, P: FramePort> Core<'a, M, C, P> {
             };
             let exchange = || self.clock.exchange(stamp);
             let random = self.machine.random();
-            let served = self
-                .ntp
-                .serve(&datagram, self.uptime, exchange, random)
-                .ok();
-            match served
-                .and_then(|served| request.answer(&served.reply.packet, served.reply.tail()))
-            {
-                Some(length) => {
-                    received.set_length(length);
-                    port.send(received);
-                }
-                None => port.release(received),
+            let served = self.ntp.serve(&datagram, self.uptime, exchange, random);
+            let length = match &served {
+                Ok(Served { reply, .. }) => request.answer(&reply.packet, reply.tail()),
+                Err(_) => None,
+            };
+            if let Some(length) = length {
+                received.set_length(length);
+                port.send(received);
+            } else {
+                port.release(received);
             }
             // The stamp in the reply is from just now: let it go before the next frame is looked
             // at.
             port.kick();
-            if let Some(pending) = served.and_then(|served| served.pending) {
-                self.ntp.sent(pending, self.clock.exchange(stamp));
+            if let Ok(Served {
+                pending: Some(pending),
+                ..
+            }) = &served
+                && let Ok(now) = self.clock.now()
+            {
+                self.ntp.sent(pending, &now);
             }
         }
         true

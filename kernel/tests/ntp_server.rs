@@ -96,10 +96,14 @@ impl Rig {
             || clock.exchange(stamp),
             self.random,
         );
-        if let Some(pending) = served.ok().and_then(|served| served.pending) {
-            let times = self.clock.exchange(stamp);
-            self.left = times.ok().and_then(|times| times.transmit.utc);
-            self.responder.sent(pending, times);
+        if let Ok(Served {
+            pending: Some(pending),
+            ..
+        }) = &served
+        {
+            let now = self.clock.now().expect("there was time just now");
+            self.left = now.utc;
+            self.responder.sent(pending, &now);
         }
         let reply = served
             .ok()
@@ -414,7 +418,8 @@ fn a_page_set_back_between_arrival_and_departure_tells_nothing() {
         ..page(1)
     });
     let pending = served.pending.expect("asked for");
-    rig.responder.sent(pending, rig.clock.exchange(stamp));
+    let now = rig.clock.now().expect("a good page");
+    rig.responder.sent(&pending, &now);
     client.take(&request, &served.reply.packet);
     assert_eq!(client.exchange(&mut rig).0, Mode::Basic);
 }

@@ -105,10 +105,16 @@ impl UdpRequest<'_> {
     /// reply never grows beyond its request.
     #[must_use]
     pub fn answer(self, header: &[u8; 48], tail: &[u8]) -> Option<usize> {
-        let payload = self.payload.get_mut(..header.len() + tail.len())?;
-        let (head, rest) = payload.split_first_chunk_mut::<48>()?;
+        let length = header.len() + tail.len();
+        let (head, rest) = self
+            .payload
+            .get_mut(..length)?
+            .split_first_chunk_mut::<48>()?;
         *head = *header;
-        rest.copy_from_slice(tail);
+        // Mostly there is none, and then this is the whole cost of it.
+        if !tail.is_empty() {
+            rest.copy_from_slice(tail);
+        }
 
         let old = *self.headers;
         let (from_ethernet, from_ip, from_udp) = split(&old);
@@ -116,7 +122,7 @@ impl UdpRequest<'_> {
         headers[..6].copy_from_slice(&from_ethernet[6..12]);
         headers[6..12].copy_from_slice(&from_ethernet[..6]);
 
-        let datagram = HEADERS - UDP + payload.len();
+        let datagram = HEADERS - UDP + length;
         let ip = &mut headers[IP..UDP];
         ip.copy_from_slice(&REPLY_IP_HEADER);
         ip[2..4].copy_from_slice(&length16(UDP - IP + datagram));
@@ -131,13 +137,13 @@ impl UdpRequest<'_> {
         udp[2..4].copy_from_slice(&from_udp[..2]);
         udp[4..6].copy_from_slice(&length16(datagram));
         udp[6..8].copy_from_slice(&[0, 0]);
-        let checksum = match !fold(pseudo + sum(udp) + sum(payload)) {
+        let checksum = match !fold(pseudo + sum(udp) + sum(header) + sum(tail)) {
             // Zero on the wire would say "no checksum"; RFC 768 sends its other representation.
             0 => 0xffff,
             checksum => checksum,
         };
         udp[6..8].copy_from_slice(&checksum.to_be_bytes());
-        Some(HEADERS + payload.len())
+        Some(HEADERS + length)
     }
 }
 

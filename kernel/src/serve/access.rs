@@ -131,9 +131,16 @@ impl AccessList {
     #[must_use]
     pub fn permits(&self, address: IpAddr) -> bool {
         // Nearly always there is no list at all.
-        if self.entries[0].is_none() {
-            return !self.closed;
+        match (&self.entries[0], self.closed) {
+            (None, closed) => !closed,
+            (Some(_), true) => false,
+            (Some(_), false) => self.decides_for(address),
         }
+    }
+
+    /// Out of line, to keep the way of most requests short.
+    #[inline(never)]
+    fn decides_for(&self, address: IpAddr) -> bool {
         let (bits, _, family) = aligned(address);
         let longest = self
             .entries
@@ -142,8 +149,7 @@ impl AccessList {
             .filter(|(prefix, _)| prefix.matches(bits, family))
             .map(|(prefix, rule)| (prefix.length, *rule == Rule::Deny))
             .max();
-        let denied = longest.map_or(self.otherwise == Rule::Deny, |(_, denied)| denied);
-        !denied && !self.closed
+        !longest.map_or(self.otherwise == Rule::Deny, |(_, denied)| denied)
     }
 }
 

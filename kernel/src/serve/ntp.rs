@@ -191,6 +191,12 @@ impl Request {
         })
     }
 
+    /// Whether more than the header of a reply is asked for, or another header.
+    #[must_use]
+    pub fn wants_more(&self) -> bool {
+        self.mono_root || self.names_receive_stamp().is_some()
+    }
+
     /// Whether the request carries the extension field 0xF323.
     #[must_use]
     pub const fn wants_mono_root(&self) -> bool {
@@ -214,8 +220,8 @@ impl Request {
     }
 }
 
-/// A reply, ready to send.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A reply, ready to send. Not `Copy`, for it is on the hot path and long.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reply {
     /// The first bytes of the UDP payload.
     pub packet: [u8; HEADER],
@@ -238,8 +244,7 @@ impl Reply {
     /// Adds the extension field 0xF323 to a reply with the time: `epoch` is the number of the
     /// monotonic scale, `ahead` how many seconds it is ahead of UTC at the receive stamp, if there
     /// is one.
-    #[must_use]
-    pub fn with_mono_root(mut self, epoch: u32, ahead: Option<i64>) -> Self {
+    pub fn add_mono_root(&mut self, epoch: u32, ahead: Option<i64>) {
         let receive = ahead.map_or(0, |seconds| {
             self.receive().wrapping_add(seconds.cast_unsigned() << 32)
         });
@@ -250,16 +255,13 @@ impl Reply {
         self.append(&self.dispersion.to_be_bytes());
         self.append(&receive.to_be_bytes());
         self.append(&epoch.to_be_bytes());
-        self
     }
 
     /// Ends the reply with the number of the key and the tag of everything before it.
-    #[must_use]
-    pub fn authenticated(mut self, key: u32, authenticator: &Authenticator) -> Self {
+    pub fn authenticate(&mut self, key: u32, authenticator: &Authenticator) {
         let tag = authenticator.tag(&[&self.packet, self.tail()]);
         self.append(&key.to_be_bytes());
         self.append(&tag);
-        self
     }
 
     /// Adds to the tail. All that can ever be added has room.
@@ -281,25 +283,20 @@ impl Reply {
 
     /// Makes a reply with the time one of interleaved mode: it says when the reply that `request`
     /// names left.
-    #[must_use]
-    pub fn into_interleaved(mut self, request: &Request, departure: Departure) -> Self {
+    pub fn interleave(&mut self, request: &Request, departure: Departure) {
         self.dispersion = self.dispersion.max(departure.error);
-        let short = self.dispersion.div_ceil(1 << 12);
-        self.packet[8..12].copy_from_slice(&short.to_be_bytes());
+        self.packet[8..12].copy_from_slice(&short(self.dispersion).to_be_bytes());
         self.packet[24..32].copy_from_slice(&request.receive);
         self.packet[40..48].copy_from_slice(&departure.transmit.to_be_bytes());
-        self
     }
 
     /// Makes a reply with the time the kiss `RATE` (RFC 5905 §7.4), which a client need not believe
     /// but should heed. It keeps its stamps, for without them chronyd ignores it.
-    #[must_use]
-    pub fn into_rate(mut self) -> Self {
+    pub fn kiss_rate(&mut self) {
         self.packet[0] |= 3 << 6;
         self.packet[1] = 0;
         self.packet[12..16].copy_from_slice(b"RATE");
         self.answer = Answer::Rate;
-        self
     }
 }
 
@@ -478,9 +475,9 @@ pub fn reply(
     if utc_stepped(exchange, received.time, transmit.time) {
         return Err(Silence::UtcStep);
     }
-    let error = error(server.precision, exchange);
-    let dispersion = error.to_ntp_short();
-    if dispersion >= MAX_DISPERSION {
+    let error = exchange.received.bound.max(exchange.transmit.bound);
+    let dispersion = dispersion(error, server.precision);
+    if short(dispersion) >= MAX_DISPERSION {
         return Ok(without_time(*server, request, Answer::Dispersion));
     }
 
@@ -507,7 +504,7 @@ pub fn reply(
             Announcement::Delete => 2,
         },
         stratum: server.stratum,
-        root_dispersion: dispersion,
+        root_dispersion: short(dispersion),
         reference_id: *REFERENCE_ID,
         reference,
         receive,
@@ -518,34 +515,80 @@ pub fn reply(
         tail: [0; TAIL],
         tail_length: 0,
         answer: Answer::Time,
-        dispersion: fine(error),
+        dispersion,
     })
 }
 
-/// When the reply with the receive stamp `receive` left, if `times` were read as it did: the
-/// arrival of its request and the departure.
-///
-/// `None` when that cannot be told to the client of that reply: a disruption or a leap second lies
-/// between the two, the page's time was set back between them, or the error is beyond all use.
-#[must_use]
-pub fn departure(
-    server: &Server,
+/// What has to be known of an arrival to tell the departure of its reply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Arrival {
+    /// The receive stamp in the reply.
     receive: u64,
-    times: Result<&Exchange, &NoTime>,
-) -> Option<Departure> {
-    let exchange = times.ok()?;
-    let (received, transmit) = (exchange.received.utc?.time, exchange.transmit.utc?.time);
-    if utc_stepped(exchange, received, transmit) {
-        return None;
+    marker: u64,
+    scale: Scale,
+}
+
+/// How UTC stood at some instant: what does not change but by a leap second.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Scale {
+    /// Seconds of TAI − UTC.
+    Tai(i64),
+    /// TAI is not known, but the announcement tells on which side of a leap second this is.
+    Utc(Announcement),
+}
+
+impl Scale {
+    /// `None` when UTC is not known.
+    fn at(reading: &Reading) -> Option<Self> {
+        let utc = reading.utc?;
+        Some(match seconds_ahead(reading) {
+            Some(seconds) => Self::Tai(seconds),
+            None => Self::Utc(utc.announcement),
+        })
     }
-    let error = error(server.precision, exchange);
-    let transmit = transmit.to_ntp().0 & !RECEIVE_BIT;
-    let later = transmit.wrapping_sub(receive).cast_signed() > 0;
-    let of_use = error.to_ntp_short() < MAX_DISPERSION;
-    (later && transmit != 0 && of_use).then_some(Departure {
-        transmit,
-        error: fine(error),
-    })
+}
+
+/// Seconds by which TAI is ahead of UTC, as they are told: in an inserted second, when NTP repeats
+/// the last one, already one more.
+#[must_use]
+pub fn seconds_ahead(reading: &Reading) -> Option<i64> {
+    let (tai, utc) = reading.tai.zip(reading.utc)?;
+    Some(tai.seconds().wrapping_sub(utc.time.seconds()))
+}
+
+impl Arrival {
+    /// The arrival of the request that `reply` answers, which was read as `received`; `None` for a
+    /// reply without time.
+    #[must_use]
+    pub fn new(reply: &Reply, received: &Reading) -> Option<Self> {
+        Some(Self {
+            receive: Some(reply.receive()).filter(|stamp| *stamp != 0)?,
+            marker: received.marker,
+            scale: Scale::at(received)?,
+        })
+    }
+
+    /// The receive stamp in the reply, by which its client will name it.
+    #[must_use]
+    pub const fn receive(&self) -> u64 {
+        self.receive
+    }
+
+    /// What to tell of a reply that left at `now`.
+    ///
+    /// `None` when nothing can be told: a disruption or a leap second lies between arrival and
+    /// departure, the page's time was set back, or the error is beyond all use.
+    #[must_use]
+    pub fn departure(&self, server: &Server, now: &Reading) -> Option<Departure> {
+        if now.marker != self.marker || Scale::at(now)? != self.scale {
+            return None;
+        }
+        let transmit = now.utc?.time.to_ntp().0 & !RECEIVE_BIT;
+        let error = dispersion(now.bound, server.precision);
+        let later = transmit.wrapping_sub(self.receive).cast_signed() > 0;
+        let of_use = short(error) < MAX_DISPERSION;
+        (later && transmit != 0 && of_use).then_some(Departure { transmit, error })
+    }
 }
 
 /// A reply that says only why there is no time. (Answers with a time are not passed.)
@@ -648,15 +691,16 @@ fn check_tail(version: u8, tail: &[u8]) -> Result<Tail, Silence> {
     }
 }
 
-/// The error of both stamps and what the precision adds to it.
-fn error(precision: i8, exchange: &Exchange) -> Bound {
-    let error = exchange.received.bound.max(exchange.transmit.bound);
-    error.plus(precision_interval(precision))
+/// The root dispersion in 2^-28 s, rounded up and saturating: an error, and what the precision
+/// adds to it.
+fn dispersion(error: Bound, precision: i8) -> u32 {
+    let error = error.plus(precision_interval(precision));
+    u32::try_from(error.units().div_ceil(1 << 36)).unwrap_or(u32::MAX)
 }
 
-/// A bound in 2^-28 s, rounded up and saturating.
-fn fine(bound: Bound) -> u32 {
-    u32::try_from(bound.units().div_ceil(1 << 36)).unwrap_or(u32::MAX)
+/// The same in NTP's short format, rounded up: [`MAX_DISPERSION`] if it is saturated.
+const fn short(dispersion: u32) -> u32 {
+    dispersion.div_ceil(1 << 12)
 }
 
 /// Whether the two stamps differ by something else than the time that passed between them.

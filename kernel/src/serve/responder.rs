@@ -12,7 +12,7 @@ use super::access::AccessList;
 use super::auth::{Authenticator, Keys};
 use super::interleave::Pairs;
 use super::limit::{Limit, Limiter, Verdict};
-use super::ntp::{self, Answer, Counters, Reply, Request, Server, Silence};
+use super::ntp::{self, Answer, Arrival, Counters, MacField, Reply, Request, Server, Silence};
 use super::secret::{Client, Secret};
 
 /// What the command line says of clients.
@@ -74,11 +74,11 @@ pub struct Datagram<'p> {
 }
 
 /// What to send, and what to do after that.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Served {
     /// The reply.
     pub reply: Reply,
-    /// To be handed to [`Responder::sent`] with the times as the reply leaves.
+    /// To be handed to [`Responder::sent`] with the time as the reply leaves.
     pub pending: Option<Pending>,
 }
 
@@ -86,7 +86,7 @@ pub struct Served {
 #[derive(Clone, Copy, Debug)]
 pub struct Pending {
     client: Client,
-    receive: u64,
+    arrival: Arrival,
 }
 
 /// The server.
@@ -161,17 +161,14 @@ impl<'m> Responder<'m> {
         outcome
     }
 
-    /// Keeps when a reply left, for its client to ask. `times` are read right after that, with the
-    /// arrival stamp of its request.
-    pub fn sent(&mut self, pending: Pending, times: Result<Exchange, NoTime>) {
-        let Pending { client, receive } = pending;
-        let Some(departure) = ntp::departure(&self.server, receive, times.as_ref()) else {
-            return;
-        };
-        if let Ok(Exchange { transmit, .. }) = times {
+    /// Keeps that a reply left `now`, for its client to ask.
+    pub fn sent(&mut self, pending: &Pending, now: &Reading) {
+        let Pending { client, arrival } = pending;
+        if let Some(departure) = arrival.departure(&self.server, now) {
+            let (marker, receive) = (now.marker, arrival.receive());
             self.memory
                 .pairs
-                .keep(&self.secret, client, transmit.marker, receive, departure);
+                .keep(&self.secret, *client, marker, receive, departure);
         }
     }
 
@@ -192,20 +189,25 @@ impl<'m> Responder<'m> {
             Verdict::Kiss if request.mac().is_none() => true,
             Verdict::Kiss | Verdict::Drop => return Err(Silence::Limit),
         };
-        let key = self.authenticate(&request, datagram.payload)?;
+        let mut key = None;
+        if let Some(field) = request.mac() {
+            self.authenticate(field, datagram.payload, &mut key)?;
+        } else if self.policy.authenticated_only {
+            return Err(Silence::Unauthenticated);
+        }
         let times = times();
         let mut reply = ntp::reply(&self.server, &request, times.as_ref(), random)?;
         let mut pending = None;
         match &times {
             _ if kiss && reply.answer != Answer::Time => return Err(Silence::Limit),
-            _ if kiss => reply = reply.into_rate(),
-            Ok(exchange) if reply.answer == Answer::Time => {
-                (reply, pending) = self.extend(reply, &request, datagram.source, exchange);
+            _ if kiss => reply.kiss_rate(),
+            Ok(exchange) if reply.answer == Answer::Time && request.wants_more() => {
+                pending = self.extend(&mut reply, &request, datagram.source, exchange);
             }
             _ => {}
         }
         if let Some((id, authenticator)) = key {
-            reply = reply.authenticated(id, &authenticator);
+            reply.authenticate(id, &authenticator);
             self.counters.authenticated = self.counters.authenticated.wrapping_add(1);
         }
         Ok(Served { reply, pending })
@@ -214,66 +216,52 @@ impl<'m> Responder<'m> {
     /// Adds to a reply with the time what its request asks for beyond that.
     fn extend(
         &mut self,
-        mut reply: Reply,
+        reply: &mut Reply,
         request: &Request,
         source: IpAddr,
         exchange: &Exchange,
-    ) -> (Reply, Option<Pending>) {
+    ) -> Option<Pending> {
         let mut pending = None;
         if let Some(named) = request.names_receive_stamp() {
             let client = Client::from(source);
             let marker = exchange.transmit.marker;
             let departure = self.memory.pairs.take(&self.secret, client, marker, named);
             if let Some(departure) = departure {
-                reply = reply.into_interleaved(request, departure);
+                reply.interleave(request, departure);
                 self.counters.interleaved = self.counters.interleaved.wrapping_add(1);
             }
-            pending = Some(Pending {
-                client,
-                receive: reply.receive(),
-            });
+            pending =
+                Arrival::new(reply, &exchange.received).map(|arrival| Pending { client, arrival });
         }
         if request.wants_mono_root() {
-            let Reading {
-                marker,
-                generation,
-                tai,
-                utc,
-                ..
-            } = exchange.received;
-            // Not the page's offset but what lies between these two, right also in an inserted second.
-            let ahead = tai
-                .zip(utc)
-                .map(|(tai, utc)| tai.seconds().wrapping_sub(utc.time.seconds()));
+            let received = &exchange.received;
+            let ahead = ntp::seconds_ahead(received);
+            let (marker, generation) = (received.marker, received.generation);
             let host = self.epochs.hash(marker, generation.unwrap_or(0));
             let epoch = self.epochs.hash(host, ahead.unwrap_or(0).cast_unsigned());
-            reply = reply.with_mono_root(upper(epoch), ahead);
+            reply.add_mono_root(upper(epoch), ahead);
             self.counters.mono_root = self.counters.mono_root.wrapping_add(1);
         }
-        (reply, pending)
+        pending
     }
 
-    /// Checks who sent the request; returns the key for the reply.
+    /// Checks who sent the request, and leaves its key for the reply in `key`. (Through a reference,
+    /// because the round keys are long and mostly there are none.)
+    #[inline(never)]
     fn authenticate(
         &self,
-        request: &Request,
+        field: MacField,
         payload: &[u8],
-    ) -> Result<Option<(u32, Authenticator)>, Silence> {
-        let Some(field) = request.mac() else {
-            return if self.policy.authenticated_only {
-                Err(Silence::Unauthenticated)
-            } else {
-                Ok(None)
-            };
-        };
+        key: &mut Option<(u32, Authenticator)>,
+    ) -> Result<(), Silence> {
         let (message, mac) = payload
             .split_at_checked(field.covered)
             .ok_or(Silence::Mac)?;
         let tag = *mac.last_chunk().ok_or(Silence::Mac)?;
-        let key = self.policy.keys.find(field.key).ok_or(Silence::Mac)?;
-        let authenticator = key.authenticator();
+        let found = self.policy.keys.find(field.key).ok_or(Silence::Mac)?;
+        let (_, authenticator) = key.insert((found.id(), found.authenticator()));
         if authenticator.verifies(&[message], tag) {
-            Ok(Some((key.id(), authenticator)))
+            Ok(())
         } else {
             Err(Silence::Mac)
         }
