@@ -1,6 +1,6 @@
 # The verbs. Each is a line or two; logic lives in Rust or in qemu/setup.sh.
 .DEFAULT_GOAL := help
-.PHONY: help build run test lint doc clean
+.PHONY: help build run test bench lint miri doc clean
 
 GUEST := --profile guest -p gnomon --target x86_64-unknown-none
 TARGET = $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)
@@ -27,6 +27,11 @@ test: ## everything: host tests, and the tests that boot the image under QEMU
 	cargo test --locked --release -p gnomon-clock -p gnomon-kernel -p gnomon-arch -p gnomon-qemu
 	cargo test --locked --release -p gnomon-tests
 
+bench: ## measure: power-on to first answer, round trips, image, least memory
+	@qemu/setup.sh test
+	@$(MAKE) --no-print-directory build
+	cargo run --locked --release -p gnomon-tests --bin measure
+
 lint: ## rustfmt, clippy on the host and the bare target, docs: no warnings
 	@qemu/setup.sh build
 	cargo fmt --all --check
@@ -34,6 +39,11 @@ lint: ## rustfmt, clippy on the host and the bare target, docs: no warnings
 	cargo clippy --locked $(GUEST) -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --exclude gnomon --no-deps
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked $(GUEST) --no-deps
+
+miri: ## the atomics and the unsafe code that can run on the host, under Miri (nightly)
+	@qemu/setup.sh miri
+	MIRIFLAGS=-Zmiri-ignore-leaks cargo +nightly miri test --locked -p gnomon-arch --lib
+	MIRIFLAGS=-Zmiri-disable-isolation cargo +nightly miri test --locked -p gnomon-clock
 
 doc: ## the crates' documentation
 	cargo doc --locked --workspace --exclude gnomon --no-deps

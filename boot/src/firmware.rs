@@ -21,9 +21,14 @@ pub(crate) struct Firmware<'a> {
 }
 
 impl Firmware<'_> {
-    /// ACPI's tables, from the root pointer that the loader gave, or else by searching for it.
+    /// ACPI's tables, from the root pointer that the loader gave; without one that leads anywhere, by
+    /// searching for it.
     pub(crate) fn tables(&self, rsdp: Option<u64>) -> Result<Tables<'_>, Bad> {
-        rsdp.map_or_else(|| Tables::search(self), |rsdp| Tables::at(self, rsdp))
+        match rsdp.map(|rsdp| Tables::at(self, rsdp)) {
+            Some(Err(why)) => Tables::search(self).map_err(|_| why),
+            Some(tables) => tables,
+            None => Tables::search(self),
+        }
     }
 
     /// Whether the loader listed every byte as memory of some kind: device registers are not

@@ -7,9 +7,15 @@
 //! | `idle` | `halt`, `poll` | `halt` |
 //! | `ntp.stratum` | `1` to `15` | `1` |
 //! | `ntp.allow`, `ntp.deny` | `ADDR/LEN` or `ADDR`, comma separated ([`access`](crate::serve::access)) | everybody is answered |
+//! | `ntp.limit` | `off`, or `BURST,INTERVAL` such as `8,8s` ([`limit`](crate::serve::limit)) | `off` |
 //! | `ntp.key` | `ID:AES128:HEX` or `ID:AES256:HEX` ([`auth`](crate::serve::auth)) | none |
 //! | `ntp.auth` | `optional`, `require` | `optional` |
-//! | `ntp.limit` | `off`, or `BURST,INTERVAL` such as `8,8s` ([`limit`](crate::serve::limit)) | `off` |
+//! | `ntp.smear` | `off`, `hint`, `noon`, `sls` | `off` |
+//! | `ntp.smear.port` | a UDP port beside 123 for the smeared service | none: 123 is smeared |
+//! | `tai_offset` | TAI − UTC in seconds, `10` to `60` | the page's |
+//! | `on_violation` | `serve`, `alarm`, `stop` | `alarm` |
+//! | `drain` | `off`, `soon`, `imminent` | `off` |
+//! | `holdover.max` | seconds | no limit |
 //! | `vmclock` | physical address of the page, decimal or `0x` hexadecimal, a multiple of 4096 | found in ACPI or the device tree |
 //!
 //! A word that is not understood never stops the boot: it is reported as a [`Warning`] and the
@@ -24,8 +30,12 @@
 use core::fmt;
 use core::net::Ipv4Addr;
 
+use gnomon_clock::{OperatorOffset, Smear};
+
+use crate::duty::{Conditions, Drain, OnViolation};
 use crate::serve::access::Rule;
 use crate::serve::limit::Limit;
+use crate::serve::ntp;
 use crate::serve::responder::Policy;
 
 /// What the command line asks for.
@@ -41,6 +51,15 @@ pub struct Config {
     pub stratum: u8,
     /// `ntp.allow=`, `ntp.deny=`, `ntp.limit=`, `ntp.key=`, `ntp.auth=`: whom the NTP server answers.
     pub policy: Policy,
+    /// `ntp.smear=`: how the NTP service spreads leap seconds.
+    pub smear: Smearing,
+    /// `ntp.smear.port=`: where the smeared service is, when port 123 is to stay plain. Only with
+    /// `ntp.smear=`; never 0, 123, nor a port of DHCP.
+    pub smear_port: Option<u16>,
+    /// `tai_offset=`: TAI − UTC for pages that do not tell it.
+    pub tai_offset: Option<OperatorOffset>,
+    /// `on_violation=`, `drain=` and `holdover.max=`: when to stop serving.
+    pub conditions: Conditions,
     /// `vmclock=`: physical address of the vmclock page, in place of discovery.
     pub vmclock: Option<u64>,
 }
@@ -70,6 +89,17 @@ pub enum Serial {
     Off,
 }
 
+/// How the NTP service spreads leap seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Smearing {
+    /// Not at all.
+    Off,
+    /// As the page's hint says, from answer to answer.
+    Hint,
+    /// In this way, whatever the page's hint is.
+    Always(Smear),
+}
+
 /// What the processor does when there is nothing to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Idle {
@@ -87,6 +117,10 @@ impl Config {
         idle: Idle::Halt,
         stratum: 1,
         policy: Policy::OPEN,
+        smear: Smearing::Off,
+        smear_port: None,
+        tai_offset: None,
+        conditions: Conditions::DEFAULT,
         vmclock: None,
     };
 
@@ -94,12 +128,13 @@ impl Config {
     pub fn parse(cmdline: &str, warn: &mut dyn FnMut(Warning<'_>)) -> Self {
         let mut config = Self::DEFAULT;
         let mut seen = [false; KEYS.len()];
+        let mut smear_port = None;
         let mut secret = false;
         for word in cmdline.split_ascii_whitespace() {
             // A key that was written with blanks goes on in the next words.
             secret = could_be_secret(word) || secret && !word.contains('=');
             let (name, value) = word.split_once('=').unwrap_or((word, ""));
-            let Some(key) = KEYS.iter().position(|key| *key == name) else {
+            let Some(key) = KEYS.iter().position(|(key, _)| *key == name) else {
                 warn(Warning {
                     word,
                     secret,
@@ -117,16 +152,30 @@ impl Config {
                     word,
                     secret,
                     problem: Problem::Malformed {
-                        expected: EXPECTED[key],
+                        expected: KEYS[key].1,
                     },
                 });
-            } else if core::mem::replace(&mut seen[key], true) && !ADDING.contains(&name) {
+                continue;
+            }
+            if name == SMEAR_PORT {
+                smear_port = Some(word);
+            }
+            if core::mem::replace(&mut seen[key], true) && !ADDING.contains(&name) {
                 warn(Warning {
                     word,
                     secret,
                     problem: Problem::Repeated,
                 });
             }
+        }
+        // Asked only now, because words may come in any order.
+        if let (Smearing::Off, Some(word)) = (config.smear, smear_port) {
+            config.smear_port = None;
+            warn(Warning {
+                word,
+                secret: false,
+                problem: Problem::NothingToSmear,
+            });
         }
         config
     }
@@ -168,6 +217,36 @@ impl Config {
                     _ => Some(Limit::parse(value)?),
                 }
             }
+            "ntp.smear" => {
+                self.smear = match value {
+                    "off" => Smearing::Off,
+                    "hint" => Smearing::Hint,
+                    "noon" => Smearing::Always(Smear::NoonLinear),
+                    "sls" => Smearing::Always(Smear::UtcSls),
+                    _ => return None,
+                }
+            }
+            SMEAR_PORT => {
+                self.smear_port = Some(digits(value).filter(|port| !TAKEN_PORTS.contains(port))?);
+            }
+            "tai_offset" => self.tai_offset = Some(OperatorOffset::new(digits(value)?)?),
+            "on_violation" => {
+                self.conditions.on_violation = match value {
+                    "serve" => OnViolation::Serve,
+                    "alarm" => OnViolation::Alarm,
+                    "stop" => OnViolation::Stop,
+                    _ => return None,
+                }
+            }
+            "drain" => {
+                self.conditions.drain = match value {
+                    "off" => Drain::Off,
+                    "soon" => Drain::Soon,
+                    "imminent" => Drain::Imminent,
+                    _ => return None,
+                }
+            }
+            "holdover.max" => self.conditions.holdover_max = Some(digits(value)?),
             "vmclock" => self.vmclock = Some(page_address(value)?),
             _ => return None,
         }
@@ -227,6 +306,8 @@ pub enum Problem {
     },
     /// The key came before; this later value replaces the earlier one.
     Repeated,
+    /// A port for a smeared service, and no smeared service; the word is ignored.
+    NothingToSmear,
 }
 
 impl fmt::Display for Warning<'_> {
@@ -236,7 +317,7 @@ impl fmt::Display for Warning<'_> {
         f.write_str("command line: `")?;
         let shown = match self.word.split_once('=') {
             _ if !self.secret => self.word,
-            Some((name, _)) if KEYS.contains(&name) => name,
+            Some((name, _)) if KEYS.iter().any(|(key, _)| *key == name) => name,
             _ => "",
         };
         for c in shown.chars().take(SHOWN) {
@@ -251,35 +332,66 @@ impl fmt::Display for Warning<'_> {
             Problem::UnknownKey => f.write_str("` is not a known key, ignored"),
             Problem::Malformed { expected } => write!(f, "` ignored, expected {expected}"),
             Problem::Repeated => f.write_str("` replaces the value given before"),
+            Problem::NothingToSmear => {
+                f.write_str("` ignored, it needs ntp.smear=hint, ntp.smear=noon or ntp.smear=sls")
+            }
         }
     }
 }
 
 /// The keys, and what each expects in the words of a warning.
-const KEYS: [&str; 10] = [
-    "ip",
-    "serial",
-    "idle",
-    "ntp.stratum",
-    "ntp.allow",
-    "ntp.deny",
-    "ntp.key",
-    "ntp.auth",
-    "ntp.limit",
-    "vmclock",
+const KEYS: [(&str, &str); 16] = [
+    (
+        "ip",
+        "ip=dhcp or ip=ADDR/LEN[,GATEWAY] with unicast addresses of one network",
+    ),
+    ("serial", "serial=shell or serial=off"),
+    ("idle", "idle=halt or idle=poll"),
+    ("ntp.stratum", "ntp.stratum=1 to ntp.stratum=15"),
+    (
+        "ntp.allow",
+        "ntp.allow=ADDR/LEN,... and at most 32 prefixes; nobody is answered until this is mended",
+    ),
+    (
+        "ntp.deny",
+        "ntp.deny=ADDR/LEN,... and at most 32 prefixes; nobody is answered until this is mended",
+    ),
+    (
+        "ntp.limit",
+        "ntp.limit=off or ntp.limit=BURST,INTERVAL with 1 to 1000 and 1ms to 3600s",
+    ),
+    (
+        "ntp.key",
+        "ntp.key=ID:AES128:HEX or ntp.key=ID:AES256:HEX, each number once, and at most 16 keys",
+    ),
+    (
+        "ntp.auth",
+        "ntp.auth=optional or ntp.auth=require, which is assumed now",
+    ),
+    (
+        "ntp.smear",
+        "ntp.smear=off, ntp.smear=hint, ntp.smear=noon or ntp.smear=sls",
+    ),
+    (
+        SMEAR_PORT,
+        "ntp.smear.port=PORT, 1 to 65535 but not 67, 68 or 123",
+    ),
+    ("tai_offset", "tai_offset=10 to tai_offset=60"),
+    (
+        "on_violation",
+        "on_violation=serve, on_violation=alarm or on_violation=stop",
+    ),
+    ("drain", "drain=off, drain=soon or drain=imminent"),
+    ("holdover.max", "holdover.max=SECONDS, 0 to 4294967295"),
+    (
+        "vmclock",
+        "vmclock=ADDR, a page-aligned address, decimal or 0x hexadecimal",
+    ),
 ];
-const EXPECTED: [&str; KEYS.len()] = [
-    "ip=dhcp or ip=ADDR/LEN[,GATEWAY] with unicast addresses of one network",
-    "serial=shell or serial=off",
-    "idle=halt or idle=poll",
-    "ntp.stratum=1 to ntp.stratum=15",
-    "ntp.allow=ADDR/LEN,... and at most 32 prefixes; nobody is answered until this is mended",
-    "ntp.deny=ADDR/LEN,... and at most 32 prefixes; nobody is answered until this is mended",
-    "ntp.key=ID:AES128:HEX or ntp.key=ID:AES256:HEX, each number once, and at most 16 keys",
-    "ntp.auth=optional or ntp.auth=require, which is assumed now",
-    "ntp.limit=off or ntp.limit=BURST,INTERVAL with 1 to 1000 and 1ms to 3600s",
-    "vmclock=ADDR, a page-aligned address, decimal or 0x hexadecimal",
-];
+const SMEAR_PORT: &str = "ntp.smear.port";
+
+/// Ports that the smeared service cannot have: no port at all, DHCP's two, and the plain service's.
+const TAKEN_PORTS: [u16; 4] = [0, 67, 68, ntp::PORT];
 
 /// The keys of which every word adds to the others.
 const ADDING: [&str; 3] = ["ntp.allow", "ntp.deny", "ntp.key"];
@@ -295,7 +407,7 @@ fn could_be_secret(word: &str) -> bool {
 }
 
 /// A decimal number of digits only: no sign, no blanks.
-fn digits(text: &str) -> Option<u8> {
+fn digits<T: TryFrom<u64>>(text: &str) -> Option<T> {
     number(text, 10)?.try_into().ok()
 }
 
@@ -347,8 +459,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::serve::access::AccessList;
-    use crate::serve::auth::Keys;
 
     fn parse(cmdline: &str) -> (Config, Vec<String>) {
         let mut warnings = Vec::new();
@@ -367,23 +477,28 @@ mod tests {
     fn every_key_is_read() {
         let (config, warnings) = parse(
             "ip=192.168.7.2/24,192.168.7.1  serial=off\tidle=poll ntp.stratum=3 vmclock=0xfeffb000 \
-             ntp.allow=192.168.7.0/24 ntp.allow=10.0.0.1,fd00::/8 ntp.deny=192.168.7.9 ntp.limit=8,8s \
-             ntp.key=1:AES128:2b7e151628aed2a6abf7158809cf4f3c ntp.auth=require \
+             ntp.smear.port=1123 ntp.smear=noon tai_offset=37 on_violation=stop drain=soon \
+             holdover.max=3600 ntp.allow=192.168.7.0/24 ntp.allow=10.0.0.1,fd00::/8 \
+             ntp.deny=192.168.7.9 ntp.limit=8,8s ntp.auth=require \
+             ntp.key=1:AES128:2b7e151628aed2a6abf7158809cf4f3c \
              ntp.key=2:AES128:HEX:000102030405060708090a0b0c0d0e0f",
         );
-        let mut keys = Keys::NONE;
-        for word in [
-            "1:AES128:2b7e151628aed2a6abf7158809cf4f3c",
-            "2:AES128:000102030405060708090a0b0c0d0e0f",
-        ] {
-            assert!(keys.parse_word(word).is_ok());
-        }
-        let mut access = AccessList::OPEN;
+        let mut policy = Policy {
+            limit: Limit::parse("8,8s"),
+            authenticated_only: true,
+            ..Policy::OPEN
+        };
         for (list, rule) in [
             ("192.168.7.0/24,10.0.0.1,fd00::/8", Rule::Allow),
             ("192.168.7.9", Rule::Deny),
         ] {
-            assert!(access.add(list, rule).is_some());
+            assert!(policy.access.add(list, rule).is_some());
+        }
+        for word in [
+            "1:AES128:2b7e151628aed2a6abf7158809cf4f3c",
+            "2:AES128:000102030405060708090a0b0c0d0e0f",
+        ] {
+            assert!(policy.keys.parse_word(word).is_ok());
         }
         assert_eq!(warnings, Vec::<String>::new());
         assert_eq!(
@@ -397,17 +512,23 @@ mod tests {
                 serial: Serial::Off,
                 idle: Idle::Poll,
                 stratum: 3,
-                policy: Policy {
-                    access,
-                    limit: Limit::parse("8,8s"),
-                    keys,
-                    authenticated_only: true,
+                policy,
+                smear: Smearing::Always(Smear::NoonLinear),
+                smear_port: Some(1123),
+                tai_offset: OperatorOffset::new(37),
+                conditions: Conditions {
+                    on_violation: OnViolation::Stop,
+                    drain: Drain::Soon,
+                    holdover_max: Some(3600),
                 },
                 vmclock: Some(0xfeff_b000),
             }
         );
         assert_eq!(
-            parse("ip=dhcp serial=shell idle=halt ntp.stratum=1 ntp.limit=off").0,
+            parse(
+                "ip=dhcp serial=shell idle=halt ntp.stratum=1 ntp.smear=off on_violation=alarm drain=off"
+            )
+            .0,
             Config::DEFAULT
         );
     }
@@ -444,6 +565,73 @@ mod tests {
                 stratum
             );
         }
+    }
+
+    #[test]
+    fn every_word_has_its_meaning() {
+        for (word, smear) in [
+            ("off", Smearing::Off),
+            ("hint", Smearing::Hint),
+            ("noon", Smearing::Always(Smear::NoonLinear)),
+            ("sls", Smearing::Always(Smear::UtcSls)),
+        ] {
+            assert_eq!(parse(&std::format!("ntp.smear={word}")).0.smear, smear);
+        }
+        for (word, on_violation) in [
+            ("serve", OnViolation::Serve),
+            ("alarm", OnViolation::Alarm),
+            ("stop", OnViolation::Stop),
+        ] {
+            let config = parse(&std::format!("on_violation={word}")).0;
+            assert_eq!(config.conditions.on_violation, on_violation);
+        }
+        for (word, drain) in [
+            ("off", Drain::Off),
+            ("soon", Drain::Soon),
+            ("imminent", Drain::Imminent),
+        ] {
+            assert_eq!(
+                parse(&std::format!("drain={word}")).0.conditions.drain,
+                drain
+            );
+        }
+        for seconds in [0, 1, 86_400, u32::MAX] {
+            let config = parse(&std::format!("holdover.max={seconds}")).0;
+            assert_eq!(config.conditions.holdover_max, Some(seconds));
+        }
+        for offset in [10, 37, 60] {
+            let config = parse(&std::format!("tai_offset={offset}")).0;
+            assert_eq!(
+                config.tai_offset.map(OperatorOffset::tai_minus_utc),
+                Some(offset)
+            );
+        }
+        for port in [1, 66, 69, 122, 124, 1123, 65_535] {
+            let (config, warnings) = parse(&std::format!("ntp.smear=sls ntp.smear.port={port}"));
+            assert_eq!((config.smear_port, warnings.len()), (Some(port), 0));
+        }
+    }
+
+    #[test]
+    fn a_port_needs_something_to_serve() {
+        for line in [
+            "ntp.smear.port=1123",
+            "ntp.smear=off ntp.smear.port=1123",
+            "ntp.smear=noon ntp.smear.port=1123 ntp.smear=off",
+        ] {
+            let (config, warnings) = parse(line);
+            assert_eq!(config, Config::DEFAULT, "{line}");
+            assert_eq!(
+                warnings.last().map(String::as_str),
+                Some(
+                    "command line: `ntp.smear.port=1123` ignored, it needs ntp.smear=hint, \
+                     ntp.smear=noon or ntp.smear=sls"
+                ),
+                "{line}"
+            );
+        }
+        let (config, warnings) = parse("ntp.smear=hint ntp.smear.port=1123");
+        assert_eq!((config.smear_port, warnings.len()), (Some(1123), 0));
     }
 
     #[test]
@@ -493,6 +681,31 @@ mod tests {
             "ntp.limit=on",
             "ntp.limit=8",
             "ntp.limit=8,8",
+            "ntp.smear=",
+            "ntp.smear=on",
+            "ntp.smear=NOON",
+            "ntp.smear.port=",
+            "ntp.smear.port=0",
+            "ntp.smear.port=67",
+            "ntp.smear.port=68",
+            "ntp.smear.port=123",
+            "ntp.smear.port=65536",
+            "ntp.smear.port=+1123",
+            "tai_offset=",
+            "tai_offset=9",
+            "tai_offset=61",
+            "tai_offset=-37",
+            "tai_offset=37.0",
+            "tai_offset=65573",
+            "on_violation=",
+            "on_violation=halt",
+            "drain=",
+            "drain=on",
+            "holdover.max=",
+            "holdover.max=none",
+            "holdover.max=-1",
+            "holdover.max=1h",
+            "holdover.max=4294967296",
             "vmclock=",
             "vmclock=0",
             "vmclock=0x",
@@ -655,11 +868,14 @@ mod tests {
 
         #[test]
         fn almost_right_text_keeps_the_promises(
-            line in "((ip|serial|idle|ntp\\.stratum|vmclock|x)=?(dhcp|off|poll|0x|[0-9./,]{0,20}) ?){0,6}",
+            line in "((ip|serial|idle|ntp\\.stratum|ntp\\.smear|ntp\\.smear\\.port|tai_offset|drain|vmclock|x)\
+             =?(dhcp|off|poll|soon|noon|0x|[0-9./,]{0,20}) ?){0,6}",
         ) {
             let (config, _) = parse(&line);
             prop_assert!((1..=15).contains(&config.stratum));
             prop_assert!(config.vmclock.is_none_or(|address| address != 0 && address % 4096 == 0));
+            prop_assert!(config.smear_port.is_none_or(|port| !TAKEN_PORTS.contains(&port)));
+            prop_assert!(config.smear_port.is_none() || config.smear != Smearing::Off);
             if let Ip::Static { address, prefix, gateway } = config.ip {
                 prop_assert!((1..=32).contains(&prefix) && is_unicast(address));
                 prop_assert!(gateway != Some(address));

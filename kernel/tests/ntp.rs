@@ -5,8 +5,10 @@ use gnomon_clock::{
     Announcement, Bound, Busy, ClockStatus, CounterId, Exchange, Fields, LeapIndicator, NoTime,
     Period, Span, Ticks, TimeType, Timeline, Timestamp, Unusable, Utc,
 };
+use gnomon_kernel::duty::Withheld;
 use gnomon_kernel::serve::ntp::{Answer, Counters, Reply, Request, Server, Silence, reply};
 use gnomon_kernel::serve::responder::{Datagram, Memory, Policy, Responder};
+use gnomon_kernel::serve::times::Told;
 use proptest::prelude::*;
 
 /// 2026-11-20T12:05:31Z.
@@ -77,7 +79,7 @@ fn packet(exchange: &Exchange) -> [u8; 48] {
 fn serve(
     payload: &[u8],
     port: u16,
-    times: impl FnOnce() -> Result<Exchange, NoTime>,
+    times: impl FnOnce() -> Told,
     random: u64,
 ) -> (Option<Reply>, Counters) {
     let mut memory = Box::new(Memory::new());
@@ -105,7 +107,12 @@ fn ntp(seconds: u64, fraction: u32) -> u64 {
 
 #[test]
 fn a_golden_reply() {
-    let (served, counters) = serve(&request(0x23, &[]), 40_000, || Ok(ordinary()), u64::MAX);
+    let (served, counters) = serve(
+        &request(0x23, &[]),
+        40_000,
+        || Ok(ordinary()).into(),
+        u64::MAX,
+    );
     #[rustfmt::skip]
     let golden = [
         0x24, 1, 6, 0xe8, // LI 0, version 4, mode 4; stratum 1; poll 6; precision 2^-24 s
@@ -497,11 +504,14 @@ fn a_configured_stratum_changes_nothing_else() {
 
 #[test]
 fn every_outcome_has_its_own_counter() {
-    const NAMES: [&str; 11] = [
+    const NAMES: [&str; 14] = [
         "time",
         "INIT",
         "STEP",
         "XDSP",
+        "XAUD",
+        "XHLD",
+        "XDRN",
         "length",
         "version",
         "mode",
@@ -522,22 +532,25 @@ fn every_outcome_has_its_own_counter() {
     let mut wide = ordinary();
     wide.transmit.bound = Bound::MAX;
     let good = request(0x23, &[]);
-    let datagrams: [(&[u8], Result<Exchange, NoTime>); 11] = [
-        (&good, Ok(ordinary())),
-        (&good, Err(unusable(false))),
-        (&good, Err(unusable(true))),
-        (&good, Ok(wide)),
-        (&good[..47], Ok(ordinary())),
-        (&request(0x2b, &[]), Ok(ordinary())),
-        (&request(0x24, &[]), Ok(ordinary())),
-        (&request(0x23, &[0; 20]), Ok(ordinary())),
-        (&request(0x23, &[0; 28]), Ok(ordinary())),
-        (&good, Err(NoTime::StaleStamp)),
-        (&good, Ok(leap)),
+    let datagrams: [(&[u8], Told); 14] = [
+        (&good, Ok(ordinary()).into()),
+        (&good, Err(unusable(false)).into()),
+        (&good, Err(unusable(true)).into()),
+        (&good, Ok(wide).into()),
+        (&good, Withheld::Violation.into()),
+        (&good, Withheld::Holdover.into()),
+        (&good, Withheld::Drain.into()),
+        (&good[..47], Ok(ordinary()).into()),
+        (&request(0x2b, &[]), Ok(ordinary()).into()),
+        (&request(0x24, &[]), Ok(ordinary()).into()),
+        (&request(0x23, &[0; 20]), Ok(ordinary()).into()),
+        (&request(0x23, &[0; 28]), Ok(ordinary()).into()),
+        (&good, Err(NoTime::StaleStamp).into()),
+        (&good, Ok(leap).into()),
     ];
     for (at, (payload, times)) in datagrams.into_iter().enumerate() {
         let (served, counters) = serve(payload, 40_000, || times, 0);
-        assert_eq!(served.is_some(), at < 4, "datagram {at}");
+        assert_eq!(served.is_some(), at < 7, "datagram {at}");
         let names: Vec<&str> = [&counters.answered()[..], &counters.silent()[..]]
             .concat()
             .into_iter()
@@ -549,14 +562,39 @@ fn every_outcome_has_its_own_counter() {
 }
 
 #[test]
+fn time_that_is_withheld_leaves_no_trace() {
+    for (why, kiss) in [
+        (Withheld::Violation, b"XAUD"),
+        (Withheld::Holdover, b"XHLD"),
+        (Withheld::Drain, b"XDRN"),
+    ] {
+        let parsed = Request::parse(&request(0x23, &[]), 40_000).expect("a request");
+        let reply = reply(&SERVER, &parsed, why, u64::MAX).expect("an answer");
+        #[rustfmt::skip]
+        let expected = [
+            0xe4, 0, 6, 0xe8, // LI 3, version 4, mode 4; stratum 0
+            0, 0, 0, 0,
+            0, 16, 0, 0, // 16 s
+            kiss[0], kiss[1], kiss[2], kiss[3],
+            0, 0, 0, 0, 0, 0, 0, 0,
+            b'a', b' ', b'c', b'o', b'o', b'k', b'i', b'e',
+            0, 0, 0, 0, 0, 0, 0, 0,
+            0, 0, 0, 0, 0, 0, 0, 0,
+        ];
+        assert_eq!(reply.packet, expected, "{why:?}");
+        assert_eq!(reply.answer.kiss(), *kiss);
+    }
+}
+
+#[test]
 fn the_clock_is_not_asked_for_a_datagram_that_deserves_no_answer() {
-    let asked = || -> Result<Exchange, NoTime> { panic!("the clock was asked") };
+    let asked = || -> Told { panic!("the clock was asked") };
     assert_eq!(serve(&[0x23; 47], 5, asked, 0).0, None);
 }
 
 /// What must hold for whatever comes in and whatever goes out.
 fn check(payload: &[u8], port: u16, times: &Result<Exchange, NoTime>, random: u64) {
-    let (served, counters) = serve(payload, port, || *times, random);
+    let (served, counters) = serve(payload, port, || (*times).into(), random);
     let counted = counters
         .answered()
         .iter()

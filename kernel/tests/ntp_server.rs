@@ -7,13 +7,16 @@ use std::rc::Rc;
 
 use gnomon_clock::page::{Fields, VmclockPage, Writer, flag};
 use gnomon_clock::{
-    Clock, ClockStatus, Counter, CounterId, LeapIndicator, Period, Ticks, TimeType, UtcTime,
+    Clock, ClockStatus, Counter, CounterId, LeapIndicator, Period, Smear, Ticks, TimeType,
+    Timestamp, Utc,
 };
+use gnomon_kernel::config::Smearing;
 use gnomon_kernel::serve::access::{AccessList, Rule};
 use gnomon_kernel::serve::auth::Keys;
 use gnomon_kernel::serve::limit::Limit;
 use gnomon_kernel::serve::ntp::{Counters, Server};
 use gnomon_kernel::serve::responder::{Datagram, Memory, Policy, Responder, Served};
+use gnomon_kernel::serve::times::{SmearService, Told};
 
 /// 2026-11-20T12:05:31Z.
 const NOON: u64 = 1_795_176_331;
@@ -55,7 +58,9 @@ struct Rig {
     responder: Responder<'static>,
     random: u64,
     /// When the last reply to a client in interleaved mode left.
-    left: Option<UtcTime>,
+    left: Option<Timestamp<Utc>>,
+    /// The smeared service in place of the plain one.
+    smear: Option<SmearService>,
 }
 
 impl Rig {
@@ -76,6 +81,7 @@ impl Rig {
             responder,
             random: u64::MAX,
             left: None,
+            smear: None,
         }
     }
 
@@ -89,21 +95,25 @@ impl Rig {
         };
         let uptime = Duration::from_nanos(self.counter.0.get());
         let stamp = self.clock.stamp();
-        let clock = &mut self.clock;
-        let served = self.responder.serve(
-            &datagram,
-            Some(uptime),
-            || clock.exchange(stamp),
-            self.random,
-        );
+        let (clock, smear) = (&mut self.clock, &mut self.smear);
+        let mut tell = || match (clock.exchange(stamp), smear.as_mut()) {
+            (Ok(exchange), Some(smear)) => smear.tell(&exchange),
+            (times, _) => times.into(),
+        };
+        let served = self
+            .responder
+            .serve(&datagram, Some(uptime), &mut tell, self.random);
         if let Ok(Served {
             pending: Some(pending),
             ..
         }) = &served
         {
-            let now = self.clock.now().expect("there was time just now");
-            self.left = now.utc;
-            self.responder.sent(pending, &now);
+            let told = tell();
+            let Told::Times(times) = told else {
+                panic!("there was time just now: {told:?}")
+            };
+            self.left = Some(times.transmit);
+            self.responder.sent(pending, told);
         }
         let reply = served
             .ok()
@@ -124,7 +134,16 @@ impl Rig {
         self.responder.counters()
     }
 
+    /// Lets the host say `fields` from here on: of this instant, for after a disruption a page that
+    /// refers to one before it is not believed.
     fn publish(&mut self, fields: &Fields) {
+        let ticks = self.counter.0.get();
+        let fields = &Fields {
+            counter_value: ticks,
+            time_sec: fields.time_sec + ticks / 1_000_000_000,
+            time_frac_sec: (((ticks % 1_000_000_000) << 32) / 1_000_000_000) << 32,
+            ..*fields
+        };
         let seq = self.page.snapshot().expect("a quiet page").seq_count;
         Writer::new(self.page, seq)
             .publish(fields)
@@ -263,7 +282,7 @@ impl Interleaving {
 
     /// Takes a reply to `request`; returns its mode and its transmit stamp.
     fn take(&mut self, request: &[u8], reply: &[u8]) -> (Mode, u64) {
-        assert_eq!(reply[..2], [0x24, 1]);
+        assert!(reply[0] >> 6 != 3 && reply[0] & 0x3f == 0x24 && reply[1] == 1);
         let (receive, transmit) = (stamp(reply, 32), stamp(reply, 40));
         assert_eq!((receive & 1, transmit & 1), (1, 0));
         let mode = match stamp(reply, 24) {
@@ -294,7 +313,7 @@ fn the_third_reply_tells_when_the_second_left() {
     assert_eq!(rig.left, None, "the first request asked for nothing");
     assert_eq!(client.exchange(&mut rig).0, Mode::Basic);
     for _ in 0..100 {
-        let left = rig.left.expect("kept").time.to_ntp().0 & !1;
+        let left = rig.left.expect("kept").to_ntp().0 & !1;
         rig.wait(Duration::from_secs(16));
         let (mode, transmit) = client.exchange(&mut rig);
         assert_eq!((mode, transmit), (Mode::Interleaved, left));
@@ -418,8 +437,7 @@ fn a_page_set_back_between_arrival_and_departure_tells_nothing() {
         ..page(1)
     });
     let pending = served.pending.expect("asked for");
-    let now = rig.clock.now().expect("a good page");
-    rig.responder.sent(&pending, &now);
+    rig.responder.sent(&pending, rig.clock.exchange(stamp));
     client.take(&request, &served.reply.packet);
     assert_eq!(client.exchange(&mut rig).0, Mode::Basic);
 }
@@ -582,38 +600,82 @@ fn the_field_carries_a_fine_dispersion_and_a_second_scale() {
 }
 
 #[test]
-fn the_epoch_is_new_after_a_disruption_a_restored_snapshot_and_a_leap_second() {
+fn the_epoch_is_new_after_a_disruption_in_another_life_and_after_a_leap_second() {
     let mut rig = Rig::new(&Policy::OPEN);
     let asking = [request(), mono_root()].concat();
-    let generation = |marker, generation| Fields {
-        flags: page(1).flags | flag::VM_GEN_COUNTER_PRESENT,
-        vm_generation_counter: generation,
-        ..page(marker)
-    };
     let leapt = Fields {
         tai_offset_sec: -38,
         ..page(2)
     };
     let mut epochs = Vec::new();
-    for fields in [
-        page(1),
-        page(2),
-        leapt,
-        generation(2, 7),
-        generation(2, 8),
-        generation(3, 8),
+    for (fields, another_life) in [
+        (page(1), false),
+        (page(2), false),
+        (leapt, false),
+        (leapt, true),
     ] {
         rig.publish(&fields);
+        if another_life {
+            rig.responder.forget(|| 0x0123_4567_89ab_cdef);
+        }
         for _ in 0..2 {
             let reply = rig.ask(&asking).expect("a reply");
             epochs.push(mono_fields(&reply[48..]).2);
         }
     }
     epochs.dedup();
-    assert_eq!(epochs.len(), 6, "{epochs:x?}");
+    assert_eq!(epochs.len(), 4, "{epochs:x?}");
     epochs.sort_unstable();
     epochs.dedup();
-    assert_eq!(epochs.len(), 6);
+    assert_eq!(epochs.len(), 4);
+}
+
+#[test]
+fn another_life_begins_with_nothing() {
+    let limit = Limit::parse("4,3600s");
+    let mut rig = Rig::new(&Policy {
+        limit,
+        ..Policy::OPEN
+    });
+    let mut client = Interleaving::default();
+    for _ in 0..4 {
+        client.exchange(&mut rig);
+    }
+    assert_eq!(rig.ask(&request()), None);
+    rig.responder.forget(|| 0x0123_4567_89ab_cdef);
+    assert_eq!(client.exchange(&mut rig).0, Mode::Basic);
+    assert_eq!(client.exchange(&mut rig).0, Mode::Interleaved);
+}
+
+#[test]
+fn a_smeared_service_has_its_own_departures_and_a_second_scale_only_off_the_smear() {
+    let mut rig = Rig::new(&Policy::OPEN);
+    // Noon to noon: at noon of the last day of 2026 the smear is about to begin.
+    rig.publish(&Fields {
+        time_sec: 1_798_718_400 - 2 + 37,
+        leap_indicator: LeapIndicator::PrePos as u8,
+        ..page(1)
+    });
+    rig.smear = Some(SmearService::new(Smearing::Always(Smear::NoonLinear)));
+    let mut client = Interleaving::default();
+    for turn in 0..5 {
+        let request = [client.request(), mono_root()].concat();
+        let reply = rig.ask(&request).expect("a reply");
+        assert_eq!(reply[12..16], *b"XSMR");
+        let expected = if turn < 2 {
+            Mode::Basic
+        } else {
+            Mode::Interleaved
+        };
+        assert_eq!(client.take(&request, &reply).0, expected);
+        let smearing = turn > 2;
+        assert_eq!(mono_fields(&reply[48..]).1 == 0, smearing, "turn {turn}");
+        rig.wait(Duration::from_millis(900));
+    }
+    // The plain service does not know what the smeared one has sent.
+    rig.smear = None;
+    assert_eq!(client.exchange(&mut rig).0, Mode::Basic);
+    assert_eq!(client.exchange(&mut rig).0, Mode::Interleaved);
 }
 
 #[test]

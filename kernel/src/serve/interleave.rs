@@ -5,7 +5,7 @@
 //! and is told when that reply really left. For this a server keeps pairs of the two stamps, and
 //! the rest is care:
 //!
-//! * A pair is found by the client's address and the receive stamp, both whole. A stamp that was
+//! * A pair is found by the client's address, the scale, and the receive stamp, all whole. A stamp that was
 //!   given to one address twice (a counter that did not move) is no name for a reply, and is
 //!   never answered to.
 //! * A pair is used once, so a duplicate of a request is answered in basic mode, and so is
@@ -23,6 +23,17 @@ use super::secret::{Client, Secret};
 
 /// Pairs that are kept.
 pub const CAPACITY: usize = SETS * WAYS;
+
+/// What a client names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Name {
+    /// Who was replied to.
+    pub client: Client,
+    /// The receive stamp of the reply; odd.
+    pub receive: u64,
+    /// The scale of the service, by its reference id.
+    pub scale: [u8; 4],
+}
 
 /// When an earlier reply left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,9 +56,8 @@ pub struct Pairs {
 
 #[derive(Clone, Copy, Debug)]
 struct Pair {
-    client: Client,
-    /// The receive stamp, odd; zero in a place that was never used.
-    receive: u64,
+    /// The receive stamp in it is zero in a place that was never used.
+    name: Name,
     /// The transmit stamp; zero when the pair has been used or means two replies.
     transmit: u64,
     error: u32,
@@ -69,17 +79,11 @@ impl Pairs {
         }
     }
 
-    /// Takes out when the reply to `client` left that carried the receive stamp `receive`, if that is
-    /// known and was kept under the disruption marker `marker`.
-    pub fn take(
-        &mut self,
-        secret: &Secret,
-        client: Client,
-        marker: u64,
-        receive: u64,
-    ) -> Option<Departure> {
+    /// Takes out when the reply of that name left, if that is known and was kept under the disruption
+    /// marker `marker`.
+    pub fn take(&mut self, secret: &Secret, marker: u64, name: &Name) -> Option<Departure> {
         self.follow(marker);
-        let pair = find(self.set(secret, client, receive)?, client, receive)?;
+        let pair = find(self.set(secret, name)?, name)?;
         // What stays behind is the name, so that it cannot be given again unnoticed.
         let transmit = core::mem::replace(&mut pair.transmit, 0);
         (transmit != 0).then_some(Departure {
@@ -88,35 +92,26 @@ impl Pairs {
         })
     }
 
-    /// Keeps that the reply to `client` with the receive stamp `receive` left at `departure`, all
-    /// under the disruption marker `marker`.
-    pub fn keep(
-        &mut self,
-        secret: &Secret,
-        client: Client,
-        marker: u64,
-        receive: u64,
-        departure: Departure,
-    ) {
+    /// Keeps that the reply of that name left at `departure`, all under the disruption marker `marker`.
+    pub fn keep(&mut self, secret: &Secret, marker: u64, name: &Name, departure: Departure) {
         self.follow(marker);
         self.count = self.count.wrapping_add(1);
         let count = self.count;
-        let Some(set) = self.set(secret, client, receive) else {
+        let Some(set) = self.set(secret, name) else {
             return;
         };
-        if let Some(twin) = find(set, client, receive) {
+        if let Some(twin) = find(set, name) {
             twin.transmit = 0;
             twin.number = count;
             return;
         }
-        let age = |pair: &&mut Pair| match pair.receive {
+        let age = |pair: &&mut Pair| match pair.name.receive {
             0 => u32::MAX,
             _ => count.wrapping_sub(pair.number),
         };
         if let Some(oldest) = set.iter_mut().max_by_key(age) {
             *oldest = Pair {
-                client,
-                receive,
+                name: *name,
                 transmit: departure.transmit,
                 error: departure.error,
                 number: count,
@@ -124,15 +119,23 @@ impl Pairs {
         }
     }
 
+    /// Forgets all pairs.
+    pub fn clear(&mut self) {
+        self.sets.fill(UNUSED);
+    }
+
     fn follow(&mut self, marker: u64) {
         if marker != self.marker {
-            self.sets.fill(UNUSED);
+            self.clear();
             self.marker = marker;
         }
     }
 
-    /// The set of a client and stamp; there is one for every value of that many bits.
-    fn set(&mut self, secret: &Secret, client: Client, receive: u64) -> Option<&mut [Pair; WAYS]> {
+    /// The set of a name; there is one for every value of that many bits.
+    fn set(&mut self, secret: &Secret, name: &Name) -> Option<&mut [Pair; WAYS]> {
+        let Name {
+            client, receive, ..
+        } = name;
         let of_client = secret.hash(client.network, client.host) >> (64 - SETS.ilog2());
         let of_stamp = receive >> 1 & (SPREAD - 1);
         self.sets
@@ -146,10 +149,10 @@ impl Default for Pairs {
     }
 }
 
-fn find(set: &mut [Pair; WAYS], client: Client, receive: u64) -> Option<&mut Pair> {
+fn find<'s>(set: &'s mut [Pair; WAYS], name: &Name) -> Option<&'s mut Pair> {
     // A place never used has the stamp zero, which is nobody's.
     set.iter_mut()
-        .find(|pair| pair.receive == receive && pair.client == client && receive != 0)
+        .find(|pair| pair.name == *name && name.receive != 0)
 }
 
 const SETS: usize = 128;
@@ -157,11 +160,14 @@ const WAYS: usize = 8;
 /// The sets that the pairs of one address are spread over, a power of two.
 const SPREAD: u64 = 4;
 const UNUSED: [Pair; WAYS] = [Pair {
-    client: Client {
-        network: 0,
-        host: 0,
+    name: Name {
+        client: Client {
+            network: 0,
+            host: 0,
+        },
+        receive: 0,
+        scale: [0; 4],
     },
-    receive: 0,
     transmit: 0,
     error: 0,
     number: 0,
@@ -186,10 +192,14 @@ mod tests {
         })
     }
 
-    const fn client(number: u64) -> Client {
-        Client {
-            network: 0xff00_0000_0a00_0000 + number,
-            host: 0,
+    const fn name(number: u64, receive: u64) -> Name {
+        Name {
+            client: Client {
+                network: 0xff00_0000_0a00_0000 + number,
+                host: 0,
+            },
+            receive,
+            scale: *b"XVMC",
         }
     }
 
@@ -204,13 +214,13 @@ mod tests {
             Self(Box::default(), secret())
         }
         fn take(&mut self, number: u64, marker: u64, receive: u64) -> Option<u64> {
-            let taken = self.0.take(&self.1, client(number), marker, receive)?;
+            let taken = self.0.take(&self.1, marker, &name(number, receive))?;
             assert_eq!(taken.error, 7);
             Some(taken.transmit)
         }
         fn keep(&mut self, number: u64, marker: u64, receive: u64, transmit: u64) {
             self.0
-                .keep(&self.1, client(number), marker, receive, left(transmit));
+                .keep(&self.1, marker, &name(number, receive), left(transmit));
         }
     }
 
@@ -229,13 +239,30 @@ mod tests {
     #[test]
     fn zero_is_no_stamp() {
         let mut rig = Rig::new();
-        let nobody = Client {
-            network: 0,
-            host: 0,
+        let Pair { name: nobody, .. } = UNUSED[0];
+        assert_eq!(rig.0.take(&rig.1, 0, &nobody), None);
+        rig.0.keep(&rig.1, 0, &nobody, left(2));
+        assert_eq!(rig.0.take(&rig.1, 0, &nobody), None);
+    }
+
+    #[test]
+    fn a_pair_belongs_to_one_scale() {
+        let mut rig = Rig::new();
+        let smeared = Name {
+            scale: *b"XSMR",
+            ..name(1, 101)
         };
-        assert_eq!(rig.0.take(&rig.1, nobody, 0, 0), None);
-        rig.0.keep(&rig.1, nobody, 0, 0, left(2));
-        assert_eq!(rig.0.take(&rig.1, nobody, 0, 0), None);
+        rig.keep(1, 0, 101, 200);
+        assert_eq!(rig.0.take(&rig.1, 0, &smeared), None);
+        assert_eq!(rig.take(1, 0, 101), Some(200));
+    }
+
+    #[test]
+    fn what_is_cleared_is_gone() {
+        let mut rig = Rig::new();
+        rig.keep(1, 0, 101, 200);
+        rig.0.clear();
+        assert_eq!(rig.take(1, 0, 101), None);
     }
 
     #[test]

@@ -101,13 +101,14 @@ impl Limiter {
     /// Nobody has asked yet.
     #[must_use]
     pub const fn new() -> Self {
-        const UNUSED: Bucket = Bucket {
-            client: 0,
-            full_at: 0,
-        };
         Self {
-            sets: [[UNUSED; WAYS]; SETS],
+            sets: [UNUSED; SETS],
         }
+    }
+
+    /// Forgets everybody.
+    pub fn clear(&mut self) {
+        self.sets.fill(UNUSED);
     }
 
     /// Judges a request of `client` at `now` (time since start). `random` are fresh random bits, of
@@ -170,6 +171,10 @@ fn number(text: &str) -> Option<u64> {
 const NANOS: u64 = 1_000_000_000;
 const SETS: usize = 128;
 const WAYS: usize = 8;
+const UNUSED: [Bucket; WAYS] = [Bucket {
+    client: 0,
+    full_at: 0,
+}; WAYS];
 
 #[cfg(test)]
 mod tests {

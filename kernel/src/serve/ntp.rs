@@ -42,17 +42,19 @@
 //! monotonic scale in a numbered epoch. The client takes a change of the difference between the two
 //! scales within an epoch for a step of the server, and corrects by it what it measured
 //! before. Our second scale is TAI, which the page carries on without steps for as long as the
-//! marker stands; so a new epoch is a disruption, or a step of UTC. Without TAI the second stamp is
-//! zero, "unknown".
+//! marker stands; so a new epoch is a disruption, another life of the machine, or a step of UTC.
+//! Without TAI, and while a leap second is being smeared, the second stamp is zero, "unknown".
 //!
 //! A bound grows with the age of the page (freerunning hosts). Once it has reached MAXDISP, no
 //! client accepts the reply (the sanity check of RFC 5905 §A.5.1.1 on root distance), so it is
 //! sent as [`Answer::Dispersion`] instead.
 
-use gnomon_clock::{Announcement, Bound, Exchange, Kiss, NoTime, Reading, Timestamp, Utc};
+use gnomon_clock::{Announcement, Bound};
 
 use super::auth::Authenticator;
 use super::interleave::Departure;
+use super::times::Told;
+use crate::duty::Withheld;
 
 /// Length of an NTP header, in bytes.
 pub const HEADER: usize = 48;
@@ -313,6 +315,38 @@ pub enum Answer {
     Dispersion,
     /// Kiss code `RATE`: the client asks too often.
     Rate,
+    /// Kiss code `XAUD` (ours): the host has broken a promise (`on_violation=stop`).
+    Violation,
+    /// Kiss code `XHLD` (ours): the host's clock has been freerunning for too long (`holdover.max=`).
+    Holdover,
+    /// Kiss code `XDRN` (ours): a disruption is expected (`drain=`).
+    Drain,
+}
+
+impl Answer {
+    /// The kiss code. (`Time` has none, and is not asked for it.)
+    #[must_use]
+    pub const fn kiss(self) -> [u8; 4] {
+        *match self {
+            Self::Init | Self::Time => b"INIT",
+            Self::Step => b"STEP",
+            Self::Dispersion => b"XDSP",
+            Self::Rate => b"RATE",
+            Self::Violation => b"XAUD",
+            Self::Holdover => b"XHLD",
+            Self::Drain => b"XDRN",
+        }
+    }
+}
+
+impl From<Withheld> for Answer {
+    fn from(why: Withheld) -> Self {
+        match why {
+            Withheld::Violation => Self::Violation,
+            Withheld::Holdover => Self::Holdover,
+            Withheld::Drain => Self::Drain,
+        }
+    }
 }
 
 /// Why a datagram gets no answer.
@@ -354,6 +388,12 @@ pub struct Counters {
     pub dispersion: u64,
     /// [`Answer::Rate`].
     pub rate: u64,
+    /// [`Answer::Violation`].
+    pub violation: u64,
+    /// [`Answer::Holdover`].
+    pub holdover: u64,
+    /// [`Answer::Drain`].
+    pub drain: u64,
     /// [`Silence::Length`].
     pub length: u64,
     /// [`Silence::Version`].
@@ -391,6 +431,9 @@ impl Counters {
             Ok(Answer::Step) => &mut self.step,
             Ok(Answer::Dispersion) => &mut self.dispersion,
             Ok(Answer::Rate) => &mut self.rate,
+            Ok(Answer::Violation) => &mut self.violation,
+            Ok(Answer::Holdover) => &mut self.holdover,
+            Ok(Answer::Drain) => &mut self.drain,
             Err(Silence::Length) => &mut self.length,
             Err(Silence::Version) => &mut self.version,
             Err(Silence::Mode) => &mut self.mode,
@@ -407,13 +450,16 @@ impl Counters {
 
     /// Replies sent, by what they told.
     #[must_use]
-    pub const fn answered(&self) -> [(&'static str, u64); 5] {
+    pub const fn answered(&self) -> [(&'static str, u64); 8] {
         [
             ("time", self.time),
             ("INIT", self.init),
             ("STEP", self.step),
             ("XDSP", self.dispersion),
             ("RATE", self.rate),
+            ("XAUD", self.violation),
+            ("XHLD", self.holdover),
+            ("XDRN", self.drain),
         ]
     }
 
@@ -455,57 +501,37 @@ impl Counters {
 pub fn reply(
     server: &Server,
     request: &Request,
-    times: Result<&Exchange, &NoTime>,
+    times: impl Into<Told>,
     random: u64,
 ) -> Result<Reply, Silence> {
-    let exchange = match times {
-        Ok(exchange) => exchange,
-        Err(NoTime::StaleStamp) => return Err(Silence::Stale),
-        Err(no_time) => {
-            let answer = match no_time.kiss() {
-                Kiss::Init => Answer::Init,
-                Kiss::Step => Answer::Step,
-            };
-            return Ok(without_time(*server, request, answer));
-        }
+    let times = match times.into() {
+        Told::Times(times) => times,
+        Told::Refusal(answer) => return Ok(without_time(*server, request, answer)),
+        Told::Silence(why) => return Err(why),
     };
-    let (Some(received), Some(transmit)) = (exchange.received.utc, exchange.transmit.utc) else {
-        return Ok(without_time(*server, request, Answer::Init));
-    };
-    if utc_stepped(exchange, received.time, transmit.time) {
-        return Err(Silence::UtcStep);
-    }
-    let error = exchange.received.bound.max(exchange.transmit.bound);
-    let dispersion = dispersion(error, server.precision);
+    let dispersion = dispersion(times.error, server.precision);
     if short(dispersion) >= MAX_DISPERSION {
         return Ok(without_time(*server, request, Answer::Dispersion));
     }
 
-    // Not later than the receive stamp, whatever the page says: RFC 5905 §A.5.1.1 has clients
-    // refuse a server whose reference time is in the future.
-    let reference = exchange
-        .transmit
-        .reference_utc
-        .unwrap_or(received.time)
-        .min(received.time);
     // Zero means "unknown" (§6), and once in an era it is a time: move it by 0.23 ns, outward.
-    let reference = non_zero(reference.to_ntp().0, u64::MAX);
-    let receive = received.time.to_ntp().0 | RECEIVE_BIT;
+    let reference = non_zero(times.reference.to_ntp().0, u64::MAX);
+    let receive = times.received.to_ntp().0 | RECEIVE_BIT;
     let transmit_stamp = blur(
         receive,
-        transmit.time.to_ntp().0,
+        times.transmit.to_ntp().0,
         noise_mask(server.precision),
         random,
     );
     let packet = Packet {
-        leap: match transmit.announcement {
+        leap: match times.leap {
             Announcement::None => 0,
             Announcement::Insert => 1,
             Announcement::Delete => 2,
         },
         stratum: server.stratum,
         root_dispersion: short(dispersion),
-        reference_id: *REFERENCE_ID,
+        reference_id: times.reference_id,
         reference,
         receive,
         transmit: transmit_stamp,
@@ -519,76 +545,28 @@ pub fn reply(
     })
 }
 
-/// What has to be known of an arrival to tell the departure of its reply.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Arrival {
-    /// The receive stamp in the reply.
-    receive: u64,
-    marker: u64,
-    scale: Scale,
-}
-
-/// How UTC stood at some instant: what does not change but by a leap second.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Scale {
-    /// Seconds of TAI − UTC.
-    Tai(i64),
-    /// TAI is not known, but the announcement tells on which side of a leap second this is.
-    Utc(Announcement),
-}
-
-impl Scale {
-    /// `None` when UTC is not known.
-    fn at(reading: &Reading) -> Option<Self> {
-        let utc = reading.utc?;
-        Some(match seconds_ahead(reading) {
-            Some(seconds) => Self::Tai(seconds),
-            None => Self::Utc(utc.announcement),
-        })
-    }
-}
-
-/// Seconds by which TAI is ahead of UTC, as they are told: in an inserted second, when NTP repeats
-/// the last one, already one more.
+/// What to tell of the departure of a reply with the receive stamp `receive`, which was made under
+/// that disruption marker and reference id: `told` is what was read of its arrival, and of that
+/// moment, as it left.
+///
+/// `None` when nothing can be told: a disruption or a leap second lies between arrival and
+/// departure, the scale has changed, the page's time was set back, or the error is beyond all use.
 #[must_use]
-pub fn seconds_ahead(reading: &Reading) -> Option<i64> {
-    let (tai, utc) = reading.tai.zip(reading.utc)?;
-    Some(tai.seconds().wrapping_sub(utc.time.seconds()))
-}
-
-impl Arrival {
-    /// The arrival of the request that `reply` answers, which was read as `received`; `None` for a
-    /// reply without time.
-    #[must_use]
-    pub fn new(reply: &Reply, received: &Reading) -> Option<Self> {
-        Some(Self {
-            receive: Some(reply.receive()).filter(|stamp| *stamp != 0)?,
-            marker: received.marker,
-            scale: Scale::at(received)?,
-        })
-    }
-
-    /// The receive stamp in the reply, by which its client will name it.
-    #[must_use]
-    pub const fn receive(&self) -> u64 {
-        self.receive
-    }
-
-    /// What to tell of a reply that left at `now`.
-    ///
-    /// `None` when nothing can be told: a disruption or a leap second lies between arrival and
-    /// departure, the page's time was set back, or the error is beyond all use.
-    #[must_use]
-    pub fn departure(&self, server: &Server, now: &Reading) -> Option<Departure> {
-        if now.marker != self.marker || Scale::at(now)? != self.scale {
-            return None;
-        }
-        let transmit = now.utc?.time.to_ntp().0 & !RECEIVE_BIT;
-        let error = dispersion(now.bound, server.precision);
-        let later = transmit.wrapping_sub(self.receive).cast_signed() > 0;
-        let of_use = short(error) < MAX_DISPERSION;
-        (later && transmit != 0 && of_use).then_some(Departure { transmit, error })
-    }
+pub fn departure(
+    server: &Server,
+    receive: u64,
+    (marker, scale): (u64, [u8; 4]),
+    told: impl Into<Told>,
+) -> Option<Departure> {
+    let Told::Times(times) = told.into() else {
+        return None;
+    };
+    let transmit = times.transmit.to_ntp().0 & !RECEIVE_BIT;
+    let error = dispersion(times.error, server.precision);
+    let same = times.marker == marker && times.reference_id == scale;
+    let later = transmit.wrapping_sub(receive).cast_signed() > 0;
+    let of_use = short(error) < MAX_DISPERSION;
+    (same && later && transmit != 0 && of_use).then_some(Departure { transmit, error })
 }
 
 /// A reply that says only why there is no time. (Answers with a time are not passed.)
@@ -597,11 +575,7 @@ fn without_time(server: Server, request: &Request, answer: Answer) -> Reply {
         leap: 3,
         stratum: 0,
         root_dispersion: MAX_DISPERSION,
-        reference_id: match answer {
-            Answer::Step => *b"STEP",
-            Answer::Dispersion => *b"XDSP",
-            Answer::Init | Answer::Time | Answer::Rate => *b"INIT",
-        },
+        reference_id: answer.kiss(),
         reference: 0,
         receive: 0,
         transmit: 0,
@@ -703,19 +677,6 @@ const fn short(dispersion: u32) -> u32 {
     dispersion.div_ceil(1 << 12)
 }
 
-/// Whether the two stamps differ by something else than the time that passed between them.
-fn utc_stepped(exchange: &Exchange, received: Timestamp<Utc>, transmit: Timestamp<Utc>) -> bool {
-    let scales = (exchange.received.tai, exchange.transmit.tai);
-    let by_scale = if let (Some(received_tai), Some(transmit_tai)) = scales {
-        transmit_tai.since(received_tai) != transmit.since(received)
-    } else {
-        // Without TAI, what is announced tells on which side of a leap second the stamps are.
-        let announcement = |reading: &Reading| reading.utc.map(|utc| utc.announcement);
-        announcement(&exchange.received) != announcement(&exchange.transmit)
-    };
-    by_scale || transmit < received
-}
-
 /// The transmit stamp with random bits below the precision, always after `receive` (modulo the
 /// era), even and never zero. `receive` is odd, and `mask` has its lowest bits set.
 ///
@@ -759,9 +720,6 @@ const NANOS: u64 = 1_000_000_000;
 /// NTP's own UDP port.
 pub const PORT: u16 = 123;
 
-/// The reference id of a vmclock, at every stratum.
-const REFERENCE_ID: &[u8; 4] = b"XVMC";
-
 /// The bit that is set in receive stamps and clear in transmit stamps, 0.23 ns: see
 /// [`interleave`](super::interleave).
 const RECEIVE_BIT: u64 = 1;
@@ -779,7 +737,7 @@ const MIN_POLL: i8 = 0;
 const MAX_POLL: i8 = 17;
 
 /// MAXDISP of RFC 5905 §7.2, 16 s, in NTP's short format.
-const MAX_DISPERSION: u32 = 16 << 16;
+pub(crate) const MAX_DISPERSION: u32 = 16 << 16;
 
 /// What RFC 7822 takes for a MAC by its length: a key id with a digest of 0, 16 or 20 bytes.
 const CRYPTO_NAK: usize = 4;

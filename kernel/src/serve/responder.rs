@@ -6,14 +6,13 @@
 use core::net::IpAddr;
 use core::time::Duration;
 
-use gnomon_clock::{Exchange, NoTime, Reading};
-
 use super::access::AccessList;
 use super::auth::{Authenticator, Keys};
-use super::interleave::Pairs;
+use super::interleave::{Name, Pairs};
 use super::limit::{Limit, Limiter, Verdict};
-use super::ntp::{self, Answer, Arrival, Counters, MacField, Reply, Request, Server, Silence};
+use super::ntp::{self, Answer, Counters, MacField, Reply, Request, Server, Silence};
 use super::secret::{Client, Secret};
+use super::times::{Times, Told};
 
 /// What the command line says of clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,8 +84,8 @@ pub struct Served {
 /// A reply whose departure its client will ask for.
 #[derive(Clone, Copy, Debug)]
 pub struct Pending {
-    client: Client,
-    arrival: Arrival,
+    name: Name,
+    marker: u64,
 }
 
 /// The server.
@@ -141,16 +140,25 @@ impl<'m> Responder<'m> {
         self.counters
     }
 
+    /// Forgets everything about clients and draws the secrets anew: another machine may have the same
+    /// memory.
+    pub fn forget(&mut self, mut random: impl FnMut() -> u64) {
+        self.memory.limiter.clear();
+        self.memory.pairs.clear();
+        self.secret = Secret::new(&mut random);
+        self.epochs = Secret::new(&mut random);
+    }
+
     /// Serves one datagram at `uptime` (time since start; without it there is no limit). The clock
     /// is asked for `times` only if there will be an answer. `random` are fresh random bits.
     ///
     /// # Errors
     /// The reason for silence.
-    pub fn serve(
+    pub fn serve<T: Into<Told>>(
         &mut self,
         datagram: &Datagram<'_>,
         uptime: Option<Duration>,
-        times: impl FnOnce() -> Result<Exchange, NoTime>,
+        times: impl FnOnce() -> T,
         random: u64,
     ) -> Result<Served, Silence> {
         let outcome = self.decide(datagram, uptime, times, random);
@@ -161,22 +169,23 @@ impl<'m> Responder<'m> {
         outcome
     }
 
-    /// Keeps that a reply left `now`, for its client to ask.
-    pub fn sent(&mut self, pending: &Pending, now: &Reading) {
-        let Pending { client, arrival } = pending;
-        if let Some(departure) = arrival.departure(&self.server, now) {
-            let (marker, receive) = (now.marker, arrival.receive());
+    /// Keeps when a reply left, for its client to ask: `told` is what there is to tell, as it leaves,
+    /// of the arrival of its request and of this moment.
+    pub fn sent(&mut self, pending: &Pending, told: impl Into<Told>) {
+        let Pending { name, marker } = pending;
+        let made = (*marker, name.scale);
+        if let Some(departure) = ntp::departure(&self.server, name.receive, made, told) {
             self.memory
                 .pairs
-                .keep(&self.secret, *client, marker, receive, departure);
+                .keep(&self.secret, *marker, name, departure);
         }
     }
 
-    fn decide(
+    fn decide<T: Into<Told>>(
         &mut self,
         datagram: &Datagram<'_>,
         uptime: Option<Duration>,
-        times: impl FnOnce() -> Result<Exchange, NoTime>,
+        times: impl FnOnce() -> T,
         random: u64,
     ) -> Result<Served, Silence> {
         if !self.policy.access.permits(datagram.source) {
@@ -195,14 +204,14 @@ impl<'m> Responder<'m> {
         } else if self.policy.authenticated_only {
             return Err(Silence::Unauthenticated);
         }
-        let times = times();
-        let mut reply = ntp::reply(&self.server, &request, times.as_ref(), random)?;
+        let told = times().into();
+        let mut reply = ntp::reply(&self.server, &request, told, random)?;
         let mut pending = None;
-        match &times {
+        match &told {
             _ if kiss && reply.answer != Answer::Time => return Err(Silence::Limit),
             _ if kiss => reply.kiss_rate(),
-            Ok(exchange) if reply.answer == Answer::Time && request.wants_more() => {
-                pending = self.extend(&mut reply, &request, datagram.source, exchange);
+            Told::Times(times) if reply.answer == Answer::Time && request.wants_more() => {
+                pending = self.extend(&mut reply, &request, datagram.source, times);
             }
             _ => {}
         }
@@ -219,26 +228,29 @@ impl<'m> Responder<'m> {
         reply: &mut Reply,
         request: &Request,
         source: IpAddr,
-        exchange: &Exchange,
+        times: &Times,
     ) -> Option<Pending> {
         let mut pending = None;
-        if let Some(named) = request.names_receive_stamp() {
-            let client = Client::from(source);
-            let marker = exchange.transmit.marker;
-            let departure = self.memory.pairs.take(&self.secret, client, marker, named);
-            if let Some(departure) = departure {
+        let (marker, ahead) = (times.marker, times.ahead);
+        if let Some(receive) = request.names_receive_stamp() {
+            let named = Name {
+                client: Client::from(source),
+                receive,
+                scale: times.reference_id,
+            };
+            if let Some(departure) = self.memory.pairs.take(&self.secret, marker, &named) {
                 reply.interleave(request, departure);
                 self.counters.interleaved = self.counters.interleaved.wrapping_add(1);
             }
-            pending =
-                Arrival::new(reply, &exchange.received).map(|arrival| Pending { client, arrival });
+            let name = Name {
+                receive: reply.receive(),
+                ..named
+            };
+            pending = Some(Pending { name, marker });
         }
         if request.wants_mono_root() {
-            let received = &exchange.received;
-            let ahead = ntp::seconds_ahead(received);
-            let (marker, generation) = (received.marker, received.generation);
-            let host = self.epochs.hash(marker, generation.unwrap_or(0));
-            let epoch = self.epochs.hash(host, ahead.unwrap_or(0).cast_unsigned());
+            let seconds = ahead.unwrap_or(0).cast_unsigned();
+            let epoch = self.epochs.hash(marker, seconds);
             reply.add_mono_root(upper(epoch), ahead);
             self.counters.mono_root = self.counters.mono_root.wrapping_add(1);
         }
