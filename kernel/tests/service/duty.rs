@@ -266,7 +266,7 @@ fn a_broken_promise_stops_the_service_if_asked() {
             ..good(2, NOON)
         });
         assert_eq!(told(&mut rig), "STEP");
-        rig.publish(&good(1, NOON + 3600));
+        rig.publish(&rig.now(&good(1, NOON + 3600)));
         assert_eq!(told(&mut rig), expected);
         rig.publish(&good(2, NOON + 7200));
         assert_eq!(told(&mut rig), "time", "a new start");
@@ -295,7 +295,7 @@ fn reasons_have_an_order() {
     assert_eq!(told(&mut rig), "XAUD");
     rig.publish(&Fields {
         disruption_marker: 2,
-        ..page
+        ..rig.now(&page)
     });
     assert_eq!(told(&mut rig), "XHLD");
     page = status(&page, ClockStatus::Synchronized);
