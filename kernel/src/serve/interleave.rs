@@ -73,7 +73,7 @@ impl Pairs {
     #[must_use]
     pub const fn new() -> Self {
         Self {
-            sets: [UNUSED; SETS],
+            sets: [[UNUSED; WAYS]; SETS],
             marker: 0,
             count: 0,
         }
@@ -119,9 +119,10 @@ impl Pairs {
         }
     }
 
-    /// Forgets all pairs.
+    /// Forgets all pairs. Out of line: it happens once in a life.
+    #[inline(never)]
     pub fn clear(&mut self) {
-        self.sets.fill(UNUSED);
+        self.sets.as_flattened_mut().fill(UNUSED);
     }
 
     fn follow(&mut self, marker: u64) {
@@ -159,7 +160,7 @@ const SETS: usize = 128;
 const WAYS: usize = 8;
 /// The sets that the pairs of one address are spread over, a power of two.
 const SPREAD: u64 = 4;
-const UNUSED: [Pair; WAYS] = [Pair {
+const UNUSED: Pair = Pair {
     name: Name {
         client: Client {
             network: 0,
@@ -171,7 +172,7 @@ const UNUSED: [Pair; WAYS] = [Pair {
     transmit: 0,
     error: 0,
     number: 0,
-}; WAYS];
+};
 
 #[cfg(test)]
 mod tests {
@@ -239,7 +240,7 @@ mod tests {
     #[test]
     fn zero_is_no_stamp() {
         let mut rig = Rig::new();
-        let Pair { name: nobody, .. } = UNUSED[0];
+        let Pair { name: nobody, .. } = UNUSED;
         assert_eq!(rig.0.take(&rig.1, 0, &nobody), None);
         rig.0.keep(&rig.1, 0, &nobody, left(2));
         assert_eq!(rig.0.take(&rig.1, 0, &nobody), None);

@@ -142,6 +142,7 @@ impl<'m> Responder<'m> {
 
     /// Forgets everything about clients and draws the secrets anew: another machine may have the same
     /// memory.
+    #[inline(never)]
     pub fn forget(&mut self, mut random: impl FnMut() -> u64) {
         self.memory.limiter.clear();
         self.memory.pairs.clear();
