@@ -504,10 +504,20 @@ pub fn reply(
     times: impl Into<Told>,
     random: u64,
 ) -> Result<Reply, Silence> {
-    let times = match times.into() {
+    reply_to(server, request, &times.into(), random)
+}
+
+/// The same without a copy.
+pub(super) fn reply_to(
+    server: &Server,
+    request: &Request,
+    told: &Told,
+    random: u64,
+) -> Result<Reply, Silence> {
+    let times = match told {
         Told::Times(times) => times,
-        Told::Refusal(answer) => return Ok(without_time(*server, request, answer)),
-        Told::Silence(why) => return Err(why),
+        Told::Refusal(answer) => return Ok(without_time(*server, request, *answer)),
+        Told::Silence(why) => return Err(*why),
     };
     let dispersion = dispersion(times.error, server.precision);
     if short(dispersion) >= MAX_DISPERSION {

@@ -206,7 +206,7 @@ impl<'m> Responder<'m> {
             return Err(Silence::Unauthenticated);
         }
         let told = times().into();
-        let mut reply = ntp::reply(&self.server, &request, told, random)?;
+        let mut reply = ntp::reply_to(&self.server, &request, &told, random)?;
         let mut pending = None;
         match &told {
             _ if kiss && reply.answer != Answer::Time => return Err(Silence::Limit),
