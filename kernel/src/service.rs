@@ -539,14 +539,14 @@ impl<M: Machine, C: Counter, P: FramePort> Core<'_, M, C, P> {
         } else {
             port.release(received);
         }
+        let pending = served.ok().and_then(|served| served.pending);
+        // Before the kick and not after it: a device may send the frame before the kick returns, and
+        // under an emulator that takes its time.
+        let left = pending.map(|_| teller.clock.stamp());
         // The stamp in the reply is from just now: let it go before the next frame is looked at.
         port.kick();
-        if let Ok(Served {
-            pending: Some(pending),
-            ..
-        }) = &served
-        {
-            self.ntp.sent(pending, teller.tell(stamp, is_smeared));
+        if let (Some(pending), Some(left)) = (pending, left) {
+            self.ntp.sent(&pending, teller.tell(left, is_smeared));
         }
     }
 

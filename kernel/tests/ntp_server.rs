@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use gnomon_clock::page::{Fields, VmclockPage, Writer, flag};
 use gnomon_clock::{
-    Clock, ClockStatus, Counter, CounterId, LeapIndicator, Period, Smear, Ticks, TimeType,
+    Clock, ClockStatus, Counter, CounterId, LeapIndicator, Period, Smear, Stamp, Ticks, TimeType,
     Timestamp, Utc,
 };
 use gnomon_kernel::config::Smearing;
@@ -96,23 +96,27 @@ impl Rig {
         let uptime = Duration::from_nanos(self.counter.0.get());
         let stamp = self.clock.stamp();
         let (clock, smear) = (&mut self.clock, &mut self.smear);
-        let mut tell = || match (clock.exchange(stamp), smear.as_mut()) {
+        let mut tell = |stamp| match (clock.exchange(stamp), smear.as_mut()) {
             (Ok(exchange), Some(smear)) => smear.tell(&exchange),
             (times, _) => times.into(),
         };
         let served = self
             .responder
-            .serve(&datagram, Some(uptime), &mut tell, self.random);
+            .serve(&datagram, Some(uptime), || tell(stamp), self.random);
         if let Ok(Served {
             pending: Some(pending),
             ..
         }) = &served
         {
-            let told = tell();
+            let left = Stamp {
+                ticks: self.counter.read(),
+                ..stamp
+            };
+            let told = tell(left);
             let Told::Times(times) = told else {
                 panic!("there was time just now: {told:?}")
             };
-            self.left = Some(times.transmit);
+            self.left = Some(times.received);
             self.responder.sent(pending, told);
         }
         let reply = served
@@ -437,7 +441,8 @@ fn a_page_set_back_between_arrival_and_departure_tells_nothing() {
         ..page(1)
     });
     let pending = served.pending.expect("asked for");
-    rig.responder.sent(&pending, rig.clock.exchange(stamp));
+    let left = rig.clock.stamp();
+    rig.responder.sent(&pending, rig.clock.exchange(left));
     client.take(&request, &served.reply.packet);
     assert_eq!(client.exchange(&mut rig).0, Mode::Basic);
 }

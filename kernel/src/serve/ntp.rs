@@ -53,7 +53,7 @@ use gnomon_clock::{Announcement, Bound};
 
 use super::auth::Authenticator;
 use super::interleave::Departure;
-use super::times::Told;
+use super::times::{Times, Told};
 use crate::duty::Withheld;
 
 /// Length of an NTP header, in bytes.
@@ -504,24 +504,24 @@ pub fn reply(
     times: impl Into<Told>,
     random: u64,
 ) -> Result<Reply, Silence> {
-    reply_to(server, request, &times.into(), random)
+    reply_to(*server, request, &times.into(), random)
 }
 
 /// The same without a copy.
 pub(super) fn reply_to(
-    server: &Server,
+    server: Server,
     request: &Request,
     told: &Told,
     random: u64,
 ) -> Result<Reply, Silence> {
     let times = match told {
         Told::Times(times) => times,
-        Told::Refusal(answer) => return Ok(without_time(*server, request, *answer)),
+        Told::Refusal(answer) => return Ok(without_time(server, request, *answer)),
         Told::Silence(why) => return Err(*why),
     };
     let dispersion = dispersion(times.error, server.precision);
     if short(dispersion) >= MAX_DISPERSION {
-        return Ok(without_time(*server, request, Answer::Dispersion));
+        return Ok(without_time(server, request, Answer::Dispersion));
     }
 
     // Zero means "unknown" (§6), and once in an era it is a time: move it by 0.23 ns, outward.
@@ -547,7 +547,7 @@ pub(super) fn reply_to(
         transmit: transmit_stamp,
     };
     Ok(Reply {
-        packet: packet.to_bytes(*server, request),
+        packet: packet.to_bytes(server, request),
         tail: [0; TAIL],
         tail_length: 0,
         answer: Answer::Time,
@@ -555,28 +555,52 @@ pub(super) fn reply_to(
     })
 }
 
-/// What to tell of the departure of a reply with the receive stamp `receive`, which was made under
-/// that disruption marker and reference id: `told` is what was read of its arrival, and of that
-/// moment, as it left.
+/// What to tell of the departure of a reply with the receive stamp `receive`, which was made by
+/// `times`. `told` is what there is to tell of a stamp taken as it left, in place of an arrival.
 ///
 /// `None` when nothing can be told: a disruption or a leap second lies between arrival and
 /// departure, the scale has changed, the page's time was set back, or the error is beyond all use.
 #[must_use]
 pub fn departure(
-    server: &Server,
+    server: Server,
     receive: u64,
-    (marker, scale): (u64, [u8; 4]),
+    made: &Basis,
     told: impl Into<Told>,
 ) -> Option<Departure> {
     let Told::Times(times) = told.into() else {
         return None;
     };
-    let transmit = times.transmit.to_ntp().0 & !RECEIVE_BIT;
+    let transmit = times.received.to_ntp().0 & !RECEIVE_BIT;
     let error = dispersion(times.error, server.precision);
-    let same = times.marker == marker && times.reference_id == scale;
     let later = transmit.wrapping_sub(receive).cast_signed() > 0;
     let of_use = short(error) < MAX_DISPERSION;
+    let same = Basis::of(&times) == *made;
     (same && later && transmit != 0 && of_use).then_some(Departure { transmit, error })
+}
+
+/// What two stamps must have in common for the time between them to be their difference.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Basis {
+    /// The disruption marker.
+    pub marker: u64,
+    /// The reference id, which tells the scale.
+    pub scale: [u8; 4],
+    /// Seconds of TAI ahead, and without TAI what is announced: the side of a leap second.
+    ahead: Option<i64>,
+    leap: Announcement,
+}
+
+impl Basis {
+    /// What `times` rest on.
+    #[must_use]
+    pub const fn of(times: &Times) -> Self {
+        Self {
+            marker: times.marker,
+            scale: times.reference_id,
+            ahead: times.ahead,
+            leap: times.leap,
+        }
+    }
 }
 
 /// A reply that says only why there is no time. (Answers with a time are not passed.)

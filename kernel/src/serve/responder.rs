@@ -10,7 +10,7 @@ use super::access::AccessList;
 use super::auth::{Authenticator, Keys};
 use super::interleave::{Name, Pairs};
 use super::limit::{Limit, Limiter, Verdict};
-use super::ntp::{self, Answer, Counters, MacField, Reply, Request, Server, Silence};
+use super::ntp::{self, Answer, Basis, Counters, MacField, Reply, Request, Server, Silence};
 use super::secret::{Client, Secret};
 use super::times::{Times, Told};
 
@@ -85,7 +85,7 @@ pub struct Served {
 #[derive(Clone, Copy, Debug)]
 pub struct Pending {
     name: Name,
-    marker: u64,
+    basis: Basis,
 }
 
 /// The server.
@@ -170,15 +170,14 @@ impl<'m> Responder<'m> {
         outcome
     }
 
-    /// Keeps when a reply left, for its client to ask: `told` is what there is to tell, as it leaves,
-    /// of the arrival of its request and of this moment.
+    /// Keeps when a reply left, for its client to ask: `told` is what there is to tell of a stamp taken
+    /// as it left, as if that were an arrival.
     pub fn sent(&mut self, pending: &Pending, told: impl Into<Told>) {
-        let Pending { name, marker } = pending;
-        let made = (*marker, name.scale);
-        if let Some(departure) = ntp::departure(&self.server, name.receive, made, told) {
+        let Pending { name, basis } = pending;
+        if let Some(departure) = ntp::departure(self.server, name.receive, basis, told) {
             self.memory
                 .pairs
-                .keep(&self.secret, *marker, name, departure);
+                .keep(&self.secret, basis.marker, name, departure);
         }
     }
 
@@ -206,7 +205,7 @@ impl<'m> Responder<'m> {
             return Err(Silence::Unauthenticated);
         }
         let told = times().into();
-        let mut reply = ntp::reply_to(&self.server, &request, &told, random)?;
+        let mut reply = ntp::reply_to(self.server, &request, &told, random)?;
         let mut pending = None;
         match &told {
             _ if kiss && reply.answer != Answer::Time => return Err(Silence::Limit),
@@ -247,7 +246,8 @@ impl<'m> Responder<'m> {
                 receive: reply.receive(),
                 ..named
             };
-            pending = Some(Pending { name, marker });
+            let basis = Basis::of(times);
+            pending = Some(Pending { name, basis });
         }
         if request.wants_mono_root() {
             let seconds = ahead.unwrap_or(0).cast_unsigned();
