@@ -22,6 +22,7 @@ use core::cell::RefCell;
 use core::fmt::{self, Write};
 use core::panic::PanicInfo;
 
+use gnomon_arch::cell::TakeCell;
 use gnomon_arch::machine::counter::Tsc;
 use gnomon_arch::machine::interrupt::Interrupts;
 use gnomon_arch::machine::io::Com1;
@@ -32,11 +33,15 @@ use gnomon_kernel::config::Config;
 use gnomon_kernel::console::Console;
 use gnomon_kernel::net::stack::Storage;
 use gnomon_kernel::report;
-use gnomon_kernel::service::{Found, Service};
+use gnomon_kernel::serve::responder;
+use gnomon_kernel::service::{Found, Memory, Service};
 
 use crate::firmware::Firmware;
 use crate::glue::{Pc, Port, Uart};
 use crate::text::Text;
+
+/// What the NTP server remembers of its clients.
+static CLIENTS: TakeCell<responder::Memory> = TakeCell::new(responder::Memory::new());
 
 /// Where the entry code goes once it is in long mode, with the physical address of the loader's
 /// start info.
@@ -76,12 +81,15 @@ extern "C" fn start(start_info: u32) -> ! {
         soft_off,
     };
     let clock = Clock::new(page.page, Tsc);
-    let mut storage = Storage::default();
+    let memory = Memory {
+        stack: &mut Storage::default(),
+        clients: CLIENTS.take().unwrap_or_else(|| fatal(&"entered twice")),
+    };
     Service::new(
         machine,
         clock,
         nic.map(Port),
-        &mut storage,
+        memory,
         console,
         config,
         found,

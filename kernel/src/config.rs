@@ -6,6 +6,10 @@
 //! | `serial` | `shell`, `off` | `shell` |
 //! | `idle` | `halt`, `poll` | `halt` |
 //! | `ntp.stratum` | `1` to `15` | `1` |
+//! | `ntp.allow`, `ntp.deny` | `ADDR/LEN` or `ADDR`, comma separated ([`access`](crate::serve::access)) | everybody is answered |
+//! | `ntp.limit` | `off`, or `BURST,INTERVAL` such as `8,8s` ([`limit`](crate::serve::limit)) | `off` |
+//! | `ntp.key` | `ID:AES128:HEX` or `ID:AES256:HEX` ([`auth`](crate::serve::auth)) | none |
+//! | `ntp.auth` | `optional`, `require` | `optional` |
 //! | `ntp.smear` | `off`, `hint`, `noon`, `sls` | `off` |
 //! | `ntp.smear.port` | a UDP port beside 123 for the smeared service | none: 123 is smeared |
 //! | `tai_offset` | TAI − UTC in seconds, `10` to `60` | the page's |
@@ -16,6 +20,12 @@
 //!
 //! A word that is not understood never stops the boot: it is reported as a [`Warning`] and the
 //! value so far stays. When a key comes twice, the last good value holds.
+//!
+//! The lists `ntp.allow` and `ntp.deny` are other: each word adds to them, and one that is not
+//! understood closes the NTP server to everybody, since nobody knows whom it was to keep out. For
+//! the same reason `ntp.auth` requires authentication when it is not understood. Each `ntp.key` adds a key.
+//!
+//! Nothing that could be a key is ever shown in a warning.
 
 use core::fmt;
 use core::net::Ipv4Addr;
@@ -23,7 +33,10 @@ use core::net::Ipv4Addr;
 use gnomon_clock::{OperatorOffset, Smear};
 
 use crate::duty::{Conditions, Drain, OnViolation};
+use crate::serve::access::Rule;
+use crate::serve::limit::Limit;
 use crate::serve::ntp;
+use crate::serve::responder::Policy;
 
 /// What the command line asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +49,8 @@ pub struct Config {
     pub idle: Idle,
     /// `ntp.stratum=`: the stratum announced while the time is good, 1..=15.
     pub stratum: u8,
+    /// `ntp.allow=`, `ntp.deny=`, `ntp.limit=`, `ntp.key=`, `ntp.auth=`: whom the NTP server answers.
+    pub policy: Policy,
     /// `ntp.smear=`: how the NTP service spreads leap seconds.
     pub smear: Smearing,
     /// `ntp.smear.port=`: where the smeared service is, when port 123 is to stay plain. Only with
@@ -101,6 +116,7 @@ impl Config {
         serial: Serial::Shell,
         idle: Idle::Halt,
         stratum: 1,
+        policy: Policy::OPEN,
         smear: Smearing::Off,
         smear_port: None,
         tai_offset: None,
@@ -113,18 +129,28 @@ impl Config {
         let mut config = Self::DEFAULT;
         let mut seen = [false; KEYS.len()];
         let mut smear_port = None;
+        let mut secret = false;
         for word in cmdline.split_ascii_whitespace() {
+            // A key that was written with blanks goes on in the next words.
+            secret = could_be_secret(word) || secret && !word.contains('=');
             let (name, value) = word.split_once('=').unwrap_or((word, ""));
             let Some(key) = KEYS.iter().position(|(key, _)| *key == name) else {
                 warn(Warning {
                     word,
+                    secret,
                     problem: Problem::UnknownKey,
                 });
                 continue;
             };
             if config.set(name, value).is_none() {
+                match name {
+                    "ntp.allow" | "ntp.deny" => config.policy.access.close(),
+                    "ntp.auth" => config.policy.authenticated_only = true,
+                    _ => {}
+                }
                 warn(Warning {
                     word,
+                    secret,
                     problem: Problem::Malformed {
                         expected: KEYS[key].1,
                     },
@@ -134,9 +160,10 @@ impl Config {
             if name == SMEAR_PORT {
                 smear_port = Some(word);
             }
-            if core::mem::replace(&mut seen[key], true) {
+            if core::mem::replace(&mut seen[key], true) && !ADDING.contains(&name) {
                 warn(Warning {
                     word,
+                    secret,
                     problem: Problem::Repeated,
                 });
             }
@@ -146,6 +173,7 @@ impl Config {
             config.smear_port = None;
             warn(Warning {
                 word,
+                secret: false,
                 problem: Problem::NothingToSmear,
             });
         }
@@ -172,6 +200,22 @@ impl Config {
             }
             "ntp.stratum" => {
                 self.stratum = digits(value).filter(|stratum| (1..=15).contains(stratum))?;
+            }
+            "ntp.allow" => self.policy.access.add(value, Rule::Allow)?,
+            "ntp.deny" => self.policy.access.add(value, Rule::Deny)?,
+            "ntp.key" => self.policy.keys.parse_word(value).ok()?,
+            "ntp.auth" => {
+                self.policy.authenticated_only = match value {
+                    "optional" => false,
+                    "require" => true,
+                    _ => return None,
+                }
+            }
+            "ntp.limit" => {
+                self.policy.limit = match value {
+                    "off" => None,
+                    _ => Some(Limit::parse(value)?),
+                }
             }
             "ntp.smear" => {
                 self.smear = match value {
@@ -244,6 +288,8 @@ impl Ip {
 pub struct Warning<'a> {
     /// The word, as it came: untrusted text, shown escaped and cut by `Display`.
     pub word: &'a str,
+    /// The word could be part of a key: `Display` shows no more of it than its name.
+    pub secret: bool,
     /// What is the matter with it.
     pub problem: Problem,
 }
@@ -269,10 +315,17 @@ impl fmt::Display for Warning<'_> {
         /// Characters of the word that are shown.
         const SHOWN: usize = 64;
         f.write_str("command line: `")?;
-        for c in self.word.chars().take(SHOWN) {
+        let shown = match self.word.split_once('=') {
+            _ if !self.secret => self.word,
+            Some((name, _)) if KEYS.iter().any(|(key, _)| *key == name) => name,
+            _ => "",
+        };
+        for c in shown.chars().take(SHOWN) {
             write!(f, "{}", c.escape_debug())?;
         }
-        if self.word.chars().nth(SHOWN).is_some() {
+        if self.secret {
+            f.write_str("(not shown)")?;
+        } else if self.word.chars().nth(SHOWN).is_some() {
             f.write_str("...")?;
         }
         match self.problem {
@@ -287,7 +340,7 @@ impl fmt::Display for Warning<'_> {
 }
 
 /// The keys, and what each expects in the words of a warning.
-const KEYS: [(&str, &str); 11] = [
+const KEYS: [(&str, &str); 16] = [
     (
         "ip",
         "ip=dhcp or ip=ADDR/LEN[,GATEWAY] with unicast addresses of one network",
@@ -295,6 +348,26 @@ const KEYS: [(&str, &str); 11] = [
     ("serial", "serial=shell or serial=off"),
     ("idle", "idle=halt or idle=poll"),
     ("ntp.stratum", "ntp.stratum=1 to ntp.stratum=15"),
+    (
+        "ntp.allow",
+        "ntp.allow=ADDR/LEN,... and at most 32 prefixes; nobody is answered until this is mended",
+    ),
+    (
+        "ntp.deny",
+        "ntp.deny=ADDR/LEN,... and at most 32 prefixes; nobody is answered until this is mended",
+    ),
+    (
+        "ntp.limit",
+        "ntp.limit=off or ntp.limit=BURST,INTERVAL with 1 to 1000 and 1ms to 3600s",
+    ),
+    (
+        "ntp.key",
+        "ntp.key=ID:AES128:HEX or ntp.key=ID:AES256:HEX, each number once, and at most 16 keys",
+    ),
+    (
+        "ntp.auth",
+        "ntp.auth=optional or ntp.auth=require, which is assumed now",
+    ),
     (
         "ntp.smear",
         "ntp.smear=off, ntp.smear=hint, ntp.smear=noon or ntp.smear=sls",
@@ -319,6 +392,19 @@ const SMEAR_PORT: &str = "ntp.smear.port";
 
 /// Ports that the smeared service cannot have: no port at all, DHCP's two, and the plain service's.
 const TAKEN_PORTS: [u16; 4] = [0, 67, 68, ntp::PORT];
+
+/// The keys of which every word adds to the others.
+const ADDING: [&str; 3] = ["ntp.allow", "ntp.deny", "ntp.key"];
+
+/// Whether a word says `key`, or looks like one by its prefix or its many hexadecimal digits.
+fn could_be_secret(word: &str) -> bool {
+    let says = |what: &str| {
+        let mut windows = word.as_bytes().windows(what.len());
+        windows.any(|window| window.eq_ignore_ascii_case(what.as_bytes()))
+    };
+    let mut runs = word.split(|c: char| !c.is_ascii_hexdigit());
+    says("key") || says("hex:") || says("ascii:") || runs.any(|run| run.len() >= 32)
+}
 
 /// A decimal number of digits only: no sign, no blanks.
 fn digits<T: TryFrom<u64>>(text: &str) -> Option<T> {
@@ -392,8 +478,28 @@ mod tests {
         let (config, warnings) = parse(
             "ip=192.168.7.2/24,192.168.7.1  serial=off\tidle=poll ntp.stratum=3 vmclock=0xfeffb000 \
              ntp.smear.port=1123 ntp.smear=noon tai_offset=37 on_violation=stop drain=soon \
-             holdover.max=3600",
+             holdover.max=3600 ntp.allow=192.168.7.0/24 ntp.allow=10.0.0.1,fd00::/8 \
+             ntp.deny=192.168.7.9 ntp.limit=8,8s ntp.auth=require \
+             ntp.key=1:AES128:2b7e151628aed2a6abf7158809cf4f3c \
+             ntp.key=2:AES128:HEX:000102030405060708090a0b0c0d0e0f",
         );
+        let mut policy = Policy {
+            limit: Limit::parse("8,8s"),
+            authenticated_only: true,
+            ..Policy::OPEN
+        };
+        for (list, rule) in [
+            ("192.168.7.0/24,10.0.0.1,fd00::/8", Rule::Allow),
+            ("192.168.7.9", Rule::Deny),
+        ] {
+            assert!(policy.access.add(list, rule).is_some());
+        }
+        for word in [
+            "1:AES128:2b7e151628aed2a6abf7158809cf4f3c",
+            "2:AES128:000102030405060708090a0b0c0d0e0f",
+        ] {
+            assert!(policy.keys.parse_word(word).is_ok());
+        }
         assert_eq!(warnings, Vec::<String>::new());
         assert_eq!(
             config,
@@ -406,6 +512,7 @@ mod tests {
                 serial: Serial::Off,
                 idle: Idle::Poll,
                 stratum: 3,
+                policy,
                 smear: Smearing::Always(Smear::NoonLinear),
                 smear_port: Some(1123),
                 tai_offset: OperatorOffset::new(37),
@@ -570,6 +677,10 @@ mod tests {
             "ntp.stratum=",
             "ntp.stratum=1.0",
             "ntp.stratum=99999999999999999999999",
+            "ntp.limit=",
+            "ntp.limit=on",
+            "ntp.limit=8",
+            "ntp.limit=8,8",
             "ntp.smear=",
             "ntp.smear=on",
             "ntp.smear=NOON",
@@ -617,6 +728,87 @@ mod tests {
                 "{warning}"
             );
         }
+    }
+
+    #[test]
+    fn an_access_list_that_is_not_understood_lets_nobody_in() {
+        for word in [
+            "ntp.allow=",
+            "ntp.allow",
+            "ntp.allow=all",
+            "ntp.deny=10.0.0.0/33",
+            "ntp.deny=10.0.0.0/8,",
+            "ntp.deny=10.0.0.1/8",
+        ] {
+            let (config, warnings) = parse(&std::format!("ntp.allow=10.0.0.0/8 {word}"));
+            let client = Ipv4Addr::new(10, 0, 0, 1).into();
+            assert!(!config.policy.access.permits(client), "{word}");
+            let [warning] = warnings.as_slice() else {
+                panic!("{word}: {warnings:?}")
+            };
+            assert!(
+                warning.contains(word) && warning.contains("nobody is answered"),
+                "{warning}"
+            );
+        }
+    }
+
+    #[test]
+    fn authentication_that_is_not_understood_is_required() {
+        for word in ["ntp.auth=", "ntp.auth", "ntp.auth=yes"] {
+            let (config, warnings) = parse(word);
+            assert!(
+                config.policy.authenticated_only && warnings.len() == 1,
+                "{word}"
+            );
+        }
+        let (config, warnings) = parse("ntp.auth=require ntp.auth=optional");
+        assert!(!config.policy.authenticated_only && warnings.len() == 1);
+    }
+
+    #[test]
+    fn no_warning_shows_a_key() {
+        let key = "2B7E151628AED2A6ABF7158809CF4F3C";
+        for line in [
+            std::format!("ntp.key=1:AES128:{key}0"),
+            std::format!("ntp.key=1:MD5:{key}"),
+            std::format!("ntp.key=1:AES128:{key} ntp.key=1:AES128:{key}"),
+            std::format!("ntp.key=1 AES128 HEX:{key}"),
+            std::format!("ntp.key=1 AES128 {key}"),
+            String::from("ntp.key 1 AES128 2B7E 1516 28AE"),
+            std::format!("ntp.key1:AES128:{key}"),
+            std::format!("ntp.keys=1:AES128:{key}"),
+            std::format!("NTP.KEY=1:AES128:{key}"),
+            std::format!("{key}=ntp.key"),
+            std::format!("ntp.limit={key}"),
+            std::format!("1:AES128:{key}"),
+            String::from("1:AES128:hex:2B7E"),
+        ] {
+            let (_, warnings) = parse(&line);
+            assert!(!warnings.is_empty(), "{line}");
+            for warning in warnings {
+                assert!(!warning.contains("2B7E"), "{line}: {warning}");
+                assert!(warning.contains("(not shown)`"), "{line}: {warning}");
+            }
+        }
+        assert_eq!(
+            parse("ntp.key=1:AES128:00").1,
+            [
+                "command line: `ntp.key(not shown)` ignored, expected ntp.key=ID:AES128:HEX or \
+              ntp.key=ID:AES256:HEX, each number once, and at most 16 keys"
+            ]
+        );
+        // What comes after the key is shown again.
+        assert_eq!(
+            parse("ntp.key=1 AES128 00 ip=x")
+                .1
+                .last()
+                .map(String::as_str),
+            Some(
+                "command line: `ip=x` ignored, expected ip=dhcp or ip=ADDR/LEN[,GATEWAY] with \
+                  unicast addresses of one network"
+            )
+        );
     }
 
     #[test]

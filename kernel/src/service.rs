@@ -15,6 +15,7 @@ use crate::net::stack::{Address, Stack, Storage};
 use crate::net::{self, frame};
 use crate::report::{self, NetView, SmearName, SmearView, View};
 use crate::serve::ntp::{self, Answer};
+use crate::serve::responder::{self, Datagram, Responder, Served};
 use crate::serve::times::{SmearService, Told};
 use crate::shell::{Action, Shell};
 
@@ -53,6 +54,15 @@ pub struct Found<'a> {
     pub page: Result<&'a str, &'a str>,
     /// The network device in a few words, or why there is none.
     pub nic: &'a str,
+}
+
+/// Memory that the service is lent, because it is too much for a stack or must outlive it.
+#[derive(Debug)]
+pub struct Memory<'a> {
+    /// For the IP stack.
+    pub stack: &'a mut Storage<'a>,
+    /// For what the NTP server remembers of its clients.
+    pub clients: &'a mut responder::Memory,
 }
 
 /// What is known of the time, for the log.
@@ -147,8 +157,7 @@ struct Core<'a, M, C, P> {
     duty: Duty,
     smear: SmearService,
     network: Option<Network<'a, P>>,
-    server: ntp::Server,
-    requests: ntp::Counters,
+    ntp: Responder<'a>,
     life: Life,
     /// At the last reading.
     smear_state: SmearState,
@@ -189,16 +198,17 @@ where
     P: FramePort,
     S: SerialPort,
 {
-    /// Puts the service together. `storage` is memory for the IP stack.
+    /// Puts the service together.
     pub fn new(
         mut machine: M,
         clock: Clock<'a, C>,
         port: Option<P>,
-        storage: &'a mut Storage<'a>,
+        memory: Memory<'a>,
         console: Console<S>,
         config: Config,
         found: Found<'a>,
     ) -> Self {
+        let Memory { stack, clients } = memory;
         let fixed = match config.ip {
             Ip::Dhcp => None,
             Ip::Static {
@@ -215,7 +225,7 @@ where
         let now = instant(uptime);
         let random = machine.random();
         let network = port.map(|mut port| {
-            let stack = Stack::new(&mut port, storage, fixed, config.smear_port, now, random);
+            let stack = Stack::new(&mut port, stack, fixed, config.smear_port, now, random);
             Network {
                 port,
                 stack,
@@ -223,6 +233,12 @@ where
                 others: 0,
             }
         });
+        let ntp = Responder::new(
+            ntp::Server::new(config.stratum, RESOLUTION),
+            &config.policy,
+            clients,
+            || machine.random(),
+        );
         let clock = match config.tai_offset {
             Some(offset) => clock.with_operator_offset(offset),
             None => clock,
@@ -233,8 +249,7 @@ where
             duty: Duty::new(config.conditions),
             smear: SmearService::new(config.smear),
             network,
-            server: ntp::Server::new(config.stratum, RESOLUTION),
-            requests: ntp::Counters::default(),
+            ntp,
             life: Life::default(),
             smear_state: SmearState::default(),
             uptime,
@@ -433,6 +448,29 @@ where
     }
 }
 
+/// What it takes to tell a client the time.
+struct Teller<'t, 'a, C> {
+    clock: &'t mut Clock<'a, C>,
+    duty: &'t mut Duty,
+    smear: &'t mut SmearService,
+}
+
+impl<C: Counter> Teller<'_, '_, C> {
+    /// What there is to tell of an arrival and of now. Out of line, since it is a good part of a reply's
+    /// whole way and has two callers.
+    #[inline(never)]
+    fn tell(&mut self, arrival: Stamp, is_smeared: bool) -> Told {
+        match self.clock.exchange(arrival) {
+            Err(why) => Told::from(&why),
+            Ok(exchange) => match self.duty.judge(&exchange.transmit, self.clock.audit()) {
+                Some(why) => Told::from(why),
+                None if is_smeared => self.smear.tell(&exchange),
+                None => Told::plain(&exchange),
+            },
+        }
+    }
+}
+
 impl<M: Machine, C: Counter, P: FramePort> Core<'_, M, C, P> {
     /// Takes a batch of frames. Returns whether there may be more.
     fn serve_frames(&mut self) -> bool {
@@ -478,33 +516,38 @@ impl<M: Machine, C: Counter, P: FramePort> Core<'_, M, C, P> {
         *ntp += 1;
         // Without a port of its own, the smeared service is the only one.
         let is_smeared = self.config.smear_port.is_none() || service == self.config.smear_port;
-        let times = || match self.clock.exchange(stamp) {
-            Err(why) => Told::from(&why),
-            Ok(exchange) => match self.duty.judge(&exchange.transmit, self.clock.audit()) {
-                Some(why) => Told::from(why),
-                None if is_smeared => self.smear.tell(&exchange),
-                None => Told::plain(&exchange),
-            },
+        let datagram = Datagram {
+            source: request.source().into(),
+            port: request.source_port(),
+            payload: request.payload(),
         };
         let random = self.machine.random();
-        let (payload, source_port) = (request.payload(), request.source_port());
-        let reply = ntp::serve(
-            &self.server,
-            payload,
-            source_port,
-            times,
-            random,
-            &mut self.requests,
-        );
-        match reply.and_then(|reply| request.answer(&reply)) {
-            Some(length) => {
-                received.set_length(length);
-                port.send(received);
-            }
-            None => port.release(received),
+        let mut teller = Teller {
+            clock: &mut self.clock,
+            duty: &mut self.duty,
+            smear: &mut self.smear,
+        };
+        let times = || teller.tell(stamp, is_smeared);
+        let served = self.ntp.serve(&datagram, self.uptime, times, random);
+        let length = match &served {
+            Ok(Served { reply, .. }) => request.answer(&reply.packet, reply.tail()),
+            Err(_) => None,
+        };
+        if let Some(length) = length {
+            received.set_length(length);
+            port.send(received);
+        } else {
+            port.release(received);
         }
+        let pending = served.ok().and_then(|served| served.pending);
+        // Before the kick and not after it: a device may send the frame before the kick returns, and
+        // under an emulator that takes its time.
+        let left = pending.map(|_| teller.clock.stamp());
         // The stamp in the reply is from just now: let it go before the next frame is looked at.
         port.kick();
+        if let (Some(pending), Some(left)) = (pending, left) {
+            self.ntp.sent(&pending, teller.tell(left, is_smeared));
+        }
     }
 
     /// Looks whether the page tells of another life of this machine.
@@ -522,8 +565,9 @@ impl<M: Machine, C: Counter, P: FramePort> Core<'_, M, C, P> {
 
     /// Forgets everything that is remembered of clients or was drawn at random: another machine may
     /// have the same memory, and clients may have met that one meanwhile.
-    const fn forget_clients(&mut self) {
-        // There is nothing yet but the IP stack, which follows in `follow_life`.
+    fn forget_clients(&mut self) {
+        self.ntp.forget(|| self.machine.random());
+        // The IP stack follows in `follow_life`.
         self.life.network_is_old = true;
     }
 
@@ -589,7 +633,9 @@ impl<M: Machine, C: Counter, P: FramePort> Core<'_, M, C, P> {
         // gives zeros.
         let (_, &mut ticks, _) = cost.select_nth_unstable(READS / 2);
         let ticks = ticks.max(1);
-        self.server = ntp::Server::new(self.config.stratum, period.span_outward(ticks).nanos());
+        let resolution = period.span_outward(ticks).nanos();
+        self.ntp
+            .set(ntp::Server::new(self.config.stratum, resolution));
         self.calibrated = true;
     }
 
@@ -658,8 +704,8 @@ impl<M: Machine, C: Counter, P: FramePort> Core<'_, M, C, P> {
                 Some(network) => Ok(network.view(self.found.nic)),
                 None => Err(self.found.nic),
             },
-            server: self.server,
-            ntp: self.requests,
+            server: self.ntp.server(),
+            ntp: self.ntp.counters(),
             withheld,
             duty: &self.duty,
             audit: self.clock.audit(),

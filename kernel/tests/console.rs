@@ -319,8 +319,9 @@ fn status_of_a_good_day() {
              uptime      12.345 s\n\
              idle        halt\n\
              ntp         stratum 1, precision 2^-24 s\n\
-             answered    6: time 5, INIT 0, STEP 1, XDSP 0, XAUD 0, XHLD 0, XDRN 0\n\
-             unanswered  2: length 0, version 0, mode 2, mac 0, extension 0, stale 0, utc step 0\n"
+             answered    6: time 5, INIT 0, STEP 1, XDSP 0, RATE 0, XAUD 0, XHLD 0, XDRN 0\n\
+             of these    interleaved 0, authenticated 0, F323 0\n\
+             unanswered  2: length 0, version 0, mode 2, mac 0, extension 0, stale 0, utc step 0, access 0, limit 0, unauthenticated 0\n"
         )
     );
 }

@@ -22,8 +22,8 @@ use gnomon_kernel::config::Config;
 use gnomon_kernel::console::{Console, SerialPort};
 use gnomon_kernel::machine::Machine;
 use gnomon_kernel::net::port::{Frame, FramePort, PortCounters};
-use gnomon_kernel::net::stack::Storage;
-use gnomon_kernel::service::{Found, Service};
+use gnomon_kernel::serve::auth::Keys;
+use gnomon_kernel::service::{Found, Memory, Service};
 use smoltcp::wire::{
     ArpPacket, EthernetFrame, EthernetProtocol, Icmpv4Message, Icmpv4Packet, IpProtocol,
     Ipv4Packet, UdpPacket,
@@ -200,7 +200,10 @@ fn rig(fields: &Fields, command_line: &str) -> Rig {
     let page: &'static VmclockPage = Box::leak(Box::new(VmclockPage::new(fields)));
     let (counter, wire, line) = (Gigahertz::default(), Wire::default(), Line::default());
     let uptime = Rc::new(Cell::new(Duration::ZERO));
-    let storage: &'static mut Storage<'static> = Box::leak(Box::default());
+    let memory = Memory {
+        stack: Box::leak(Box::default()),
+        clients: Box::leak(Box::default()),
+    };
     let config = Config::parse(command_line, &mut |warning| panic!("{warning}"));
     let service = Service::new(
         Host {
@@ -209,7 +212,7 @@ fn rig(fields: &Fields, command_line: &str) -> Rig {
         },
         Clock::new(Some(page), counter.clone()),
         Some(wire.clone()),
-        storage,
+        memory,
         Console::new(Some(line.clone())),
         config,
         Found {
@@ -587,4 +590,63 @@ fn the_console_tells_the_time() {
     let before = off.screen();
     assert!(!before.contains("gnomon>"));
     assert_eq!(off.type_line("time"), "", "input is ignored");
+}
+
+#[test]
+fn a_reply_in_interleaved_mode_tells_when_the_last_one_was_kicked() {
+    let mut rig = rig(&good(1, NOON), STATIC);
+    let ask = |rig: &mut Rig, number: u8, named: &[u8]| {
+        let mut payload = CLIENT_REQUEST;
+        payload[24..32].copy_from_slice(named);
+        payload[32] = number;
+        let sent = rig.exchange(&[request(&payload)]);
+        let reply = reply(&sent[0]);
+        let interleaved = reply[24..32] == payload[32..40];
+        (reply, interleaved)
+    };
+    let stamp = |bytes: &[u8]| u64::from_be_bytes(bytes.try_into().unwrap());
+    let (mut last, _) = ask(&mut rig, 1, &[0; 8]);
+    for number in 2..9 {
+        let (reply, interleaved) = ask(&mut rig, number, &last[32..40]);
+        assert_eq!(interleaved, number > 2);
+        if interleaved {
+            // Arrival, the stamp in the reply, and after the kick: three reads of a microsecond.
+            let told = stamp(&reply[40..48]) - stamp(&last[32..40]);
+            let nanos = (u128::from(told) * 1_000_000_000) >> 32;
+            assert!((1_998..=2_001).contains(&nanos), "{nanos} ns");
+        }
+        last = reply;
+    }
+    let status = rig.type_line("status");
+    assert!(status.contains("interleaved 6"), "{status}");
+}
+
+#[test]
+fn the_command_line_says_who_is_answered() {
+    let mut rig = rig(&good(1, NOON), "ip=10.0.2.15/24 ntp.deny=10.0.2.2");
+    assert_eq!(rig.ask(), None);
+    let mut rig = self::rig(&good(1, NOON), "ip=10.0.2.15/24 ntp.limit=3,8s");
+    let frames = vec![request(&CLIENT_REQUEST); 100];
+    // The rig's random numbers are neither a leak nor a kiss.
+    assert_eq!(rig.exchange(&frames).len(), 3);
+    let mut rig = self::rig(&good(1, NOON), "ip=10.0.2.15/24 ntp.auth=require");
+    assert_eq!(rig.ask(), None);
+}
+
+#[test]
+fn an_authenticated_request_gets_a_longer_reply() {
+    let key = "7:AES128:2b7e151628aed2a6abf7158809cf4f3c";
+    let mut keys = Keys::NONE;
+    keys.parse_word(key).unwrap();
+    let authenticator = keys.find(7).unwrap().authenticator();
+    let sign = |message: &[u8]| {
+        let tag = authenticator.tag(&[message]);
+        [message, &[0, 0, 0, 7], &tag].concat()
+    };
+    let line = std::format!("{STATIC} ntp.key={key}");
+    let mut rig = rig(&good(1, NOON), &line);
+    let sent = rig.exchange(&[request(&sign(&CLIENT_REQUEST))]);
+    let reply = reply(&sent[0]);
+    assert_eq!(reply, sign(&reply[..48]));
+    assert!(!rig.screen().contains("2b7e"), "{}", rig.screen());
 }

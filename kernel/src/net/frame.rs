@@ -104,16 +104,25 @@ impl UdpRequest<'_> {
         source(ip)
     }
 
-    /// Turns the frame into the reply that carries `payload` back to the sender, and returns the
-    /// number of bytes to send from the frame's start.
+    /// Turns the frame into the reply that carries `header` and `tail` back to the sender, and
+    /// returns the number of bytes to send from the frame's start.
     ///
     /// Every header field is set here and nothing of the request is left behind but its addresses
     /// and ports, exchanged: TTL 64, DSCP 0, ID 0 with "don't fragment", both checksums computed.
     /// `None`, and nothing is written, when the request's payload was shorter than the reply's: a
     /// reply never grows beyond its request.
     #[must_use]
-    pub fn answer(self, payload: &[u8; 48]) -> Option<usize> {
-        *self.payload.first_chunk_mut::<48>()? = *payload;
+    pub fn answer(self, header: &[u8; 48], tail: &[u8]) -> Option<usize> {
+        let length = header.len() + tail.len();
+        let (head, rest) = self
+            .payload
+            .get_mut(..length)?
+            .split_first_chunk_mut::<48>()?;
+        *head = *header;
+        // Mostly there is none, and then this is the whole cost of it.
+        if !tail.is_empty() {
+            rest.copy_from_slice(tail);
+        }
 
         let old = *self.headers;
         let (from_ethernet, from_ip, from_udp) = split(&old);
@@ -121,7 +130,7 @@ impl UdpRequest<'_> {
         headers[..6].copy_from_slice(&from_ethernet[6..12]);
         headers[6..12].copy_from_slice(&from_ethernet[..6]);
 
-        let datagram = HEADERS - UDP + payload.len();
+        let datagram = HEADERS - UDP + length;
         let ip = &mut headers[IP..UDP];
         ip.copy_from_slice(&REPLY_IP_HEADER);
         ip[2..4].copy_from_slice(&length16(UDP - IP + datagram));
@@ -136,13 +145,13 @@ impl UdpRequest<'_> {
         udp[2..4].copy_from_slice(&from_udp[..2]);
         udp[4..6].copy_from_slice(&length16(datagram));
         udp[6..8].copy_from_slice(&[0, 0]);
-        let checksum = match !fold(pseudo + sum(udp) + sum(payload)) {
+        let checksum = match !fold(pseudo + sum(udp) + sum(header) + sum(tail)) {
             // Zero on the wire would say "no checksum"; RFC 768 sends its other representation.
             0 => 0xffff,
             checksum => checksum,
         };
         udp[6..8].copy_from_slice(&checksum.to_be_bytes());
-        Some(HEADERS + payload.len())
+        Some(HEADERS + length)
     }
 }
 
@@ -351,7 +360,7 @@ mod tests {
         let request = parse(&mut frame).expect("a request for us");
         assert_eq!((request.source(), request.source_port()), (THEM, 40_000));
         assert_eq!((request.payload().len(), request.payload()[0]), (48, 0x23));
-        assert_eq!(request.answer(&[0x11; 48]), Some(90));
+        assert_eq!(request.answer(&[0x11; 48], &[]), Some(90));
         #[rustfmt::skip]
         let headers = [
             0x52, 0x55, 0x0a, 0x00, 0x02, 0x02,  0x52, 0x54, 0x00, 0x12, 0x34, 0x56,  0x08, 0x00,
@@ -366,7 +375,7 @@ mod tests {
     #[test]
     fn replies_satisfy_smoltcp() {
         let mut frame = request();
-        let length = parse(&mut frame).and_then(|request| request.answer(&[0x33; 48]));
+        let length = parse(&mut frame).and_then(|request| request.answer(&[0x33; 48], &[]));
         assert_eq!(length, Some(90));
         assert_valid_reply(&frame, THEIR_MAC, THEM, 40_000, &[0x33; 48]);
     }
@@ -375,7 +384,7 @@ mod tests {
     fn a_longer_request_gets_a_plain_reply_and_a_shorter_one_none() {
         let mut frame = frame_from(THEM, 123, &[7; 77]);
         let length = parse(&mut frame)
-            .and_then(|request| request.answer(&[1; 48]))
+            .and_then(|request| request.answer(&[1; 48], &[]))
             .expect("room");
         assert_valid_reply(&frame[..length], THEIR_MAC, THEM, 123, &[1; 48]);
 
@@ -384,7 +393,25 @@ mod tests {
             let before = frame.clone();
             let request = parse(&mut frame).expect("a datagram for us");
             assert_eq!(request.payload().len(), size);
-            assert_eq!(request.answer(&[1; 48]), None);
+            assert_eq!(request.answer(&[1; 48], &[]), None);
+            assert_eq!(frame, before);
+        }
+    }
+
+    #[test]
+    fn a_tail_needs_as_much_room() {
+        for (room, tail) in [(48, 0), (68, 20), (96, 48), (100, 20)] {
+            let mut frame = frame_from(THEM, 40_000, &std::vec![7; room]);
+            let request = parse(&mut frame).expect("a datagram for us");
+            let length = request.answer(&[1; 48], &std::vec![2; tail]).expect("room");
+            let body = [std::vec![1; 48], std::vec![2; tail]].concat();
+            assert_valid_reply(&frame[..length], THEIR_MAC, THEM, 40_000, &body);
+        }
+        for (room, tail) in [(48, 4), (67, 20), (48, 20), (1000, 956)] {
+            let mut frame = frame_from(THEM, 40_000, &std::vec![7; room]);
+            let before = frame.clone();
+            let request = parse(&mut frame).expect("a datagram for us");
+            assert_eq!(request.answer(&[1; 48], &std::vec![2; tail]), None);
             assert_eq!(frame, before);
         }
     }
@@ -394,13 +421,13 @@ mod tests {
         let mut frame = request();
         let mut body = [0; 48];
         let _ = parse(&mut frame)
-            .and_then(|request| request.answer(&body))
+            .and_then(|request| request.answer(&body, &[]))
             .expect("room");
         // Put the missing amount into the body: the sum becomes all ones, its complement zero.
         body[..2].copy_from_slice(&frame[UDP + 6..HEADERS]);
         let mut frame = request();
         let _ = parse(&mut frame)
-            .and_then(|request| request.answer(&body))
+            .and_then(|request| request.answer(&body, &[]))
             .expect("room");
         assert_eq!(frame[UDP + 6..HEADERS], [0xff, 0xff]);
         assert_valid_reply(&frame, THEIR_MAC, THEM, 40_000, &body);
@@ -421,7 +448,7 @@ mod tests {
             let mut frame = request();
             change(&mut frame);
             fix_ip(&mut frame);
-            let length = parse(&mut frame).and_then(|request| request.answer(&[9; 48]));
+            let length = parse(&mut frame).and_then(|request| request.answer(&[9; 48], &[]));
             assert_eq!(length, Some(90), "{name}");
             assert_valid_reply(&frame[..90], THEIR_MAC, THEM, 40_000, &[9; 48]);
         }
@@ -542,7 +569,7 @@ mod tests {
         #[test]
         fn random_bytes_never_panic(mut frame in prop::collection::vec(any::<u8>(), 0..200)) {
             if let Some(request) = parse(&mut frame) {
-                let _ = request.answer(&[0; 48]);
+                let _ = request.answer(&[0; 48], &[]);
             }
         }
 
@@ -576,7 +603,7 @@ mod tests {
             if let Some(request) = parse(&mut frame) {
                 let (to, to_port) = (request.source(), request.source_port());
                 let size = request.payload().len();
-                let length = request.answer(&body);
+                let length = request.answer(&body, &[]);
                 prop_assert_eq!(length.is_some(), size >= 48);
                 if let Some(length) = length {
                     prop_assert!(length <= HEADERS + size);

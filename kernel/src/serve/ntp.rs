@@ -1,4 +1,4 @@
-//! The NTP server: a request's bytes and two readings of the clock in, a reply's 48 bytes out.
+//! The NTP protocol: a request's bytes and two readings of the clock in, a reply out.
 //!
 //! # What is answered
 //!
@@ -10,9 +10,9 @@
 //! | mode 1 (symmetric active, sent by Windows) | mode 2 (symmetric passive) |
 //! | version 1, mode 0, not from port 123 (RFC 1059 had no modes) | mode 4 |
 //! | any other mode, so also anything that is itself a reply | [`Silence::Mode`] |
-//! | v1 to v3: any bytes after the header | [`Silence::Mac`] |
-//! | v4: well-formed extension fields (RFC 7822) | ignored; a plain reply |
-//! | v4: a message authentication code, or a crypto-NAK | [`Silence::Mac`]: there are no keys |
+//! | v4: well-formed extension fields (RFC 7822) | ignored, but for chrony's 0xF323 |
+//! | v4: the same or nothing, then 20 bytes; v1 to v3: 20 bytes | authenticated: [`Request::mac`] |
+//! | v4: the same or nothing, then a crypto-NAK or a SHA-1 code; v1 to v3: any other tail | [`Silence::Mac`] |
 //! | v4: any other tail | [`Silence::Extension`] |
 //! | it arrived before a disruption | [`Silence::Stale`] |
 //! | UTC stepped between arrival and reply | [`Silence::UtcStep`] |
@@ -32,39 +32,41 @@
 //! anyway (chronyd, ntpdig and timesyncd do), and one that does not look gets nothing it could take
 //! for a time. The root dispersion is then 16 s, MAXDISP of RFC 5905 §7.2.
 //!
+//! A client in interleaved mode gets the same with another origin and another transmit stamp:
+//! [`interleave`](super::interleave).
+//!
+//! # Chrony's field 0xF323
+//!
+//! A client that sends this experimental extension field (`extfield F323`) gets it back with the root
+//! dispersion in steps of 3.7 ns, where the header has 15 µs, and with the receive stamp on a second,
+//! monotonic scale in a numbered epoch. The client takes a change of the difference between the two
+//! scales within an epoch for a step of the server, and corrects by it what it measured
+//! before. Our second scale is TAI, which the page carries on without steps for as long as the
+//! marker stands; so a new epoch is a disruption, another life of the machine, or a step of UTC.
+//! Without TAI, and while a leap second is being smeared, the second stamp is zero, "unknown".
+//!
 //! A bound grows with the age of the page (freerunning hosts). Once it has reached MAXDISP, no
 //! client accepts the reply (the sanity check of RFC 5905 §A.5.1.1 on root distance), so it is
 //! sent as [`Answer::Dispersion`] instead.
 
 use gnomon_clock::{Announcement, Bound};
 
-use super::times::Told;
+use super::auth::Authenticator;
+use super::interleave::Departure;
+use super::times::{Times, Told};
 use crate::duty::Withheld;
 
-/// Length of an NTP header without extension fields, and of every reply, in bytes.
+/// Length of an NTP header, in bytes.
 pub const HEADER: usize = 48;
-
-/// Serves one datagram: parses it, asks for the times only if it deserves an answer, counts what
-/// came of it. `None` means silence. `random` are fresh random bits for the transmit stamp.
-pub fn serve<T: Into<Told>>(
-    server: &Server,
-    payload: &[u8],
-    source_port: u16,
-    times: impl FnOnce() -> T,
-    random: u64,
-    counters: &mut Counters,
-) -> Option<[u8; HEADER]> {
-    let outcome = Request::parse(payload, source_port)
-        .and_then(|request| reply(server, &request, times(), random));
-    counters.count(&outcome);
-    outcome.ok().map(|reply| reply.packet)
-}
+/// Length of the longest tail of a reply, in bytes: one field and a message authentication code.
+const TAIL: usize = MONO_ROOT_LENGTH + MAC_128;
 
 /// Settings of the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Server {
     stratum: u8,
     precision: i8,
+    poll: i8,
 }
 
 impl Server {
@@ -86,7 +88,25 @@ impl Server {
         while precision < -1 && NANOS >> precision.unsigned_abs() < resolution {
             precision += 1;
         }
-        Self { stratum, precision }
+        Self {
+            stratum,
+            precision,
+            poll: MIN_POLL,
+        }
+    }
+
+    /// The same, asking clients not to come more often than every 2^`poll` seconds (taken into
+    /// 0..=17).
+    #[must_use]
+    pub const fn with_poll(self, poll: i8) -> Self {
+        let poll = if poll < MIN_POLL {
+            MIN_POLL
+        } else if poll > MAX_POLL {
+            MAX_POLL
+        } else {
+            poll
+        };
+        Self { poll, ..self }
     }
 
     /// The stratum announced while the time is good, 1..=15.
@@ -113,6 +133,22 @@ pub struct Request {
     poll: i8,
     /// The client's transmit stamp: a cookie to return, never a time to use.
     transmit: [u8; 8],
+    /// Its receive stamp: the cookie of interleaved mode.
+    receive: [u8; 8],
+    /// The stamp of an earlier reply that the client names.
+    origin: u64,
+    mono_root: bool,
+    mac: Option<MacField>,
+}
+
+/// Where a request is authenticated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MacField {
+    /// The number of the key.
+    pub key: u32,
+    /// How many bytes of the request are covered: the tag of 16 bytes is 4 bytes behind them, and
+    /// ends the request.
+    pub covered: usize,
 }
 
 impl Request {
@@ -139,25 +175,131 @@ impl Request {
             (UNSPECIFIED, 1) if source_port != PORT => SERVER,
             _ => return Err(Silence::Mode),
         };
-        check_tail(version, tail)?;
-        let mut transmit = [0; 8];
-        transmit.copy_from_slice(&header[40..]);
+        let Tail { mono_root, mac } = check_tail(version, tail)?;
+        let stamp = |at: usize| {
+            let mut stamp = [0; 8];
+            stamp.copy_from_slice(&header[at..at + 8]);
+            stamp
+        };
         Ok(Self {
             version,
             reply_mode,
             poll: header[2].cast_signed(),
-            transmit,
+            transmit: stamp(40),
+            receive: stamp(32),
+            origin: u64::from_be_bytes(stamp(24)),
+            mono_root,
+            mac,
         })
+    }
+
+    /// Whether more than the header of a reply is asked for, or another header.
+    #[must_use]
+    pub fn wants_more(&self) -> bool {
+        self.mono_root || self.names_receive_stamp().is_some()
+    }
+
+    /// Whether the request carries the extension field 0xF323.
+    #[must_use]
+    pub const fn wants_mono_root(&self) -> bool {
+        self.mono_root
+    }
+
+    /// Where the request is authenticated, if it says that it is.
+    #[must_use]
+    pub const fn mac(&self) -> Option<MacField> {
+        self.mac
+    }
+
+    /// The receive stamp of an earlier reply, if that is what the client names: then it is in
+    /// interleaved mode (RFC 9769 §2), and what it wants is when that reply left.
+    #[must_use]
+    pub fn names_receive_stamp(&self) -> Option<u64> {
+        let names = self.origin & RECEIVE_BIT != 0
+            && self.reply_mode == SERVER
+            && self.receive != self.transmit;
+        names.then_some(self.origin)
     }
 }
 
-/// A reply, ready to send.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A reply, ready to send. Not `Copy`, for it is on the hot path and long.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reply {
-    /// The UDP payload.
+    /// The first bytes of the UDP payload.
     pub packet: [u8; HEADER],
+    /// What follows, and its length.
+    tail: [u8; TAIL],
+    tail_length: usize,
     /// What it tells the client.
     pub answer: Answer,
+    /// The root dispersion in 2^-28 s, rounded up; meaningless without a time.
+    dispersion: u32,
+}
+
+impl Reply {
+    /// What follows the first 48 bytes.
+    #[must_use]
+    pub fn tail(&self) -> &[u8] {
+        self.tail.get(..self.tail_length).unwrap_or_default()
+    }
+
+    /// Adds the extension field 0xF323 to a reply with the time: `epoch` is the number of the
+    /// monotonic scale, `ahead` how many seconds it is ahead of UTC at the receive stamp, if there
+    /// is one.
+    pub fn add_mono_root(&mut self, epoch: u32, ahead: Option<i64>) {
+        let receive = ahead.map_or(0, |seconds| {
+            self.receive().wrapping_add(seconds.cast_unsigned() << 32)
+        });
+        self.append(&MONO_ROOT);
+        self.append(&MONO_ROOT_MAGIC);
+        // No network lies between us and the host's clock.
+        self.append(&[0; 4]);
+        self.append(&self.dispersion.to_be_bytes());
+        self.append(&receive.to_be_bytes());
+        self.append(&epoch.to_be_bytes());
+    }
+
+    /// Ends the reply with the number of the key and the tag of everything before it.
+    pub fn authenticate(&mut self, key: u32, authenticator: &Authenticator) {
+        let tag = authenticator.tag(&[&self.packet, self.tail()]);
+        self.append(&key.to_be_bytes());
+        self.append(&tag);
+    }
+
+    /// Adds to the tail. All that can ever be added has room.
+    fn append(&mut self, bytes: &[u8]) {
+        let end = self.tail_length + bytes.len();
+        if let Some(place) = self.tail.get_mut(self.tail_length..end) {
+            place.copy_from_slice(bytes);
+            self.tail_length = end;
+        }
+    }
+
+    /// Our receive stamp in it, by which a client can name this reply: odd, or zero without a time.
+    #[must_use]
+    pub fn receive(&self) -> u64 {
+        let mut stamp = [0; 8];
+        stamp.copy_from_slice(&self.packet[32..40]);
+        u64::from_be_bytes(stamp)
+    }
+
+    /// Makes a reply with the time one of interleaved mode: it says when the reply that `request`
+    /// names left.
+    pub fn interleave(&mut self, request: &Request, departure: Departure) {
+        self.dispersion = self.dispersion.max(departure.error);
+        self.packet[8..12].copy_from_slice(&short(self.dispersion).to_be_bytes());
+        self.packet[24..32].copy_from_slice(&request.receive);
+        self.packet[40..48].copy_from_slice(&departure.transmit.to_be_bytes());
+    }
+
+    /// Makes a reply with the time the kiss `RATE` (RFC 5905 §7.4), which a client need not believe
+    /// but should heed. It keeps its stamps, for without them chronyd ignores it.
+    pub fn kiss_rate(&mut self) {
+        self.packet[0] |= 3 << 6;
+        self.packet[1] = 0;
+        self.packet[12..16].copy_from_slice(b"RATE");
+        self.answer = Answer::Rate;
+    }
 }
 
 /// What a reply tells the client.
@@ -171,6 +313,8 @@ pub enum Answer {
     Step,
     /// Kiss code `XDSP` (ours): the error bound has reached 16 s, so the time is of no use.
     Dispersion,
+    /// Kiss code `RATE`: the client asks too often.
+    Rate,
     /// Kiss code `XAUD` (ours): the host has broken a promise (`on_violation=stop`).
     Violation,
     /// Kiss code `XHLD` (ours): the host's clock has been freerunning for too long (`holdover.max=`).
@@ -187,6 +331,7 @@ impl Answer {
             Self::Init | Self::Time => b"INIT",
             Self::Step => b"STEP",
             Self::Dispersion => b"XDSP",
+            Self::Rate => b"RATE",
             Self::Violation => b"XAUD",
             Self::Holdover => b"XHLD",
             Self::Drain => b"XDRN",
@@ -213,7 +358,7 @@ pub enum Silence {
     Version,
     /// Not a request: a reply, a broadcast, a control or private message.
     Mode,
-    /// Authenticated, and there is no key.
+    /// Authenticated, but not by AES-CMAC, with a key that we do not have, or wrongly.
     Mac,
     /// Malformed extension fields.
     Extension,
@@ -222,6 +367,12 @@ pub enum Silence {
     /// UTC stepped between arrival and reply (a leap second), so that the two stamps do not differ
     /// by the time that passed. The client's next request is past the step.
     UtcStep,
+    /// The client's address is not to be answered ([`access`](super::access)).
+    Access,
+    /// The client asks too often ([`limit`](super::limit)).
+    Limit,
+    /// Not authenticated, and it has to be.
+    Unauthenticated,
 }
 
 /// Datagrams counted by what came of them, since the start.
@@ -235,6 +386,8 @@ pub struct Counters {
     pub step: u64,
     /// [`Answer::Dispersion`].
     pub dispersion: u64,
+    /// [`Answer::Rate`].
+    pub rate: u64,
     /// [`Answer::Violation`].
     pub violation: u64,
     /// [`Answer::Holdover`].
@@ -255,21 +408,32 @@ pub struct Counters {
     pub stale: u64,
     /// [`Silence::UtcStep`].
     pub utc_step: u64,
+    /// [`Silence::Access`].
+    pub access: u64,
+    /// [`Silence::Limit`].
+    pub limit: u64,
+    /// [`Silence::Unauthenticated`].
+    pub unauthenticated: u64,
+    /// Those of [`Answer::Time`] that were in interleaved mode.
+    pub interleaved: u64,
+    /// Replies of any kind that were authenticated.
+    pub authenticated: u64,
+    /// Those of [`Answer::Time`] with the extension field 0xF323.
+    pub mono_root: u64,
 }
 
 impl Counters {
     /// Counts one outcome.
-    pub fn count(&mut self, outcome: &Result<Reply, Silence>) {
+    pub const fn count(&mut self, outcome: Result<Answer, Silence>) {
         let counter = match outcome {
-            Ok(reply) => match reply.answer {
-                Answer::Time => &mut self.time,
-                Answer::Init => &mut self.init,
-                Answer::Step => &mut self.step,
-                Answer::Dispersion => &mut self.dispersion,
-                Answer::Violation => &mut self.violation,
-                Answer::Holdover => &mut self.holdover,
-                Answer::Drain => &mut self.drain,
-            },
+            Ok(Answer::Time) => &mut self.time,
+            Ok(Answer::Init) => &mut self.init,
+            Ok(Answer::Step) => &mut self.step,
+            Ok(Answer::Dispersion) => &mut self.dispersion,
+            Ok(Answer::Rate) => &mut self.rate,
+            Ok(Answer::Violation) => &mut self.violation,
+            Ok(Answer::Holdover) => &mut self.holdover,
+            Ok(Answer::Drain) => &mut self.drain,
             Err(Silence::Length) => &mut self.length,
             Err(Silence::Version) => &mut self.version,
             Err(Silence::Mode) => &mut self.mode,
@@ -277,27 +441,41 @@ impl Counters {
             Err(Silence::Extension) => &mut self.extension,
             Err(Silence::Stale) => &mut self.stale,
             Err(Silence::UtcStep) => &mut self.utc_step,
+            Err(Silence::Access) => &mut self.access,
+            Err(Silence::Limit) => &mut self.limit,
+            Err(Silence::Unauthenticated) => &mut self.unauthenticated,
         };
         *counter = counter.wrapping_add(1);
     }
 
     /// Replies sent, by what they told.
     #[must_use]
-    pub const fn answered(&self) -> [(&'static str, u64); 7] {
+    pub const fn answered(&self) -> [(&'static str, u64); 8] {
         [
             ("time", self.time),
             ("INIT", self.init),
             ("STEP", self.step),
             ("XDSP", self.dispersion),
+            ("RATE", self.rate),
             ("XAUD", self.violation),
             ("XHLD", self.holdover),
             ("XDRN", self.drain),
         ]
     }
 
+    /// Particulars of the replies sent.
+    #[must_use]
+    pub const fn particulars(&self) -> [(&'static str, u64); 3] {
+        [
+            ("interleaved", self.interleaved),
+            ("authenticated", self.authenticated),
+            ("F323", self.mono_root),
+        ]
+    }
+
     /// Datagrams left unanswered, by reason.
     #[must_use]
-    pub const fn silent(&self) -> [(&'static str, u64); 7] {
+    pub const fn silent(&self) -> [(&'static str, u64); 10] {
         [
             ("length", self.length),
             ("version", self.version),
@@ -306,6 +484,9 @@ impl Counters {
             ("extension", self.extension),
             ("stale", self.stale),
             ("utc step", self.utc_step),
+            ("access", self.access),
+            ("limit", self.limit),
+            ("unauthenticated", self.unauthenticated),
         ]
     }
 }
@@ -323,22 +504,29 @@ pub fn reply(
     times: impl Into<Told>,
     random: u64,
 ) -> Result<Reply, Silence> {
-    let times = match times.into() {
+    reply_to(*server, request, &times.into(), random)
+}
+
+/// The same without a copy.
+pub(super) fn reply_to(
+    server: Server,
+    request: &Request,
+    told: &Told,
+    random: u64,
+) -> Result<Reply, Silence> {
+    let times = match told {
         Told::Times(times) => times,
-        Told::Refusal(answer) => return Ok(without_time(server.precision, request, answer)),
-        Told::Silence(why) => return Err(why),
+        Told::Refusal(answer) => return Ok(without_time(server, request, *answer)),
+        Told::Silence(why) => return Err(*why),
     };
-    let dispersion = times
-        .error
-        .plus(precision_interval(server.precision))
-        .to_ntp_short();
-    if dispersion >= MAX_DISPERSION {
-        return Ok(without_time(server.precision, request, Answer::Dispersion));
+    let dispersion = dispersion(times.error, server.precision);
+    if short(dispersion) >= MAX_DISPERSION {
+        return Ok(without_time(server, request, Answer::Dispersion));
     }
 
     // Zero means "unknown" (§6), and once in an era it is a time: move it by 0.23 ns, outward.
     let reference = non_zero(times.reference.to_ntp().0, u64::MAX);
-    let receive = non_zero(times.received.to_ntp().0, 1);
+    let receive = times.received.to_ntp().0 | RECEIVE_BIT;
     let transmit_stamp = blur(
         receive,
         times.transmit.to_ntp().0,
@@ -352,20 +540,71 @@ pub fn reply(
             Announcement::Delete => 2,
         },
         stratum: server.stratum,
-        root_dispersion: dispersion,
+        root_dispersion: short(dispersion),
         reference_id: times.reference_id,
         reference,
         receive,
         transmit: transmit_stamp,
     };
     Ok(Reply {
-        packet: packet.to_bytes(server.precision, request),
+        packet: packet.to_bytes(server, request),
+        tail: [0; TAIL],
+        tail_length: 0,
         answer: Answer::Time,
+        dispersion,
     })
 }
 
-/// A reply that says only why there is no time. (`Answer::Time` has no code and is not passed.)
-fn without_time(precision: i8, request: &Request, answer: Answer) -> Reply {
+/// What to tell of the departure of a reply with the receive stamp `receive`, which was made by
+/// `times`. `told` is what there is to tell of a stamp taken as it left, in place of an arrival.
+///
+/// `None` when nothing can be told: a disruption or a leap second lies between arrival and
+/// departure, the scale has changed, the page's time was set back, or the error is beyond all use.
+#[must_use]
+pub fn departure(
+    server: Server,
+    receive: u64,
+    made: &Basis,
+    told: impl Into<Told>,
+) -> Option<Departure> {
+    let Told::Times(times) = told.into() else {
+        return None;
+    };
+    let transmit = times.received.to_ntp().0 & !RECEIVE_BIT;
+    let error = dispersion(times.error, server.precision);
+    let later = transmit.wrapping_sub(receive).cast_signed() > 0;
+    let of_use = short(error) < MAX_DISPERSION;
+    let same = Basis::of(&times) == *made;
+    (same && later && transmit != 0 && of_use).then_some(Departure { transmit, error })
+}
+
+/// What two stamps must have in common for the time between them to be their difference.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Basis {
+    /// The disruption marker.
+    pub marker: u64,
+    /// The reference id, which tells the scale.
+    pub scale: [u8; 4],
+    /// Seconds of TAI ahead, and without TAI what is announced: the side of a leap second.
+    ahead: Option<i64>,
+    leap: Announcement,
+}
+
+impl Basis {
+    /// What `times` rest on.
+    #[must_use]
+    pub const fn of(times: &Times) -> Self {
+        Self {
+            marker: times.marker,
+            scale: times.reference_id,
+            ahead: times.ahead,
+            leap: times.leap,
+        }
+    }
+}
+
+/// A reply that says only why there is no time. (Answers with a time are not passed.)
+fn without_time(server: Server, request: &Request, answer: Answer) -> Reply {
     let packet = Packet {
         leap: 3,
         stratum: 0,
@@ -376,8 +615,11 @@ fn without_time(precision: i8, request: &Request, answer: Answer) -> Reply {
         transmit: 0,
     };
     Reply {
-        packet: packet.to_bytes(precision, request),
+        packet: packet.to_bytes(server, request),
+        tail: [0; TAIL],
+        tail_length: 0,
         answer,
+        dispersion: u32::MAX,
     }
 }
 
@@ -394,12 +636,12 @@ struct Packet {
 
 impl Packet {
     /// The wire format of RFC 5905 §7.3.
-    fn to_bytes(&self, precision: i8, request: &Request) -> [u8; HEADER] {
+    fn to_bytes(&self, server: Server, request: &Request) -> [u8; HEADER] {
         let mut bytes = [0; HEADER];
         bytes[0] = self.leap << 6 | request.version << 3 | request.reply_mode;
         bytes[1] = self.stratum;
-        bytes[2] = request.poll.clamp(MIN_POLL, MAX_POLL).cast_unsigned();
-        bytes[3] = precision.cast_unsigned();
+        bytes[2] = request.poll.clamp(server.poll, MAX_POLL).cast_unsigned();
+        bytes[3] = server.precision.cast_unsigned();
         // bytes[4..8], the root delay, stays zero.
         bytes[8..12].copy_from_slice(&self.root_dispersion.to_be_bytes());
         bytes[12..16].copy_from_slice(&self.reference_id);
@@ -411,58 +653,86 @@ impl Packet {
     }
 }
 
+/// What follows the header of a request, as far as it matters.
+struct Tail {
+    mono_root: bool,
+    mac: Option<MacField>,
+}
+
 /// Walks whatever follows the header (RFC 5905 §7.5 in the wording of RFC 7822).
-fn check_tail(version: u8, tail: &[u8]) -> Result<(), Silence> {
-    if tail.is_empty() {
-        return Ok(());
-    }
-    if version < 4 {
-        // There were no extension fields yet: a key and a digest, of whatever length.
-        return Err(Silence::Mac);
-    }
+fn check_tail(version: u8, tail: &[u8]) -> Result<Tail, Silence> {
+    let mut found = Tail {
+        mono_root: false,
+        mac: None,
+    };
     let mut rest = tail;
-    let mut last = 0;
+    let mut last = usize::MAX;
     // Every turn takes at least 16 bytes off, or ends it.
-    while let Some((&[_, _, high, low], _)) = rest.split_first_chunk::<4>() {
-        if matches!(rest.len(), CRYPTO_NAK | MAC_128 | MAC_160) {
-            return Err(Silence::Mac);
+    while let Some((&start, _)) = rest.split_first_chunk::<4>() {
+        match rest.len() {
+            MAC_128 => {
+                found.mac = Some(MacField {
+                    key: u32::from_be_bytes(start),
+                    covered: HEADER + tail.len() - rest.len(),
+                });
+                return Ok(found);
+            }
+            CRYPTO_NAK | MAC_160 => return Err(Silence::Mac),
+            // There were no extension fields yet: a key and a digest, of whatever length.
+            _ if version < 4 => return Err(Silence::Mac),
+            _ => {}
         }
+        let [_, _, high, low] = start;
         last = usize::from(u16::from_be_bytes([high, low]));
         if last < SHORTEST_FIELD || !last.is_multiple_of(4) {
             return Err(Silence::Extension);
         }
-        rest = rest.get(last..).ok_or(Silence::Extension)?;
+        let (field, behind) = rest.split_at_checked(last).ok_or(Silence::Extension)?;
+        found.mono_root |= start == MONO_ROOT && field.get(4..8) == Some(&MONO_ROOT_MAGIC);
+        rest = behind;
     }
     // RFC 7822 makes the last field long enough to be told from a MAC.
     if last < SHORTEST_LAST_FIELD {
         Err(Silence::Extension)
     } else {
-        Ok(())
+        Ok(found)
     }
 }
 
+/// The root dispersion in 2^-28 s, rounded up and saturating: an error, and what the precision
+/// adds to it.
+fn dispersion(error: Bound, precision: i8) -> u32 {
+    let error = error.plus(precision_interval(precision));
+    u32::try_from(error.units().div_ceil(1 << 36)).unwrap_or(u32::MAX)
+}
+
+/// The same in NTP's short format, rounded up: [`MAX_DISPERSION`] if it is saturated.
+const fn short(dispersion: u32) -> u32 {
+    dispersion.div_ceil(1 << 12)
+}
+
 /// The transmit stamp with random bits below the precision, always after `receive` (modulo the
-/// era) and never zero.
+/// era), even and never zero. `receive` is odd, and `mask` has its lowest bits set.
 ///
 /// The stamp moves by less than the precision in either direction, which the root dispersion
 /// allows for: it stays in the precision's own interval around `transmit`, and goes one unit
 /// beyond it only when `receive` is that interval's last instant.
 fn blur(receive: u64, transmit: u64, mask: u64, random: u64) -> u64 {
     let after = |stamp: u64| stamp.wrapping_sub(receive).cast_signed() > 0;
-    let blurred = transmit & !mask | random & mask;
+    let blurred = (transmit & !mask | random & mask) & !RECEIVE_BIT;
     let stamp = if after(blurred) {
         blurred
     } else {
-        // Received within the same interval: choose from what is left of it.
+        // Received within the same interval: choose from the even numbers that are left of it.
         let last = transmit | mask;
         let choices = if after(last) {
-            last.wrapping_sub(receive)
+            last.wrapping_sub(receive) / 2
         } else {
             1
         };
-        receive.wrapping_add(1 + random % choices)
+        receive.wrapping_add(1 + 2 * (random % choices))
     };
-    non_zero(stamp, 1)
+    non_zero(stamp, 2)
 }
 
 /// The bits of an NTP timestamp that lie below the precision.
@@ -484,6 +754,10 @@ const NANOS: u64 = 1_000_000_000;
 /// NTP's own UDP port.
 pub const PORT: u16 = 123;
 
+/// The bit that is set in receive stamps and clear in transmit stamps, 0.23 ns: see
+/// [`interleave`](super::interleave).
+const RECEIVE_BIT: u64 = 1;
+
 /// Modes (RFC 5905 §7.3).
 const UNSPECIFIED: u8 = 0;
 const SYMMETRIC_ACTIVE: u8 = 1;
@@ -491,8 +765,8 @@ const SYMMETRIC_PASSIVE: u8 = 2;
 const CLIENT: u8 = 3;
 const SERVER: u8 = 4;
 
-/// Poll exponents that a reply may carry: our own minimum is one request per second until there is
-/// rate limiting, the maximum is that of RFC 5905 §7.2.
+/// Poll exponents that a reply may carry: at least one request per second is welcome unless there is
+/// a limit, the maximum is that of RFC 5905 §7.2.
 const MIN_POLL: i8 = 0;
 const MAX_POLL: i8 = 17;
 
@@ -506,6 +780,12 @@ const MAC_160: usize = 24;
 /// The shortest extension field, and the shortest that may come last when no MAC follows.
 const SHORTEST_FIELD: usize = 16;
 const SHORTEST_LAST_FIELD: usize = 28;
+
+/// The type and length of chrony's field 0xF323, and the number that its body starts with. Behind
+/// that: root delay and root dispersion in 2^-28 s, receive stamp, epoch.
+const MONO_ROOT: [u8; 4] = [0xf3, 0x23, 0, 28];
+const MONO_ROOT_MAGIC: [u8; 4] = [0xf5, 0xbe, 0xdd, 0x9a];
+const MONO_ROOT_LENGTH: usize = 28;
 
 #[cfg(test)]
 mod tests {
@@ -550,16 +830,19 @@ mod tests {
 
     #[test]
     fn blurring_fills_exactly_the_bits_below_the_precision() {
-        let (receive, transmit) = (0x0000_0001_0000_0000, 0x0000_0001_1234_5678);
+        let (receive, transmit) = (0x0000_0001_0000_0001, 0x0000_0001_1234_5678);
         assert_eq!(blur(receive, transmit, 0xfff, 0), 0x0000_0001_1234_5000);
         assert_eq!(
             blur(receive, transmit, 0xfff, u64::MAX),
-            0x0000_0001_1234_5fff
+            0x0000_0001_1234_5ffe
         );
         assert_eq!(blur(receive, transmit, 0xfff, 0xabc), 0x0000_0001_1234_5abc);
+        // Received in the same interval: what is left of it.
+        assert_eq!(blur(0x1ff9, 0x1ffa, 0xfff, 0), 0x1ffa);
+        assert_eq!(blur(0x1ff9, 0x1ffa, 0xfff, 2), 0x1ffe);
         // The last instant of an interval has no later one in it; nor has the end of the era.
         assert_eq!(blur(0x1fff, 0x1fff, 0xfff, 0xabc), 0x2000);
-        assert_eq!(blur(u64::MAX, u64::MAX, 0xfff, 0xabc), 1);
+        assert_eq!(blur(u64::MAX, u64::MAX, 0xfff, 0xabc), 2);
     }
 
     proptest! {
@@ -570,9 +853,10 @@ mod tests {
             precision in -29_i8..=-1,
             random: u64,
         ) {
-            let (transmit, mask) = (receive.wrapping_add(served), noise_mask(precision));
+            let (receive, transmit) = (receive | 1, receive.wrapping_add(served));
+            let mask = noise_mask(precision);
             let stamp = blur(receive, transmit, mask, random);
-            prop_assert_ne!(stamp, 0);
+            prop_assert!(stamp != 0 && stamp & 1 == 0);
             prop_assert!(stamp.wrapping_sub(receive).cast_signed() > 0);
             // One unit for the instant after the last, one for stepping over zero.
             prop_assert!(stamp.wrapping_sub(transmit).cast_signed().unsigned_abs() <= mask + 2);

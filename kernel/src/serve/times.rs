@@ -38,6 +38,9 @@ pub struct Times {
     pub reference_id: [u8; 4],
     /// The disruption marker under which all this holds.
     pub marker: u64,
+    /// Whole seconds by which TAI is ahead of the scale of the service, as long as it goes like TAI:
+    /// not known without TAI, nor while a leap second is being smeared.
+    pub ahead: Option<i64>,
 }
 
 impl Told {
@@ -60,6 +63,7 @@ impl Told {
             leap: transmit.announcement,
             reference_id: PLAIN,
             marker: exchange.transmit.marker,
+            ahead: ahead(&exchange.received, received.time),
         })
     }
 
@@ -83,6 +87,7 @@ impl Told {
             leap: Announcement::None,
             reference_id: reference_id(Some(smearer.smear())),
             marker: exchange.transmit.marker,
+            ahead: ahead(&exchange.received, received.time),
         })
     }
 }
@@ -114,6 +119,15 @@ impl From<Result<Exchange, NoTime>> for Told {
     fn from(exchange: Result<Exchange, NoTime>) -> Self {
         exchange.as_ref().into()
     }
+}
+
+/// Seconds by which TAI is ahead of what is told, in an inserted second, which NTP repeats, already
+/// one more; `None` when that is no whole number.
+fn ahead(reading: &Reading, told: Timestamp<Utc>) -> Option<i64> {
+    let tai = reading
+        .tai
+        .filter(|tai| tai.fraction() == told.fraction())?;
+    tai.seconds().checked_sub(told.seconds())
 }
 
 /// Whether the two stamps differ by something else than the time that passed between them.

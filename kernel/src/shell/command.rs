@@ -190,6 +190,8 @@ fn status(view: &View<'_>, out: &mut dyn Write) -> fmt::Result {
     )?;
     write!(out, "answered    ")?;
     counts(&view.ntp.answered(), out)?;
+    write!(out, "of these    ")?;
+    each(&view.ntp.particulars(), out)?;
     write!(out, "unanswered  ")?;
     counts(&view.ntp.silent(), out)
 }
@@ -380,9 +382,14 @@ fn counts(rows: &[(&str, u64)], out: &mut dyn Write) -> fmt::Result {
     let total = rows
         .iter()
         .fold(0_u64, |sum, (_, count)| sum.saturating_add(*count));
-    write!(out, "{total}")?;
+    write!(out, "{total}: ")?;
+    each(rows, out)
+}
+
+/// `time 10, INIT 2`
+fn each(rows: &[(&str, u64)], out: &mut dyn Write) -> fmt::Result {
     for (at, (name, count)) in rows.iter().enumerate() {
-        write!(out, "{} {name} {count}", if at == 0 { ":" } else { "," })?;
+        write!(out, "{}{name} {count}", if at == 0 { "" } else { ", " })?;
     }
     writeln!(out)
 }
