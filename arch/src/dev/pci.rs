@@ -90,6 +90,15 @@ pub struct Bar {
     pub length: u64,
 }
 
+/// The message that makes a device's MSI-X interrupt arrive at this CPU (MSI-X).
+#[derive(Clone, Copy, Debug)]
+pub struct Message {
+    /// Where the device writes.
+    pub address: u64,
+    /// What it writes.
+    pub data: u32,
+}
+
 /// Capability id of MSI-X.
 pub const CAPABILITY_MSI_X: u8 = 0x11;
 /// Capability id of vendor-specific data, which virtio uses.

@@ -5,7 +5,10 @@ use core::cell::RefCell;
 
 use gnomon_arch::machine::mmu::{Kind, Mmu};
 use gnomon_kernel::discover::acpi::{Bad, Tables};
-use gnomon_kernel::memory::{MemoryRange, PhysicalMemory};
+use gnomon_kernel::memory::PhysicalMemory;
+
+use super::pvh;
+use crate::info::BootInfo;
 
 /// Where a PC's BIOS keeps read-only data, listed in the memory map or not (ACPI 6.5 §5.2.5.1).
 const BIOS: core::ops::Range<u64> = 0xe_0000..0x10_0000;
@@ -14,16 +17,29 @@ const FIRST_MAPPED: u64 = 4096;
 /// The longest single table.
 const LENGTH_MAX: usize = 1 << 20;
 
-/// Physical memory as the boot protocol described it.
+/// What the loader left: its words, and memory with tables in it.
 pub(crate) struct Firmware<'a> {
-    pub(crate) mmu: &'a RefCell<Mmu>,
-    pub(crate) memory: &'a [MemoryRange],
+    pub(super) mmu: &'a RefCell<Mmu>,
+    pub(super) boot: BootInfo,
+    rsdp: Option<u64>,
 }
 
-impl Firmware<'_> {
+impl<'a> Firmware<'a> {
+    /// Reads the PVH start info at physical address `handover`.
+    pub(crate) fn new(handover: u64, mmu: &'a RefCell<Mmu>) -> Self {
+        let (boot, rsdp) = pvh::read(handover, mmu);
+        Self { mmu, boot, rsdp }
+    }
+
+    /// The command line.
+    pub(crate) fn command_line(&self) -> &str {
+        self.boot.command_line()
+    }
+
     /// ACPI's tables, from the root pointer that the loader gave, or else by searching for it.
-    pub(crate) fn tables(&self, rsdp: Option<u64>) -> Result<Tables<'_>, Bad> {
-        rsdp.map_or_else(|| Tables::search(self), |rsdp| Tables::at(self, rsdp))
+    pub(super) fn tables(&self) -> Result<Tables<'_>, Bad> {
+        self.rsdp
+            .map_or_else(|| Tables::search(self), |rsdp| Tables::at(self, rsdp))
     }
 
     /// Whether the loader listed every byte as memory of some kind: device registers are not
@@ -32,7 +48,8 @@ impl Firmware<'_> {
         let inside = |from: u64, to: u64| from <= start && end <= to;
         inside(BIOS.start, BIOS.end)
             || self
-                .memory
+                .boot
+                .memory()
                 .iter()
                 .any(|range| inside(range.start, range.start.saturating_add(range.length)))
     }
