@@ -2,18 +2,21 @@
 .DEFAULT_GOAL := help
 .PHONY: help build run test lint miri doc clean
 
-GUEST := --profile guest -p gnomon --target x86_64-unknown-none
+GUEST := --profile guest -p gnomon --target
 TARGET = $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)
 
 help: ## show this
 	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' Makefile | expand -t 14
 
-build: ## build/gnomon-x86_64.elf and build/gnomon-qemu
+build: ## build/gnomon-x86_64.elf, build/gnomon-aarch64.img and build/gnomon-qemu
 	@qemu/setup.sh build
-	cargo build --locked $(GUEST)
+	cargo build --locked $(GUEST) x86_64-unknown-none
+	cargo build --locked $(GUEST) aarch64-unknown-none
 	cargo build --locked --release -p gnomon-qemu
 	@mkdir -p build
 	@cp $(TARGET)/x86_64-unknown-none/guest/gnomon build/gnomon-x86_64.elf
+	@cp $(TARGET)/aarch64-unknown-none/guest/gnomon build/gnomon-aarch64.img
+	@chmod -x build/gnomon-aarch64.img
 	@cp $(TARGET)/release/gnomon-qemu build/gnomon-qemu
 
 run: ## boot the image under QEMU with the host's time (ARGS="--seconds 10 ...")
@@ -27,13 +30,15 @@ test: ## everything: host tests, and the tests that boot the image under QEMU
 	cargo test --locked --release -p gnomon-clock -p gnomon-kernel -p gnomon-arch -p gnomon-qemu
 	cargo test --locked --release -p gnomon-tests
 
-lint: ## rustfmt, clippy on the host and the bare target, docs: no warnings
+lint: ## rustfmt, clippy on the host and the bare targets, docs: no warnings
 	@qemu/setup.sh build
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --exclude gnomon --all-targets -- -D warnings
-	cargo clippy --locked $(GUEST) -- -D warnings
+	cargo clippy --locked $(GUEST) x86_64-unknown-none -- -D warnings
+	cargo clippy --locked $(GUEST) aarch64-unknown-none -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --exclude gnomon --no-deps
-	RUSTDOCFLAGS="-D warnings" cargo doc --locked $(GUEST) --no-deps
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked $(GUEST) x86_64-unknown-none --no-deps
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked $(GUEST) aarch64-unknown-none --no-deps
 
 miri: ## the atomics and the unsafe code that can run on the host, under Miri (nightly)
 	@qemu/setup.sh miri

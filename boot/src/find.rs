@@ -4,7 +4,7 @@ use core::cell::RefCell;
 use core::fmt::{self, Display};
 
 use gnomon_arch::dev::net::{self, Nic};
-use gnomon_arch::dev::pci::{ConfigAccess, Message, Pci};
+use gnomon_arch::dev::pci::{ConfigAccess, Function, Message, Pci};
 use gnomon_arch::dev::virtio::{self, pci::PciTransport};
 use gnomon_arch::machine::mmu::{Kind, Mmu};
 use gnomon_clock::VmclockPage;
@@ -80,13 +80,15 @@ impl Display for Network {
 }
 
 /// Starts the first virtio network device on PCI, whose buses begin at `first_bus`, and says what
-/// became of it. `reach` makes a bus's configuration space accessible and says whether it is.
+/// became of it. `reach` makes a bus's configuration space accessible and says whether it is; `place`
+/// sees to it that the device has addresses.
 pub(crate) fn nic_on_pci(
     access: &dyn ConfigAccess,
     first_bus: u8,
     reach: impl FnMut(u8) -> bool,
     mmu: &RefCell<Mmu>,
     message: Option<Message>,
+    mut place: impl FnMut(&Pci<'_>, Function),
 ) -> (Option<Nic>, Network) {
     let pci = Pci(access);
     let (mut first, mut others) = (None, 0);
@@ -101,6 +103,7 @@ pub(crate) fn nic_on_pci(
     let Some(function) = first else {
         return (None, Network::Absent);
     };
+    place(&pci, function);
     let started = PciTransport::new(&pci, function, &mut mmu.borrow_mut(), message);
     let at = format_args!("PCI {function}");
     started_nic(started.and_then(Nic::new), &at, others)

@@ -20,6 +20,10 @@ mod text;
 #[path = "x86_64/mod.rs"]
 mod platform;
 
+#[cfg(target_arch = "aarch64")]
+#[path = "aarch64/mod.rs"]
+mod platform;
+
 use core::cell::RefCell;
 use core::fmt::{self, Write};
 use core::panic::PanicInfo;

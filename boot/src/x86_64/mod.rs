@@ -81,7 +81,7 @@ impl<'a> Hardware<'a> {
         let tables = self.tables.as_ref().ok();
         let ecam = tables.and_then(|tables| tables.ecam().find(|ecam| ecam.segment == 0));
         let Some(ecam) = ecam else {
-            return find::nic_on_pci(&PortConfig, 0, |_| true, mmu, message);
+            return find::nic_on_pci(&PortConfig, 0, |_| true, mmu, message, |_, _| {});
         };
         let (start, length) = ecam.window();
         let length = usize::try_from(length).unwrap_or(0);
@@ -94,7 +94,7 @@ impl<'a> Hardware<'a> {
             let mut mmu = mmu.borrow_mut();
             bus <= ecam.last_bus && mmu.map(start + offset, Ecam::BUS, Kind::Device).is_ok()
         };
-        find::nic_on_pci(&access, ecam.first_bus, reach, mmu, message)
+        find::nic_on_pci(&access, ecam.first_bus, reach, mmu, message, |_, _| {})
     }
 
     /// How to switch the machine off and restart it.
