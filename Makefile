@@ -1,6 +1,6 @@
 # The verbs. Each is a line or two; logic lives in Rust or in qemu/setup.sh.
 .DEFAULT_GOAL := help
-.PHONY: help build run test lint miri doc clean
+.PHONY: help build run test bench lint miri doc clean
 
 GUEST := --profile guest -p gnomon --target
 TARGET = $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)
@@ -30,7 +30,12 @@ test: ## everything: host tests, and the tests that boot the image under QEMU
 	cargo test --locked --release -p gnomon-clock -p gnomon-kernel -p gnomon-arch -p gnomon-qemu
 	cargo test --locked --release -p gnomon-tests
 
-lint: ## rustfmt, clippy on the host and the bare targets, docs: no warnings
+bench: ## measure: power-on to first answer, round trips, image, least memory
+	@qemu/setup.sh test
+	@$(MAKE) --no-print-directory build
+	cargo run --locked --release -p gnomon-tests --bin measure
+
+lint: ## rustfmt, clippy on the host and the bare target, docs: no warnings
 	@qemu/setup.sh build
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --exclude gnomon --all-targets -- -D warnings

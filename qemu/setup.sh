@@ -3,12 +3,18 @@
 #
 #   qemu/setup.sh build   the pinned toolchain's bare targets
 #   qemu/setup.sh run     that, and a QEMU with the vmclock device
-#   qemu/setup.sh test    that, and the programs the tests let judge the guest: chronyd, ntpdig, ip
+#   qemu/setup.sh test    that, and the programs the tests let judge the guest: chronyd, ntpdig, ping, ip
 #   qemu/setup.sh miri    a nightly toolchain with Miri, for `make miri` only
 #
-# As root it installs; otherwise it prints the command that would, and ends with status 1.
+# Packages need root: without it, the one command that needs it is printed (`qemu/setup.sh packages ...`, which
+# installs Debian packages and nothing else), and the status is 1.
 set -eu
 
+packages_only=
+if [ "${1:-}" = packages ]; then
+    packages_only=yes
+    shift
+fi
 purpose=${1:-run}
 here=$(cd "$(dirname "$0")/.." && pwd)
 toolchain=$(sed -n 's/^channel = "\(.*\)"/\1/p' "$here/rust-toolchain.toml")
@@ -20,7 +26,7 @@ have() { command -v "$1" >/dev/null 2>&1; }
 # Runs a command as root, or ends with the command to run.
 as_root() {
     if [ "$(id -u)" -ne 0 ]; then
-        say "this needs root; please run: sudo $here/qemu/setup.sh $purpose"
+        say "that needs root; please run: sudo $here/qemu/setup.sh packages $purpose"
         exit 1
     fi
     if ! "$@" >"$log" 2>&1; then
@@ -65,12 +71,14 @@ rust() {
             rustup target add --toolchain "$toolchain" "$target"
         fi
     done
-    # The host half (build scripts, the launcher) needs a linker.
-    if ! have cc; then
-        require_debian "a C linker (cc)"
-        say "installing gcc, for its linker"
-        apt_install gcc libc6-dev
-    fi
+}
+
+# The host half (build scripts, the launcher) needs a linker.
+linker() {
+    have cc && return
+    require_debian "a C linker (cc)"
+    say "installing gcc, for its linker"
+    apt_install gcc libc6-dev
 }
 
 miri() {
@@ -95,8 +103,9 @@ has_vmclock() {
 qemu() {
     has_vmclock && return
     require_debian "QEMU 10.0 or later"
+    say "a QEMU with the vmclock device (10.0 or later) is missing"
+    as_root true
     codename=$(. /etc/os-release && echo "${VERSION_CODENAME:-}")
-    [ "$(id -u)" -eq 0 ] || as_root true
     if [ "$codename" = bookworm ]; then
         apt_update
         if ! apt-get indextargets --format '$(CODENAME)' | grep -qx bookworm-backports; then
@@ -122,36 +131,63 @@ qemu() {
     fi
 }
 
-# chrony refuses to be installed beside another time daemon, and would steer this machine's clock: the package is only
-# unpacked, beside the build.
-judges() {
+judge_packages() {
     if ! have ip; then
         require_debian "ip (iproute2)"
         say "installing iproute2, for the tests' network namespaces"
         apt_install iproute2
+    fi
+    if ! have ping; then
+        require_debian "ping"
+        say "installing ping, which the tests use"
+        apt_install iputils-ping
     fi
     if ! have ntpdig; then
         require_debian "ntpdig"
         say "installing ntpdig, an NTP client that the tests use"
         apt_install ntpsec-ntpdig
     fi
-    if [ ! -x "$judges/usr/sbin/chronyd" ]; then
-        require_debian "chronyd"
-        say "unpacking chrony into build/judges, an NTP client that the tests use"
-        apt_install libcap2 libedit2 libgnutls30 libnettle8 libseccomp2
-        mkdir -p "$judges"
-        (cd "$judges" && apt-get download chrony >"$log" 2>&1 && dpkg -x chrony_*.deb . && rm chrony_*.deb) || {
-            cat "$log" >&2
-            say "failed: apt-get download chrony"
-            exit 1
-        }
-    fi
+    # What chronyd is linked with: it is only unpacked, see below.
+    for library in libcap.so.2 libedit.so.2 libgnutls.so.30 libnettle.so.8 libseccomp.so.2; do
+        if ! /sbin/ldconfig -p | grep -q "$library"; then
+            say "installing the libraries of chronyd"
+            apt_install libcap2 libedit2 libgnutls30 libnettle8 libseccomp2
+            break
+        fi
+    done
+}
+
+# chrony refuses to be installed beside another time daemon, and would steer this machine's clock: the package is only
+# unpacked, beside the build, which needs no root.
+chrony() {
+    [ -x "$judges/usr/sbin/chronyd" ] && return
+    require_debian "chronyd"
+    say "unpacking chrony into build/judges, an NTP client that the tests use"
+    [ "$(id -u)" -ne 0 ] || apt_update
+    mkdir -p "$judges"
+    (cd "$judges" && apt-get download chrony >"$log" 2>&1 && dpkg -x chrony_*.deb . && rm chrony_*.deb) || {
+        cat "$log" >&2
+        say "failed: apt-get download chrony"
+        exit 1
+    }
+}
+
+packages() {
+    linker
+    case $purpose in
+    run) qemu ;;
+    test) qemu && judge_packages ;;
+    esac
 }
 
 case $purpose in
-build) rust ;;
-run) rust && qemu ;;
-test) rust && qemu && judges ;;
-miri) rust && miri ;;
-*) say "usage: $0 build|run|test|miri" && exit 2 ;;
+build | run | test | miri) ;;
+*) say "usage: $0 [packages] build|run|test|miri" && exit 2 ;;
+esac
+packages
+[ -z "$packages_only" ] || exit 0
+rust
+case $purpose in
+test) chrony ;;
+miri) miri ;;
 esac

@@ -6,6 +6,12 @@
 //! | `serial` | `shell`, `off` | `shell` |
 //! | `idle` | `halt`, `poll` | `halt` |
 //! | `ntp.stratum` | `1` to `15` | `1` |
+//! | `ntp.smear` | `off`, `hint`, `noon`, `sls` | `off` |
+//! | `ntp.smear.port` | a UDP port beside 123 for the smeared service | none: 123 is smeared |
+//! | `tai_offset` | TAI − UTC in seconds, `10` to `60` | the page's |
+//! | `on_violation` | `serve`, `alarm`, `stop` | `alarm` |
+//! | `drain` | `off`, `soon`, `imminent` | `off` |
+//! | `holdover.max` | seconds | no limit |
 //! | `vmclock` | physical address of the page, decimal or `0x` hexadecimal, a multiple of 4096 | found in ACPI or the device tree |
 //!
 //! A word that is not understood never stops the boot: it is reported as a [`Warning`] and the
@@ -13,6 +19,11 @@
 
 use core::fmt;
 use core::net::Ipv4Addr;
+
+use gnomon_clock::{OperatorOffset, Smear};
+
+use crate::duty::{Conditions, Drain, OnViolation};
+use crate::serve::ntp;
 
 /// What the command line asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +36,15 @@ pub struct Config {
     pub idle: Idle,
     /// `ntp.stratum=`: the stratum announced while the time is good, 1..=15.
     pub stratum: u8,
+    /// `ntp.smear=`: how the NTP service spreads leap seconds.
+    pub smear: Smearing,
+    /// `ntp.smear.port=`: where the smeared service is, when port 123 is to stay plain. Only with
+    /// `ntp.smear=`; never 0, 123, nor a port of DHCP.
+    pub smear_port: Option<u16>,
+    /// `tai_offset=`: TAI − UTC for pages that do not tell it.
+    pub tai_offset: Option<OperatorOffset>,
+    /// `on_violation=`, `drain=` and `holdover.max=`: when to stop serving.
+    pub conditions: Conditions,
     /// `vmclock=`: physical address of the vmclock page, in place of discovery.
     pub vmclock: Option<u64>,
 }
@@ -54,6 +74,17 @@ pub enum Serial {
     Off,
 }
 
+/// How the NTP service spreads leap seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Smearing {
+    /// Not at all.
+    Off,
+    /// As the page's hint says, from answer to answer.
+    Hint,
+    /// In this way, whatever the page's hint is.
+    Always(Smear),
+}
+
 /// What the processor does when there is nothing to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Idle {
@@ -70,6 +101,10 @@ impl Config {
         serial: Serial::Shell,
         idle: Idle::Halt,
         stratum: 1,
+        smear: Smearing::Off,
+        smear_port: None,
+        tai_offset: None,
+        conditions: Conditions::DEFAULT,
         vmclock: None,
     };
 
@@ -77,9 +112,10 @@ impl Config {
     pub fn parse(cmdline: &str, warn: &mut dyn FnMut(Warning<'_>)) -> Self {
         let mut config = Self::DEFAULT;
         let mut seen = [false; KEYS.len()];
+        let mut smear_port = None;
         for word in cmdline.split_ascii_whitespace() {
             let (name, value) = word.split_once('=').unwrap_or((word, ""));
-            let Some(key) = KEYS.iter().position(|key| *key == name) else {
+            let Some(key) = KEYS.iter().position(|(key, _)| *key == name) else {
                 warn(Warning {
                     word,
                     problem: Problem::UnknownKey,
@@ -90,15 +126,28 @@ impl Config {
                 warn(Warning {
                     word,
                     problem: Problem::Malformed {
-                        expected: EXPECTED[key],
+                        expected: KEYS[key].1,
                     },
                 });
-            } else if core::mem::replace(&mut seen[key], true) {
+                continue;
+            }
+            if name == SMEAR_PORT {
+                smear_port = Some(word);
+            }
+            if core::mem::replace(&mut seen[key], true) {
                 warn(Warning {
                     word,
                     problem: Problem::Repeated,
                 });
             }
+        }
+        // Asked only now, because words may come in any order.
+        if let (Smearing::Off, Some(word)) = (config.smear, smear_port) {
+            config.smear_port = None;
+            warn(Warning {
+                word,
+                problem: Problem::NothingToSmear,
+            });
         }
         config
     }
@@ -124,6 +173,36 @@ impl Config {
             "ntp.stratum" => {
                 self.stratum = digits(value).filter(|stratum| (1..=15).contains(stratum))?;
             }
+            "ntp.smear" => {
+                self.smear = match value {
+                    "off" => Smearing::Off,
+                    "hint" => Smearing::Hint,
+                    "noon" => Smearing::Always(Smear::NoonLinear),
+                    "sls" => Smearing::Always(Smear::UtcSls),
+                    _ => return None,
+                }
+            }
+            SMEAR_PORT => {
+                self.smear_port = Some(digits(value).filter(|port| !TAKEN_PORTS.contains(port))?);
+            }
+            "tai_offset" => self.tai_offset = Some(OperatorOffset::new(digits(value)?)?),
+            "on_violation" => {
+                self.conditions.on_violation = match value {
+                    "serve" => OnViolation::Serve,
+                    "alarm" => OnViolation::Alarm,
+                    "stop" => OnViolation::Stop,
+                    _ => return None,
+                }
+            }
+            "drain" => {
+                self.conditions.drain = match value {
+                    "off" => Drain::Off,
+                    "soon" => Drain::Soon,
+                    "imminent" => Drain::Imminent,
+                    _ => return None,
+                }
+            }
+            "holdover.max" => self.conditions.holdover_max = Some(digits(value)?),
             "vmclock" => self.vmclock = Some(page_address(value)?),
             _ => return None,
         }
@@ -181,6 +260,8 @@ pub enum Problem {
     },
     /// The key came before; this later value replaces the earlier one.
     Repeated,
+    /// A port for a smeared service, and no smeared service; the word is ignored.
+    NothingToSmear,
 }
 
 impl fmt::Display for Warning<'_> {
@@ -198,22 +279,49 @@ impl fmt::Display for Warning<'_> {
             Problem::UnknownKey => f.write_str("` is not a known key, ignored"),
             Problem::Malformed { expected } => write!(f, "` ignored, expected {expected}"),
             Problem::Repeated => f.write_str("` replaces the value given before"),
+            Problem::NothingToSmear => {
+                f.write_str("` ignored, it needs ntp.smear=hint, ntp.smear=noon or ntp.smear=sls")
+            }
         }
     }
 }
 
 /// The keys, and what each expects in the words of a warning.
-const KEYS: [&str; 5] = ["ip", "serial", "idle", "ntp.stratum", "vmclock"];
-const EXPECTED: [&str; KEYS.len()] = [
-    "ip=dhcp or ip=ADDR/LEN[,GATEWAY] with unicast addresses of one network",
-    "serial=shell or serial=off",
-    "idle=halt or idle=poll",
-    "ntp.stratum=1 to ntp.stratum=15",
-    "vmclock=ADDR, a page-aligned address, decimal or 0x hexadecimal",
+const KEYS: [(&str, &str); 11] = [
+    (
+        "ip",
+        "ip=dhcp or ip=ADDR/LEN[,GATEWAY] with unicast addresses of one network",
+    ),
+    ("serial", "serial=shell or serial=off"),
+    ("idle", "idle=halt or idle=poll"),
+    ("ntp.stratum", "ntp.stratum=1 to ntp.stratum=15"),
+    (
+        "ntp.smear",
+        "ntp.smear=off, ntp.smear=hint, ntp.smear=noon or ntp.smear=sls",
+    ),
+    (
+        SMEAR_PORT,
+        "ntp.smear.port=PORT, 1 to 65535 but not 67, 68 or 123",
+    ),
+    ("tai_offset", "tai_offset=10 to tai_offset=60"),
+    (
+        "on_violation",
+        "on_violation=serve, on_violation=alarm or on_violation=stop",
+    ),
+    ("drain", "drain=off, drain=soon or drain=imminent"),
+    ("holdover.max", "holdover.max=SECONDS, 0 to 4294967295"),
+    (
+        "vmclock",
+        "vmclock=ADDR, a page-aligned address, decimal or 0x hexadecimal",
+    ),
 ];
+const SMEAR_PORT: &str = "ntp.smear.port";
+
+/// Ports that the smeared service cannot have: no port at all, DHCP's two, and the plain service's.
+const TAKEN_PORTS: [u16; 4] = [0, 67, 68, ntp::PORT];
 
 /// A decimal number of digits only: no sign, no blanks.
-fn digits(text: &str) -> Option<u8> {
+fn digits<T: TryFrom<u64>>(text: &str) -> Option<T> {
     number(text, 10)?.try_into().ok()
 }
 
@@ -282,7 +390,9 @@ mod tests {
     #[test]
     fn every_key_is_read() {
         let (config, warnings) = parse(
-            "ip=192.168.7.2/24,192.168.7.1  serial=off\tidle=poll ntp.stratum=3 vmclock=0xfeffb000",
+            "ip=192.168.7.2/24,192.168.7.1  serial=off\tidle=poll ntp.stratum=3 vmclock=0xfeffb000 \
+             ntp.smear.port=1123 ntp.smear=noon tai_offset=37 on_violation=stop drain=soon \
+             holdover.max=3600",
         );
         assert_eq!(warnings, Vec::<String>::new());
         assert_eq!(
@@ -296,11 +406,22 @@ mod tests {
                 serial: Serial::Off,
                 idle: Idle::Poll,
                 stratum: 3,
+                smear: Smearing::Always(Smear::NoonLinear),
+                smear_port: Some(1123),
+                tai_offset: OperatorOffset::new(37),
+                conditions: Conditions {
+                    on_violation: OnViolation::Stop,
+                    drain: Drain::Soon,
+                    holdover_max: Some(3600),
+                },
                 vmclock: Some(0xfeff_b000),
             }
         );
         assert_eq!(
-            parse("ip=dhcp serial=shell idle=halt ntp.stratum=1").0,
+            parse(
+                "ip=dhcp serial=shell idle=halt ntp.stratum=1 ntp.smear=off on_violation=alarm drain=off"
+            )
+            .0,
             Config::DEFAULT
         );
     }
@@ -337,6 +458,73 @@ mod tests {
                 stratum
             );
         }
+    }
+
+    #[test]
+    fn every_word_has_its_meaning() {
+        for (word, smear) in [
+            ("off", Smearing::Off),
+            ("hint", Smearing::Hint),
+            ("noon", Smearing::Always(Smear::NoonLinear)),
+            ("sls", Smearing::Always(Smear::UtcSls)),
+        ] {
+            assert_eq!(parse(&std::format!("ntp.smear={word}")).0.smear, smear);
+        }
+        for (word, on_violation) in [
+            ("serve", OnViolation::Serve),
+            ("alarm", OnViolation::Alarm),
+            ("stop", OnViolation::Stop),
+        ] {
+            let config = parse(&std::format!("on_violation={word}")).0;
+            assert_eq!(config.conditions.on_violation, on_violation);
+        }
+        for (word, drain) in [
+            ("off", Drain::Off),
+            ("soon", Drain::Soon),
+            ("imminent", Drain::Imminent),
+        ] {
+            assert_eq!(
+                parse(&std::format!("drain={word}")).0.conditions.drain,
+                drain
+            );
+        }
+        for seconds in [0, 1, 86_400, u32::MAX] {
+            let config = parse(&std::format!("holdover.max={seconds}")).0;
+            assert_eq!(config.conditions.holdover_max, Some(seconds));
+        }
+        for offset in [10, 37, 60] {
+            let config = parse(&std::format!("tai_offset={offset}")).0;
+            assert_eq!(
+                config.tai_offset.map(OperatorOffset::tai_minus_utc),
+                Some(offset)
+            );
+        }
+        for port in [1, 66, 69, 122, 124, 1123, 65_535] {
+            let (config, warnings) = parse(&std::format!("ntp.smear=sls ntp.smear.port={port}"));
+            assert_eq!((config.smear_port, warnings.len()), (Some(port), 0));
+        }
+    }
+
+    #[test]
+    fn a_port_needs_something_to_serve() {
+        for line in [
+            "ntp.smear.port=1123",
+            "ntp.smear=off ntp.smear.port=1123",
+            "ntp.smear=noon ntp.smear.port=1123 ntp.smear=off",
+        ] {
+            let (config, warnings) = parse(line);
+            assert_eq!(config, Config::DEFAULT, "{line}");
+            assert_eq!(
+                warnings.last().map(String::as_str),
+                Some(
+                    "command line: `ntp.smear.port=1123` ignored, it needs ntp.smear=hint, \
+                     ntp.smear=noon or ntp.smear=sls"
+                ),
+                "{line}"
+            );
+        }
+        let (config, warnings) = parse("ntp.smear=hint ntp.smear.port=1123");
+        assert_eq!((config.smear_port, warnings.len()), (Some(1123), 0));
     }
 
     #[test]
@@ -382,6 +570,31 @@ mod tests {
             "ntp.stratum=",
             "ntp.stratum=1.0",
             "ntp.stratum=99999999999999999999999",
+            "ntp.smear=",
+            "ntp.smear=on",
+            "ntp.smear=NOON",
+            "ntp.smear.port=",
+            "ntp.smear.port=0",
+            "ntp.smear.port=67",
+            "ntp.smear.port=68",
+            "ntp.smear.port=123",
+            "ntp.smear.port=65536",
+            "ntp.smear.port=+1123",
+            "tai_offset=",
+            "tai_offset=9",
+            "tai_offset=61",
+            "tai_offset=-37",
+            "tai_offset=37.0",
+            "tai_offset=65573",
+            "on_violation=",
+            "on_violation=halt",
+            "drain=",
+            "drain=on",
+            "holdover.max=",
+            "holdover.max=none",
+            "holdover.max=-1",
+            "holdover.max=1h",
+            "holdover.max=4294967296",
             "vmclock=",
             "vmclock=0",
             "vmclock=0x",
@@ -463,11 +676,14 @@ mod tests {
 
         #[test]
         fn almost_right_text_keeps_the_promises(
-            line in "((ip|serial|idle|ntp\\.stratum|vmclock|x)=?(dhcp|off|poll|0x|[0-9./,]{0,20}) ?){0,6}",
+            line in "((ip|serial|idle|ntp\\.stratum|ntp\\.smear|ntp\\.smear\\.port|tai_offset|drain|vmclock|x)\
+             =?(dhcp|off|poll|soon|noon|0x|[0-9./,]{0,20}) ?){0,6}",
         ) {
             let (config, _) = parse(&line);
             prop_assert!((1..=15).contains(&config.stratum));
             prop_assert!(config.vmclock.is_none_or(|address| address != 0 && address % 4096 == 0));
+            prop_assert!(config.smear_port.is_none_or(|port| !TAKEN_PORTS.contains(&port)));
+            prop_assert!(config.smear_port.is_none() || config.smear != Smearing::Off);
             if let Ip::Static { address, prefix, gateway } = config.ip {
                 prop_assert!((1..=32).contains(&prefix) && is_unicast(address));
                 prop_assert!(gateway != Some(address));

@@ -5,6 +5,7 @@
 //!   [`net::port`] that `boot` implements;
 //! * [`net`]: NTP requests recognised and answered in place, everything else through an IP stack;
 //! * [`serve`]: the protocols, as pure functions of bytes and times;
+//! * [`duty`]: when not to serve;
 //! * [`shell`], [`report`], [`config`]: what people see and say.
 //!
 //! What time is, is the business of [`gnomon_clock`].
@@ -15,6 +16,7 @@
 pub mod config;
 pub mod console;
 pub mod discover;
+pub mod duty;
 pub mod machine;
 pub mod memory;
 pub mod net;

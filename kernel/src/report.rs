@@ -5,11 +5,13 @@
 use core::fmt::{self, Display, Formatter, Write};
 use core::net::Ipv4Addr;
 
-use gnomon_clock::{Busy, CounterId, Fields, NoTime, Reading};
+use gnomon_clock::{Audit, Busy, CounterId, Fields, NoTime, Reading, Smear, Smeared};
 
-use crate::config::Idle;
+use crate::config::{Idle, Smearing};
+use crate::duty::{Duty, Withheld};
 use crate::net;
 use crate::serve::ntp;
+use crate::serve::times::reference_id;
 
 /// Everything there is to tell at one moment: plain data, gathered by whoever runs the service.
 #[derive(Clone, Copy, Debug)]
@@ -33,8 +35,27 @@ pub struct View<'a> {
     pub server: ntp::Server,
     /// What the NTP server did.
     pub ntp: ntp::Counters,
+    /// Why the time is not served, if it is known and not served.
+    pub withheld: Option<Withheld>,
+    /// What that was judged by.
+    pub duty: &'a Duty,
+    /// What the host's updates are worth.
+    pub audit: &'a Audit,
+    /// The smeared service; `None` if there is none.
+    pub smear: Option<SmearView>,
     /// What the processor does when there is nothing to do.
     pub idle: Idle,
+}
+
+/// The smeared NTP service.
+#[derive(Clone, Copy, Debug)]
+pub struct SmearView {
+    /// How it was asked to smear.
+    pub asked: Smearing,
+    /// Its UDP port.
+    pub port: u16,
+    /// What is in force, and smeared time now; `None` while UTC is served or not known.
+    pub now: Option<(Smear, Smeared)>,
 }
 
 /// The network device and what runs on it.
@@ -64,6 +85,9 @@ pub fn boot(out: &mut dyn Write, view: &View<'_>) -> fmt::Result {
     writeln!(out, "page      {}", Page(view))?;
     writeln!(out, "counter   {}", CounterLine(view))?;
     writeln!(out, "network   {}", Network(view))?;
+    if let Some(smear) = &view.smear {
+        writeln!(out, "smear     {}", SmearLine(smear))?;
+    }
     writeln!(out, "{}", TimeLine(&view.reading))
 }
 
@@ -153,6 +177,45 @@ impl Display for Width {
             10..100 => write!(f, "{whole}.{} {name}", rest * 10 / unit),
             _ => write!(f, "{whole} {name}"),
         }
+    }
+}
+
+/// How the smeared service smears, and where: `noon to noon, port 1123, refid XSMR`.
+pub(crate) struct SmearLine<'a>(pub(crate) &'a SmearView);
+
+impl Display for SmearLine<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let SmearView { asked, port, now } = self.0;
+        let in_force = now.as_ref().map(|(smear, _)| *smear);
+        let smear = match asked {
+            Smearing::Always(smear) => Some(*smear),
+            Smearing::Off | Smearing::Hint => in_force,
+        };
+        let by_hint = if *asked == Smearing::Hint {
+            " by the page's hint"
+        } else {
+            ""
+        };
+        let name = SmearName(smear);
+        let id = reference_id(smear);
+        write!(
+            f,
+            "{name}{by_hint}, port {port}, refid {}",
+            id.escape_ascii()
+        )
+    }
+}
+
+/// A smear in words.
+pub(crate) struct SmearName(pub(crate) Option<Smear>);
+
+impl Display for SmearName {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.0 {
+            None => "strict UTC",
+            Some(Smear::NoonLinear) => "noon to noon",
+            Some(Smear::UtcSls) => "UTC-SLS",
+        })
     }
 }
 

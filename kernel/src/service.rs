@@ -3,17 +3,19 @@
 use core::fmt::{self, Write};
 use core::time::Duration;
 
-use gnomon_clock::{Clock, ClockStatus, Counter, NoTime, Period, Reading};
+use gnomon_clock::{Clock, ClockStatus, Counter, NoTime, Period, Reading, Smear, Span, Stamp};
 use smoltcp::time::Instant;
 
-use crate::config::{Config, Idle, Ip, Serial};
+use crate::config::{Config, Idle, Ip, Serial, Smearing};
 use crate::console::{Console, SerialPort};
+use crate::duty::{Duty, Incarnation, OnViolation, Withheld};
 use crate::machine::Machine;
 use crate::net::port::{Frame, FramePort};
 use crate::net::stack::{Address, Stack, Storage};
 use crate::net::{self, frame};
-use crate::report::{self, NetView, View};
-use crate::serve::ntp;
+use crate::report::{self, NetView, SmearName, SmearView, View};
+use crate::serve::ntp::{self, Answer};
+use crate::serve::times::{SmearService, Told};
 use crate::shell::{Action, Shell};
 
 /// Frames that are looked at before everything else gets its turn.
@@ -33,6 +35,12 @@ const SHORT_NAP: Duration = Duration::from_millis(1);
 const LOOK: Duration = Duration::from_millis(2);
 /// When the boot report is printed at the latest, whatever is still missing by then.
 const REPORT_DEADLINE: Duration = Duration::from_millis(1500);
+/// Lines that the log may print at once, and how long each takes to be allowed again: what a host
+/// does may fill a line or two a second, and not the console.
+const BURST: u32 = 4;
+const PACE: Duration = Duration::from_millis(500);
+/// How long the network is left alone after it was started over.
+const RESTART_PACE: Duration = Duration::from_secs(1);
 /// How often a UART that takes nothing is asked again before the last words are given up.
 const PATIENCE: u32 = 1_000_000;
 
@@ -54,13 +62,80 @@ enum Known {
     Nothing(NoTime),
 }
 
+/// Everything that the log tells the changes of.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct State {
+    time: Known,
+    withheld: Option<Withheld>,
+    smear: SmearState,
+    /// Violations, if there is to be an alarm.
+    violations: u64,
+    address: Option<Address>,
+    /// Second lives of this machine.
+    lives: u64,
+}
+
+/// How leap seconds are smeared.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+struct SmearState {
+    in_force: Option<Smear>,
+    /// One is being smeared just now.
+    is_off_utc: bool,
+}
+
+/// What the log has said.
+#[derive(Clone, Copy)]
+struct Log {
+    told: State,
+    /// What the last look saw, and how many changes there were since something was told.
+    seen: State,
+    changes: u64,
+    /// Until when lines that were printed take up their share of the pace.
+    busy_until: Duration,
+}
+
+impl Log {
+    /// A log just after the boot report, which has told the time and the address.
+    const fn new(now: State) -> Self {
+        Self {
+            told: State {
+                withheld: None,
+                violations: 0,
+                smear: SmearState {
+                    is_off_utc: false,
+                    ..now.smear
+                },
+                ..now
+            },
+            seen: now,
+            changes: 0,
+            busy_until: Duration::ZERO,
+        }
+    }
+
+    /// What was told last and how many changes there were since, if it is time to tell of them. On
+    /// a machine without a timer it always is.
+    fn look(&mut self, now: State, uptime: Option<Duration>) -> Option<(State, u64)> {
+        if self.seen != now {
+            self.seen = now;
+            self.changes = self.changes.saturating_add(1);
+        }
+        let may = uptime.is_none_or(|uptime| self.busy_until < uptime + PACE * BURST);
+        if self.told == now || !may {
+            return None;
+        }
+        let changes = core::mem::take(&mut self.changes);
+        Some((core::mem::replace(&mut self.told, now), changes))
+    }
+}
+
 /// Everything the service owns: what it serves, and the console it tells of it.
 pub struct Service<'a, M, C, P, S> {
     core: Core<'a, M, C, P>,
     console: Console<S>,
     shell: Shell,
-    /// What the log last said of the time; `None` before the boot report.
-    told: Option<Known>,
+    /// `None` before the boot report.
+    log: Option<Log>,
     /// When the log looks at the time again.
     look_again: Option<Duration>,
 }
@@ -69,15 +144,32 @@ pub struct Service<'a, M, C, P, S> {
 struct Core<'a, M, C, P> {
     machine: M,
     clock: Clock<'a, C>,
+    duty: Duty,
+    smear: SmearService,
     network: Option<Network<'a, P>>,
     server: ntp::Server,
     requests: ntp::Counters,
+    life: Life,
+    /// At the last reading.
+    smear_state: SmearState,
     /// Time since start as this round began to look.
     uptime: Option<Duration>,
     /// The precision has been measured.
     calibrated: bool,
     config: Config,
     found: Found<'a>,
+}
+
+/// Which life of the machine this is, and what was done about it.
+#[derive(Clone, Copy, Default)]
+struct Life {
+    now: Option<Incarnation>,
+    /// How many have begun since the start.
+    begun: u64,
+    /// The network does not know of it yet.
+    network_is_old: bool,
+    /// When the network was last started over.
+    restarted: Option<Duration>,
 }
 
 /// The network device and the IP stack on it.
@@ -123,7 +215,7 @@ where
         let now = instant(uptime);
         let random = machine.random();
         let network = port.map(|mut port| {
-            let stack = Stack::new(&mut port, storage, fixed, now, random);
+            let stack = Stack::new(&mut port, storage, fixed, config.smear_port, now, random);
             Network {
                 port,
                 stack,
@@ -131,24 +223,31 @@ where
                 others: 0,
             }
         });
-        let server = ntp::Server::new(config.stratum, RESOLUTION);
-        let requests = ntp::Counters::default();
-        let core = Core {
+        let clock = match config.tai_offset {
+            Some(offset) => clock.with_operator_offset(offset),
+            None => clock,
+        };
+        let mut core = Core {
             machine,
             clock,
+            duty: Duty::new(config.conditions),
+            smear: SmearService::new(config.smear),
             network,
-            server,
-            requests,
+            server: ntp::Server::new(config.stratum, RESOLUTION),
+            requests: ntp::Counters::default(),
+            life: Life::default(),
+            smear_state: SmearState::default(),
             uptime,
             calibrated: false,
             config,
             found,
         };
+        core.follow_page();
         Self {
             core,
             console,
             shell: Shell::new(),
-            told: None,
+            log: None,
             look_again: None,
         }
     }
@@ -168,11 +267,7 @@ where
         self.core.calibrate();
         let mut more = self.core.serve_frames();
         self.core.uptime = self.core.machine.uptime();
-        let moved = self.core.follow_network();
-        // Before the boot report there is nothing to correct.
-        if moved && self.told.is_some() {
-            self.tell_address();
-        }
+        self.core.follow_network();
         self.console.pump();
         more |= self.serve_console();
         self.report();
@@ -197,10 +292,9 @@ where
             if self.core.config.serial == Serial::Off {
                 continue;
             }
-            if let Some(action) = self
-                .shell
-                .feed(byte, &mut self.console, || self.core.view())
-            {
+            let core = &mut self.core;
+            let action = self.shell.feed(byte, &mut self.console, || core.view());
+            if let Some(action) = action {
                 self.console.drain(PATIENCE);
                 match action {
                     Action::PowerOff => self.core.machine.power_off(),
@@ -212,26 +306,71 @@ where
     }
 
     /// Prints the boot report once, when there is a time and an address or when waiting longer would
-    /// be silence; after that, a line whenever what is known of the time has changed.
+    /// be silence; after that, lines whenever what the log tells of has changed.
     fn report(&mut self) {
         if self.core.uptime < self.look_again {
             return;
         }
         self.look_again = self.core.uptime.map(|uptime| uptime + LOOK);
-        let now = self.core.known();
-        let Some(before) = self.told else {
+        self.core.follow_page();
+        self.core.follow_life();
+        let now = self.core.state();
+        let Some(log) = &mut self.log else {
             if self.core.is_ready() || self.core.is_late() {
-                self.told = Some(now);
+                self.log = Some(Log::new(now));
                 // What cannot be printed is lost, here and below: there is nobody else to tell.
                 let _ = report::boot(&mut self.console, &self.core.view());
                 self.prompt();
             }
             return;
         };
-        if now == before {
+        if let Some((before, changes)) = log.look(now, self.core.uptime) {
+            self.tell(&before, &now, changes);
+        }
+    }
+
+    /// Tells what is different, one line for each thing.
+    fn tell(&mut self, before: &State, now: &State, changes: u64) {
+        if changes > 1 {
+            self.log(format_args!("log: {changes} changes since the last line"));
+        }
+        if before.lives != now.lives
+            && let Some(life) = self.core.life.now
+        {
+            self.log(format_args!(
+                "machine: moved, restored or copied ({life}), asking the network anew"
+            ));
+        }
+        self.tell_time(before.time, now.time);
+        if before.violations != now.violations {
+            self.tell_violation(now.violations - before.violations);
+        }
+        match (now.time, before.withheld, now.withheld) {
+            (_, before, Some(why)) if before != now.withheld => {
+                let kiss = Answer::from(why).kiss();
+                let kiss = kiss.escape_ascii();
+                self.log(format_args!("service: no time is served, {kiss}: {why}"));
+            }
+            (Known::Time { .. }, Some(_), None) => {
+                self.log(format_args!("service: time is not withheld any more"));
+            }
+            _ => {}
+        }
+        if before.smear != now.smear {
+            self.tell_smear(before.smear, now.smear);
+        }
+        if before.address != now.address {
+            match now.address {
+                Some(address) => self.log(format_args!("network: address {address}")),
+                None => self.log(format_args!("network: the address lease has ended")),
+            }
+        }
+    }
+
+    fn tell_time(&mut self, before: Known, now: Known) {
+        if before == now {
             return;
         }
-        self.told = Some(now);
         match (before, now) {
             (_, Known::Nothing(why)) => self.log(format_args!("time: no time: {why}")),
             (
@@ -249,15 +388,30 @@ where
         }
     }
 
-    fn tell_address(&mut self) {
-        let address = self
-            .core
-            .network
-            .as_ref()
-            .and_then(|network| network.stack.address());
-        match address {
-            Some(address) => self.log(format_args!("network: address {address}")),
-            None => self.log(format_args!("network: the address lease has ended")),
+    /// The latest of so many new ones.
+    fn tell_violation(&mut self, new: u64) {
+        let kind = self.core.duty.latest_violation();
+        let audit = self.core.clock.audit();
+        // Copied, because the log is about to change everything that it is borrowed from.
+        match (new, kind.and_then(|kind| audit.evidence(kind)).copied()) {
+            (1, Some(evidence)) => self.log(format_args!("audit: {evidence}")),
+            (_, Some(evidence)) => self.log(format_args!(
+                "audit: {new} violations, the latest: {evidence}"
+            )),
+            // Found in a page that gave no time in the end.
+            (_, None) => self.log(format_args!("audit: {new} violations")),
+        }
+    }
+
+    fn tell_smear(&mut self, before: SmearState, now: SmearState) {
+        if before.in_force != now.in_force && self.core.config.smear == Smearing::Hint {
+            let name = SmearName(now.in_force);
+            self.log(format_args!("smear: {name} by the page's hint"));
+        }
+        match (before.is_off_utc, now.is_off_utc) {
+            (false, true) => self.log(format_args!("smear: off UTC, for a leap second")),
+            (true, false) => self.log(format_args!("smear: the same as UTC again")),
+            _ => {}
         }
     }
 
@@ -267,6 +421,9 @@ where
         let _ = writeln!(self.console);
         let _ = report::log(&mut self.console, since, message);
         self.prompt();
+        if let (Some(log), Some(uptime)) = (&mut self.log, self.core.uptime) {
+            log.busy_until = log.busy_until.max(uptime) + PACE;
+        }
     }
 
     fn prompt(&mut self) {
@@ -276,10 +433,27 @@ where
     }
 }
 
-impl<'a, M: Machine, C: Counter, P: FramePort> Core<'a, M, C, P> {
-    /// Answers NTP requests in place and hands every other frame to the stack. Returns whether
-    /// there were any.
+impl<M: Machine, C: Counter, P: FramePort> Core<'_, M, C, P> {
+    /// Takes a batch of frames. Returns whether there may be more.
     fn serve_frames(&mut self) -> bool {
+        for _ in 0..BATCH {
+            let received = self.network.as_mut().and_then(|net| net.port.receive());
+            let Some(received) = received else {
+                return false;
+            };
+            let stamp = self.clock.stamp();
+            // Before anything that is remembered of this client is used.
+            let life = self.life.now;
+            if life.is_some_and(|life| life.marker() != stamp.marker) {
+                self.follow_page();
+            }
+            self.serve_frame(received, stamp);
+        }
+        true
+    }
+
+    /// Answers an NTP request in place, or hands the frame to the stack.
+    fn serve_frame(&mut self, mut received: P::Frame, stamp: Stamp) {
         let Some(Network {
             port,
             stack,
@@ -287,56 +461,95 @@ impl<'a, M: Machine, C: Counter, P: FramePort> Core<'a, M, C, P> {
             others,
         }) = &mut self.network
         else {
-            return false;
+            return;
         };
-        let mac = port.mac();
-        for _ in 0..BATCH {
-            let Some(mut received) = port.receive() else {
-                return false;
-            };
-            let stamp = self.clock.stamp();
-            let address = stack.address().map(|address| address.address);
-            let request = address.and_then(|address| {
-                frame::udp_request(received.bytes_mut(), mac, address, ntp::PORT)
-            });
-            let Some(request) = request else {
-                *others += 1;
-                stack.take(port, received, instant(self.uptime));
-                port.kick();
-                continue;
-            };
-            *ntp += 1;
-            let exchange = || self.clock.exchange(stamp);
-            let random = self.machine.random();
-            let (payload, source_port) = (request.payload(), request.source_port());
-            let reply = ntp::serve(
-                &self.server,
-                payload,
-                source_port,
-                exchange,
-                random,
-                &mut self.requests,
-            );
-            match reply.and_then(|reply| request.answer(&reply)) {
-                Some(length) => {
-                    received.set_length(length);
-                    port.send(received);
-                }
-                None => port.release(received),
-            }
-            // The stamp in the reply is from just now: let it go before the next frame is looked
-            // at.
+        let services = [Some(ntp::PORT), self.config.smear_port];
+        let service =
+            frame::udp_port(received.bytes()).filter(|port| services.contains(&Some(*port)));
+        let request = stack.address().zip(service).and_then(|(address, service)| {
+            frame::udp_request(received.bytes_mut(), port.mac(), address.address, service)
+        });
+        let Some(request) = request else {
+            *others += 1;
+            stack.take(port, received, instant(self.uptime));
             port.kick();
+            return;
+        };
+        *ntp += 1;
+        // Without a port of its own, the smeared service is the only one.
+        let is_smeared = self.config.smear_port.is_none() || service == self.config.smear_port;
+        let times = || match self.clock.exchange(stamp) {
+            Err(why) => Told::from(&why),
+            Ok(exchange) => match self.duty.judge(&exchange.transmit, self.clock.audit()) {
+                Some(why) => Told::from(why),
+                None if is_smeared => self.smear.tell(&exchange),
+                None => Told::plain(&exchange),
+            },
+        };
+        let random = self.machine.random();
+        let (payload, source_port) = (request.payload(), request.source_port());
+        let reply = ntp::serve(
+            &self.server,
+            payload,
+            source_port,
+            times,
+            random,
+            &mut self.requests,
+        );
+        match reply.and_then(|reply| request.answer(&reply)) {
+            Some(length) => {
+                received.set_length(length);
+                port.send(received);
+            }
+            None => port.release(received),
         }
-        true
+        // The stamp in the reply is from just now: let it go before the next frame is looked at.
+        port.kick();
     }
 
-    /// Does what the IP stack has planned. Returns whether the address changed.
-    fn follow_network(&mut self) -> bool {
-        let Some(Network { port, stack, .. }) = &mut self.network else {
-            return false;
+    /// Looks whether the page tells of another life of this machine.
+    fn follow_page(&mut self) {
+        let Some(Ok(fields)) = self.clock.fields() else {
+            return;
         };
-        stack.poll(port, instant(self.uptime))
+        let next = Incarnation::new(fields.disruption_marker, fields.vm_generation());
+        let before = self.life.now.replace(next);
+        if before.is_some_and(|before| before.is_ended_by(&next)) {
+            self.life.begun += 1;
+            self.forget_clients();
+        }
+    }
+
+    /// Forgets everything that is remembered of clients or was drawn at random: another machine may
+    /// have the same memory, and clients may have met that one meanwhile.
+    const fn forget_clients(&mut self) {
+        // There is nothing yet but the IP stack, which follows in `follow_life`.
+        self.life.network_is_old = true;
+    }
+
+    /// Lets the network know of another life, but not all the time.
+    fn follow_life(&mut self) {
+        let rested = match (self.uptime, self.life.restarted) {
+            (Some(uptime), Some(restarted)) => uptime >= restarted + RESTART_PACE,
+            _ => true,
+        };
+        if !self.life.network_is_old || !rested {
+            return;
+        }
+        self.life.network_is_old = false;
+        self.life.restarted = self.uptime;
+        let random = self.machine.random();
+        if let Some(Network { port, stack, .. }) = &mut self.network {
+            stack.restart(port, instant(self.uptime), random);
+        }
+        self.follow_network();
+    }
+
+    /// Does what the IP stack has planned.
+    fn follow_network(&mut self) {
+        if let Some(Network { port, stack, .. }) = &mut self.network {
+            stack.poll(port, instant(self.uptime));
+        }
     }
 
     fn sleep(&mut self) {
@@ -380,11 +593,37 @@ impl<'a, M: Machine, C: Counter, P: FramePort> Core<'a, M, C, P> {
         self.calibrated = true;
     }
 
-    fn known(&mut self) -> Known {
-        match self.clock.now() {
-            Ok(Reading { status, marker, .. }) => Known::Time { status, marker },
-            Err(why) => Known::Nothing(why),
+    /// Everything that the log tells the changes of, at this moment.
+    fn state(&mut self) -> State {
+        let reading = self.clock.now();
+        if let Ok(reading) = &reading {
+            let now = self.smear.at(reading);
+            self.smear_state = SmearState {
+                in_force: now.map(|(smear, _)| smear),
+                is_off_utc: now.is_some_and(|(_, smeared)| smeared.offset != Span::ZERO),
+            };
         }
+        let alarm = self.config.conditions.on_violation != OnViolation::Serve;
+        State {
+            time: match reading {
+                Ok(Reading { status, marker, .. }) => Known::Time { status, marker },
+                Err(why) => Known::Nothing(why),
+            },
+            withheld: self.withheld(&reading),
+            smear: self.smear_state,
+            violations: if alarm {
+                self.clock.audit().violations()
+            } else {
+                0
+            },
+            address: self.network.as_ref().and_then(|net| net.stack.address()),
+            lives: self.life.begun,
+        }
+    }
+
+    fn withheld(&mut self, reading: &Result<Reading, NoTime>) -> Option<Withheld> {
+        let reading = reading.as_ref().ok()?;
+        self.duty.judge(reading, self.clock.audit())
     }
 
     fn is_ready(&mut self) -> bool {
@@ -399,11 +638,19 @@ impl<'a, M: Machine, C: Counter, P: FramePort> Core<'a, M, C, P> {
     }
 
     /// Everything there is to tell at this moment.
-    fn view(&mut self) -> View<'a> {
+    fn view(&mut self) -> View<'_> {
+        let reading = self.clock.now();
+        let withheld = self.withheld(&reading);
+        let asked = self.config.smear;
+        let smear = (asked != Smearing::Off).then(|| SmearView {
+            asked,
+            port: self.config.smear_port.unwrap_or(ntp::PORT),
+            now: reading.ok().and_then(|reading| self.smear.at(&reading)),
+        });
         View {
             machine: self.found.machine,
             uptime: self.machine.uptime().map(nanoseconds),
-            reading: self.clock.now(),
+            reading,
             page: self.found.page,
             fields: self.clock.fields(),
             counter: C::ID,
@@ -413,6 +660,10 @@ impl<'a, M: Machine, C: Counter, P: FramePort> Core<'a, M, C, P> {
             },
             server: self.server,
             ntp: self.requests,
+            withheld,
+            duty: &self.duty,
+            audit: self.clock.audit(),
+            smear,
             idle: self.config.idle,
         }
     }

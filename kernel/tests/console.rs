@@ -5,12 +5,13 @@ use core::net::Ipv4Addr;
 
 use gnomon_clock::page::flag;
 use gnomon_clock::{
-    Busy, ClockStatus, CounterId, Fields, LeapIndicator, NoTime, Period, Reading, Ticks, TimeType,
-    Timeline, Unusable,
+    Audit, Busy, ClockStatus, CounterId, Fields, LeapIndicator, NoTime, Period, Reading, Smear,
+    Ticks, TimeType, Timeline, Unusable,
 };
-use gnomon_kernel::config::Idle;
+use gnomon_kernel::config::{Idle, Smearing};
+use gnomon_kernel::duty::{Conditions, Duty, OnViolation, Withheld};
 use gnomon_kernel::net;
-use gnomon_kernel::report::{self, NetView, View};
+use gnomon_kernel::report::{self, NetView, SmearView, View};
 use gnomon_kernel::serve::ntp::{Counters, Server};
 use gnomon_kernel::shell::command::{self, Command};
 use gnomon_kernel::shell::{Action, PROMPT, Shell};
@@ -54,6 +55,9 @@ fn read(fields: &Fields) -> Result<Reading, NoTime> {
         })
 }
 
+static NO_AUDIT: Audit = Audit::new();
+static NO_DUTY: Duty = Duty::new(Conditions::DEFAULT);
+
 fn view(fields: &Fields) -> View<'static> {
     View {
         machine: "x86_64, PVH, 16 MiB",
@@ -84,6 +88,10 @@ fn view(fields: &Fields) -> View<'static> {
             mode: 2,
             ..Counters::default()
         },
+        withheld: None,
+        duty: &NO_DUTY,
+        audit: &NO_AUDIT,
+        smear: None,
         idle: Idle::Halt,
     }
 }
@@ -306,10 +314,12 @@ fn status_of_a_good_day() {
              marker      0xfeed\n\
              generation  0x7\n\
              updated     2026-11-20T12:05:31.500000000Z\n\
+             serving     time\n\
+             audit       updates 0, disruptions 0, violations 0, on_violation=alarm\n\
              uptime      12.345 s\n\
              idle        halt\n\
              ntp         stratum 1, precision 2^-24 s\n\
-             answered    6: time 5, INIT 0, STEP 1, XDSP 0\n\
+             answered    6: time 5, INIT 0, STEP 1, XDSP 0, XAUD 0, XHLD 0, XDRN 0\n\
              unanswered  2: length 0, version 0, mode 2, mac 0, extension 0, stale 0, utc step 0\n"
         )
     );
@@ -424,6 +434,215 @@ fn status_without_time_still_shows_the_page() {
     }
 }
 
+/// A view of a page that has been observed, and judged under `conditions`.
+fn judged(pages: &[Fields], conditions: Conditions) -> (Audit, Duty, Option<Withheld>) {
+    let (mut audit, mut duty) = (Audit::new(), Duty::new(conditions));
+    let mut withheld = None;
+    for (seq, page) in (2..).step_by(2).zip(pages) {
+        let timeline = Timeline::from_page(page, CounterId::X86Tsc).expect("a good page");
+        audit.observe(seq, &timeline, Ticks(C1));
+        withheld = duty.judge(&timeline.at(Ticks(C1)).expect("in range"), &audit);
+    }
+    (audit, duty, withheld)
+}
+
+#[test]
+fn the_audit_of_an_honest_host() {
+    let honest = [good_page(), good_page()];
+    let (audit, duty, withheld) = judged(&honest, Conditions::DEFAULT);
+    assert_eq!(withheld, None);
+    let view = View {
+        audit: &audit,
+        duty: &duty,
+        ..view(&good_page())
+    };
+    assert_eq!(
+        output(Command::Audit, &view),
+        "updates 2, disruptions 0, violations 0, on_violation=alarm\n\
+         0           time left the interval given before\n\
+         0           time stepped back\n\
+         0           TAI-UTC changed without a leap second\n\
+         0           sequence count went back\n\
+         0           counter went back\n"
+    );
+}
+
+#[test]
+fn the_audit_of_a_host_that_steps() {
+    let mut monotonic = good_page();
+    monotonic.flags |= flag::TIME_MONOTONIC;
+    let stepped = Fields {
+        time_sec: NOON - 1,
+        ..monotonic
+    };
+    let stop = Conditions {
+        on_violation: OnViolation::Stop,
+        ..Conditions::DEFAULT
+    };
+    let (audit, duty, withheld) = judged(&[monotonic, stepped], stop);
+    let view = View {
+        withheld,
+        audit: &audit,
+        duty: &duty,
+        ..view(&stepped)
+    };
+    let readings = "seq 2 at counter 20015998343868: 2026-11-20T12:06:08.500000000 TAI \
+                    ± 41201 ns, TAI-UTC 37; seq 4 at counter 20015998343868: \
+                    2026-11-20T12:06:07.500000000 TAI ± 41201 ns, TAI-UTC 37";
+    assert_eq!(
+        output(Command::Audit, &view),
+        format!(
+            "updates 2, disruptions 0, violations 2, on_violation=stop\n\
+             1           time left the interval given before\n\
+             1           time stepped back\n\
+             0           TAI-UTC changed without a leap second\n\
+             0           sequence count went back\n\
+             0           counter went back\n\
+             time left the interval given before: {readings}\n\
+             time stepped back: {readings}\n"
+        )
+    );
+    let status = output(Command::Status, &view);
+    for line in [
+        "serving     no time, XAUD: the host has broken a promise under this disruption marker",
+        "audit       updates 2, disruptions 0, violations 2, on_violation=stop",
+        &format!("latest      time stepped back: {readings}"),
+    ] {
+        assert!(
+            status.lines().any(|shown| shown == line),
+            "{line}\nnot in\n{status}"
+        );
+    }
+}
+
+/// An hour before the leap second at the end of 2026, and one there is none of in truth.
+fn before_leap(kind: LeapIndicator) -> Fields {
+    Fields {
+        time_sec: 1_798_761_600 - 3600 + 37,
+        leap_indicator: kind as u8,
+        ..good_page()
+    }
+}
+
+#[test]
+fn the_smeared_service_in_every_state() {
+    let (noon, sls) = (Smear::NoonLinear, Smear::UtcSls);
+    let of = |asked, page: &Fields, smear: Option<Smear>| {
+        let reading = read(page).expect("a good page");
+        let now = smear.and_then(|smear| Some((smear, smear.utc(&reading)?)));
+        let view = View {
+            smear: Some(SmearView {
+                asked,
+                port: 1123,
+                now,
+            }),
+            ..view(page)
+        };
+        let mut boot = String::new();
+        report::boot(&mut boot, &view).expect("a String takes everything");
+        let line = boot
+            .lines()
+            .find_map(|line| line.strip_prefix("smear     "))
+            .expect("a line at boot");
+        let status = output(Command::Status, &view);
+        assert!(
+            status
+                .lines()
+                .any(|shown| shown.strip_prefix("smear       ") == Some(line)),
+            "{status}"
+        );
+        let smeared = status
+            .lines()
+            .find_map(|line| line.strip_prefix("smeared     "));
+        (String::from(line), smeared.map(String::from))
+    };
+    let insert = before_leap(LeapIndicator::PrePos);
+    let delete = before_leap(LeapIndicator::PreNeg);
+    for (asked, page, smear, line, smeared) in [
+        (
+            Smearing::Always(noon),
+            &insert,
+            Some(noon),
+            "noon to noon, port 1123, refid XSMR",
+            // (43200 - 3600 + 0.5)/86401 s
+            Some("UTC -0.458333815 s, ± 41.3 µs of smeared time, ± 459 ms of UTC"),
+        ),
+        (
+            Smearing::Always(noon),
+            &delete,
+            Some(noon),
+            "noon to noon, port 1123, refid XSMR",
+            // (43199 - 3599 + 0.5)/86399 s
+            Some("UTC +0.458344425 s, ± 41.3 µs of smeared time, ± 459 ms of UTC"),
+        ),
+        (
+            Smearing::Always(sls),
+            &insert,
+            Some(sls),
+            "UTC-SLS, port 1123, refid XSLS",
+            Some("UTC 0.000000000 s, ± 41.3 µs of smeared time, ± 41.3 µs of UTC"),
+        ),
+        (
+            Smearing::Hint,
+            &insert,
+            Some(sls),
+            "UTC-SLS by the page's hint, port 1123, refid XSLS",
+            Some("UTC 0.000000000 s, ± 41.3 µs of smeared time, ± 41.3 µs of UTC"),
+        ),
+        (
+            Smearing::Hint,
+            &insert,
+            None,
+            "strict UTC by the page's hint, port 1123, refid XVMC",
+            None,
+        ),
+        // Without time: what will be.
+        (
+            Smearing::Always(noon),
+            &insert,
+            None,
+            "noon to noon, port 1123, refid XSMR",
+            None,
+        ),
+    ] {
+        assert_eq!(
+            of(asked, page, smear),
+            (String::from(line), smeared.map(String::from))
+        );
+    }
+}
+
+#[test]
+fn holdover_is_shown_with_its_limit() {
+    let freerunning = Fields {
+        clock_status: ClockStatus::Freerunning as u8,
+        // A third of a second before it was read.
+        counter_value: C1 - 800_000_000,
+        ..good_page()
+    };
+    for (holdover_max, line) in [
+        (None, "holdover    for 0.333333333 s, without limit"),
+        (
+            Some(3600),
+            "holdover    for 0.333333333 s of 3600 s allowed",
+        ),
+    ] {
+        let conditions = Conditions {
+            holdover_max,
+            ..Conditions::DEFAULT
+        };
+        let (audit, duty, withheld) = judged(&[freerunning], conditions);
+        assert_eq!(withheld, None);
+        let view = View {
+            audit: &audit,
+            duty: &duty,
+            ..view(&freerunning)
+        };
+        let status = output(Command::Status, &view);
+        assert!(status.lines().any(|shown| shown == line), "{status}");
+    }
+}
+
 #[test]
 fn the_network_in_every_state() {
     let mut view = view(&good_page());
@@ -461,6 +680,7 @@ fn lines_are_commands_or_one_clear_sentence() {
         ("time", Command::Time),
         ("  status ", Command::Status),
         ("page", Command::Page),
+        ("audit", Command::Audit),
         ("net", Command::Net),
         ("reboot", Command::Reboot),
         ("poweroff", Command::PowerOff),

@@ -5,7 +5,9 @@ use gnomon_clock::{
     Announcement, Bound, Busy, ClockStatus, CounterId, Exchange, Fields, LeapIndicator, NoTime,
     Period, Span, Ticks, TimeType, Timeline, Timestamp, Unusable, Utc,
 };
+use gnomon_kernel::duty::Withheld;
 use gnomon_kernel::serve::ntp::{Answer, Counters, Reply, Request, Server, Silence, reply, serve};
+use gnomon_kernel::serve::times::Told;
 use proptest::prelude::*;
 
 /// 2026-11-20T12:05:31Z.
@@ -533,29 +535,57 @@ fn every_outcome_has_its_own_counter() {
     let mut wide = ordinary();
     wide.transmit.bound = Bound::MAX;
     let good = request(0x23, &[]);
-    let datagrams: [(&[u8], Result<Exchange, NoTime>); 11] = [
-        (&good, Ok(ordinary())),
-        (&good, Err(unusable(false))),
-        (&good, Err(unusable(true))),
-        (&good, Ok(wide)),
-        (&good[..47], Ok(ordinary())),
-        (&request(0x2b, &[]), Ok(ordinary())),
-        (&request(0x24, &[]), Ok(ordinary())),
-        (&request(0x23, &[0; 20]), Ok(ordinary())),
-        (&request(0x23, &[0; 28]), Ok(ordinary())),
-        (&good, Err(NoTime::StaleStamp)),
-        (&good, Ok(leap)),
+    let datagrams: [(&[u8], Told); 14] = [
+        (&good, Ok(ordinary()).into()),
+        (&good, Err(unusable(false)).into()),
+        (&good, Err(unusable(true)).into()),
+        (&good, Ok(wide).into()),
+        (&good, Withheld::Violation.into()),
+        (&good, Withheld::Holdover.into()),
+        (&good, Withheld::Drain.into()),
+        (&good[..47], Ok(ordinary()).into()),
+        (&request(0x2b, &[]), Ok(ordinary()).into()),
+        (&request(0x24, &[]), Ok(ordinary()).into()),
+        (&request(0x23, &[0; 20]), Ok(ordinary()).into()),
+        (&request(0x23, &[0; 28]), Ok(ordinary()).into()),
+        (&good, Err(NoTime::StaleStamp).into()),
+        (&good, Ok(leap).into()),
     ];
     for (at, (payload, times)) in datagrams.into_iter().enumerate() {
         let served = serve(&SERVER, payload, 40_000, || times, 0, &mut counters);
-        assert_eq!(served.is_some(), at < 4, "datagram {at}");
+        assert_eq!(served.is_some(), at < 7, "datagram {at}");
         let all: Vec<u64> = [&counters.answered()[..], &counters.silent()[..]]
             .concat()
             .into_iter()
             .map(|(_, count)| count)
             .collect();
-        let expected: Vec<u64> = (0..11).map(|row| u64::from(row <= at)).collect();
+        let expected: Vec<u64> = (0..14).map(|row| u64::from(row <= at)).collect();
         assert_eq!(all, expected, "datagram {at}");
+    }
+}
+
+#[test]
+fn time_that_is_withheld_leaves_no_trace() {
+    for (why, kiss) in [
+        (Withheld::Violation, b"XAUD"),
+        (Withheld::Holdover, b"XHLD"),
+        (Withheld::Drain, b"XDRN"),
+    ] {
+        let parsed = Request::parse(&request(0x23, &[]), 40_000).expect("a request");
+        let reply = reply(&SERVER, &parsed, why, u64::MAX).expect("an answer");
+        #[rustfmt::skip]
+        let expected = [
+            0xe4, 0, 6, 0xe8, // LI 3, version 4, mode 4; stratum 0
+            0, 0, 0, 0,
+            0, 16, 0, 0, // 16 s
+            kiss[0], kiss[1], kiss[2], kiss[3],
+            0, 0, 0, 0, 0, 0, 0, 0,
+            b'a', b' ', b'c', b'o', b'o', b'k', b'i', b'e',
+            0, 0, 0, 0, 0, 0, 0, 0,
+            0, 0, 0, 0, 0, 0, 0, 0,
+        ];
+        assert_eq!(reply.packet, expected, "{why:?}");
+        assert_eq!(reply.answer.kiss(), *kiss);
     }
 }
 

@@ -9,6 +9,13 @@ use core::time::Duration;
 use std::collections::VecDeque;
 use std::rc::Rc;
 
+#[path = "service/duty.rs"]
+mod duty;
+#[path = "service/network.rs"]
+mod network;
+#[path = "service/smear.rs"]
+mod smear;
+
 use gnomon_clock::page::{Fields, VmclockPage, Writer, flag};
 use gnomon_clock::{Clock, Counter, CounterId, Period, Ticks};
 use gnomon_kernel::config::Config;
@@ -59,6 +66,7 @@ impl Counter for Gigahertz {
 
 struct Host {
     uptime: Rc<Cell<Duration>>,
+    random: u64,
 }
 
 impl Machine for Host {
@@ -68,7 +76,8 @@ impl Machine for Host {
         Some(self.uptime.get())
     }
     fn random(&mut self) -> u64 {
-        0x5555_5555_5555_5555
+        self.random = self.random.wrapping_add(0x5555_5555_5555_5555);
+        self.random
     }
     fn sleep(&mut self, _: Duration) {}
     fn power_off(&mut self) -> ! {
@@ -179,6 +188,9 @@ fn good(marker: u64, time_sec: u64) -> Fields {
         counter_period_frac_sec: period.frac(),
         counter_period_shift: period.shift(),
         time_sec,
+        // A page left over by a disruption is not believed: each marker has a line of its own, 61 µs
+        // from the next one's.
+        time_frac_sec: marker << 50,
         time_maxerror_nanosec: 1000,
         ..Fields::stock()
     }
@@ -193,6 +205,7 @@ fn rig(fields: &Fields, command_line: &str) -> Rig {
     let service = Service::new(
         Host {
             uptime: uptime.clone(),
+            random: 0,
         },
         Clock::new(Some(page), counter.clone()),
         Some(wire.clone()),
@@ -257,9 +270,41 @@ impl Rig {
     }
 
     fn ask(&mut self) -> Option<Vec<u8>> {
-        let sent = self.exchange(&[request(&CLIENT_REQUEST)]);
+        self.ask_port(123)
+    }
+
+    fn ask_port(&mut self, port: u16) -> Option<Vec<u8>> {
+        let sent = self.exchange(&[request_to(port, &CLIENT_REQUEST)]);
         let [frame] = &sent[..] else { return None };
-        Some(reply(frame))
+        Some(reply_from(port, frame))
+    }
+
+    /// Lets time pass, by the counter and by the timer, and the service have a look.
+    fn pass(&mut self, time: Duration) -> Vec<Vec<u8>> {
+        let ticks = &self.counter.0.ticks;
+        ticks.set(ticks.get() + u64::try_from(time.as_nanos()).unwrap());
+        self.uptime.set(self.uptime.get() + time);
+        self.exchange(&[])
+    }
+
+    /// What the console shows from here on.
+    fn clear_screen(&mut self) {
+        self.line.0.borrow_mut().1.clear();
+    }
+
+    /// What the page has to say if nothing happens but that the host updates it.
+    fn now(&self, fields: &Fields) -> Fields {
+        let ticks = self.counter.0.ticks.get();
+        let nanos = ticks - fields.counter_value;
+        let fraction = (((nanos % 1_000_000_000) << 32) / 1_000_000_000) << 32;
+        let (time_frac_sec, carry) = fields.time_frac_sec.overflowing_add(fraction);
+        Fields {
+            counter_value: ticks,
+            time_sec: fields.time_sec + nanos / 1_000_000_000 + u64::from(carry),
+            time_frac_sec,
+            time_maxerror_nanosec: 2000,
+            ..*fields
+        }
     }
 
     fn screen(&self) -> String {
@@ -267,7 +312,7 @@ impl Rig {
     }
 
     fn type_line(&mut self, text: &str) -> String {
-        self.line.0.borrow_mut().1.clear();
+        self.clear_screen();
         self.line
             .0
             .borrow_mut()
@@ -294,11 +339,15 @@ const CLIENT_REQUEST: [u8; 48] = {
 
 /// A UDP datagram from the client's port 5555 to the guest's port 123.
 fn request(payload: &[u8]) -> Vec<u8> {
+    request_to(123, payload)
+}
+
+fn request_to(port: u16, payload: &[u8]) -> Vec<u8> {
     let mut frame = ethernet(GUEST_MAC, EthernetProtocol::Ipv4, 28 + payload.len());
     let mut ip = ipv4(&mut frame[14..], IpProtocol::Udp);
     let mut udp = UdpPacket::new_unchecked(ip.payload_mut());
     udp.set_src_port(5555);
-    udp.set_dst_port(123);
+    udp.set_dst_port(port);
     udp.set_len(u16::try_from(8 + payload.len()).unwrap());
     udp.payload_mut().copy_from_slice(payload);
     udp.fill_checksum(
@@ -333,6 +382,10 @@ fn ipv4(bytes: &mut [u8], protocol: IpProtocol) -> Ipv4Packet<&mut [u8]> {
 
 /// The NTP payload of a frame that must be a correct reply to the client.
 fn reply(frame: &[u8]) -> Vec<u8> {
+    reply_from(123, frame)
+}
+
+fn reply_from(port: u16, frame: &[u8]) -> Vec<u8> {
     let frame = EthernetFrame::new_checked(frame).unwrap();
     assert_eq!(frame.dst_addr().0, CLIENT_MAC);
     assert_eq!(frame.src_addr().0, GUEST_MAC);
@@ -340,7 +393,7 @@ fn reply(frame: &[u8]) -> Vec<u8> {
     assert!(ip.verify_checksum());
     let udp = UdpPacket::new_checked(ip.payload()).unwrap();
     assert!(udp.verify_checksum(&ip.src_addr().into(), &ip.dst_addr().into()));
-    assert_eq!((udp.src_port(), udp.dst_port()), (123, 5555));
+    assert_eq!((udp.src_port(), udp.dst_port()), (port, 5555));
     udp.payload().to_vec()
 }
 

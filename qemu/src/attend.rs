@@ -14,9 +14,9 @@ use rustix::process::getpgrp;
 use rustix::termios::{OptionalActions, OutputModes, Termios, tcgetattr, tcgetpgrp, tcsetattr};
 
 use crate::child::End;
-use crate::machine::Vm;
 use crate::qmp::readable;
 use crate::sys;
+use crate::vm::Vm;
 
 /// Ctrl-C, as a terminal in raw mode sends it.
 const INTERRUPT: u8 = 0x03;

@@ -1,9 +1,10 @@
 //! Finds a symbol in an ELF64 image as the loader laid it out in a process's memory.
 //!
-//! The symbol table is reached as the dynamic linker reaches it (program headers, `PT_DYNAMIC`, `DT_GNU_HASH`), so it does not
-//! matter whether the file still exists, was started through its own `ld.so`, or was stripped of its section headers.
-//! (System V gABI, "Program Loading and Dynamic Linking"; the GNU hash table as glibc's `elf/dl-lookup.c` reads it.)
-//! Every value read is treated as hostile: all loops are bounded, all arithmetic wraps or is checked.
+//! The symbol table is reached as the dynamic linker reaches it (program headers, `PT_DYNAMIC`,
+//! `DT_GNU_HASH`), so it does not matter whether the file still exists, was started through its own
+//! `ld.so`, or was stripped of its section headers. (System V gABI, "Program Loading and Dynamic
+//! Linking"; the GNU hash table as glibc's `elf/dl-lookup.c` reads it.) Every value read is treated
+//! as hostile: all loops are bounded, all arithmetic wraps or is checked.
 
 use core::fmt;
 
@@ -44,7 +45,8 @@ const SYMBOL: u64 = 24;
 /// The address of the defined dynamic symbol `name` in the image whose first page lies at `base`.
 ///
 /// # Errors
-/// When the memory cannot be read, does not hold such an image, or the image does not define the symbol.
+/// When the memory cannot be read, does not hold such an image, or the image does not define the
+/// symbol.
 pub fn symbol<M: ReadAt>(memory: &M, base: u64, name: &str) -> Result<u64, ElfError<M::Error>> {
     let header: [u8; 64] = read(memory, base)?;
     if !header.starts_with(b"\x7fELF\x02\x01") {
@@ -53,7 +55,8 @@ pub fn symbol<M: ReadAt>(memory: &M, base: u64, name: &str) -> Result<u64, ElfEr
     let (bias, dynamic) = program_headers(memory, base, &header)?;
     let tables = Tables::find(memory, bias, dynamic)?;
 
-    // Header of the hash table: buckets, number of the first hashed symbol, words of the Bloom filter (8 bytes each, skipped).
+    // Header of the hash table: buckets, number of the first hashed symbol, words of the Bloom
+    // filter (8 bytes each, skipped).
     let hash_header: [u8; 16] = read(memory, tables.hash)?;
     let [buckets, first, bloom_words] = [0, 4, 8].map(|at| u64::from(le32(&hash_header, at)));
     if buckets == 0 {
@@ -94,7 +97,8 @@ pub fn symbol<M: ReadAt>(memory: &M, base: u64, name: &str) -> Result<u64, ElfEr
     Err(ElfError::Format("an endless hash chain"))
 }
 
-/// The load bias (run-time address minus link-time address) and the run-time address of the dynamic section.
+/// The load bias (run-time address minus link-time address) and the run-time address of the dynamic
+/// section.
 fn program_headers<M: ReadAt>(
     memory: &M,
     base: u64,
@@ -131,7 +135,8 @@ struct Tables {
 
 impl Tables {
     fn find<M: ReadAt>(memory: &M, bias: u64, dynamic: u64) -> Result<Self, ElfError<M::Error>> {
-        // glibc adds the bias to these addresses in place when it loads an image, other loaders leave them alone.
+        // glibc adds the bias to these addresses in place when it loads an image, other loaders
+        // leave them alone.
         let relocated = |address: u64| {
             if address < bias {
                 bias.wrapping_add(address)
@@ -244,7 +249,8 @@ mod tests {
         }
     }
 
-    /// A whole image with one symbol, `clock`, at 0x1234: header, two program headers, dynamic section, hash, symbols, strings.
+    /// A whole image with one symbol, `clock`, at 0x1234: header, two program headers, dynamic
+    /// section, hash, symbols, strings.
     fn image() -> Vec<u8> {
         let mut image = vec![0; 0x200];
         let mut put = |at: usize, bytes: &[u8]| image[at..at + bytes.len()].copy_from_slice(bytes);

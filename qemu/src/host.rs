@@ -34,6 +34,8 @@ pub fn counter() -> u64 {
 #[derive(Debug)]
 pub struct HostClock {
     table: Result<LeapTable, LeapTableError>,
+    /// Ticks by which the counter may be ahead of what it shows.
+    step: u64,
 }
 
 /// One reading of the host's clock.
@@ -110,6 +112,7 @@ impl HostClock {
         }
         Ok(Self {
             table: LeapTable::system(),
+            step: counter_step(),
         })
     }
 
@@ -155,8 +158,8 @@ impl HostClock {
             let seconds = seconds + i64::from(offset.unwrap_or(0) - kernel.tai);
             let time = Timestamp::from_parts(seconds, 0).checked_add(Span::from_nanos(nanos));
             let time = time.ok_or(HostError::Unsteady)?;
-            // Half the width, rounded up, and one tick: the counter reads whole ticks.
-            let radius = width.div_ceil(2) + 1;
+            // Half the width, rounded up, and what the counter leaves out of both its readings.
+            let radius = width.div_ceil(2) + self.step;
             return Ok(Sample {
                 counter: counter.wrapping_add(width / 2),
                 radius,
@@ -167,6 +170,23 @@ impl HostClock {
         }
         Err(HostError::Unsteady)
     }
+}
+
+/// Ticks by which the counter may be ahead of what it shows.
+///
+/// Some counters move in steps (26 ticks at 100 MHz, say, scaled to look like 2.6 GHz). Two readings
+/// in a row differ by a step or by what a reading takes, whichever is more: their median is no less
+/// than the step, and too much is on the safe side.
+fn counter_step() -> u64 {
+    let mut steps = [0; 101];
+    for step in &mut steps {
+        let before = sys::counter();
+        while *step == 0 {
+            *step = sys::counter().wrapping_sub(before);
+        }
+    }
+    steps.sort_unstable();
+    steps[steps.len() / 2]
 }
 
 impl Kernel {

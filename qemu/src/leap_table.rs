@@ -1,8 +1,9 @@
-//! The system's leap-second table: TAI − UTC at a given date, for hosts whose kernel does not know it.
+//! The system's leap-second table: TAI − UTC at a given date, for hosts whose kernel does not know
+//! it.
 //!
-//! The format is that of `leap-seconds.list` (NIST/IERS, in Debian's `tzdata`): comment lines start with `#`, `#@` gives the
-//! date up to which the table is known to be complete, and each other line is an NTP time stamp (seconds since 1900) and the
-//! value of TAI − UTC from then on.
+//! The format is that of `leap-seconds.list` (NIST/IERS, in Debian's `tzdata`): comment lines start
+//! with `#`, `#@` gives the date up to which the table is known to be complete, and each other line
+//! is an NTP time stamp (seconds since 1900) and the value of TAI − UTC from then on.
 
 use core::fmt;
 use std::fs;
@@ -15,13 +16,15 @@ const PATHS: [&str; 2] = [
 ];
 /// Seconds from 1900-01-01 (the NTP epoch) to 1970-01-01.
 const NTP_TO_UNIX: i64 = 2_208_988_800;
-/// TAI − UTC that a table may name: it began with 10 s in 1972, and a value above 60 s would be a damaged table.
+/// TAI − UTC that a table may name: it began with 10 s in 1972, and a value above 60 s would be a
+/// damaged table.
 const OFFSETS: core::ops::RangeInclusive<i32> = 10..=60;
 
 /// TAI − UTC over time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LeapTable {
-    /// (seconds since 1970 from which it holds, TAI − UTC in seconds), in order of time, never empty.
+    /// (seconds since 1970 from which it holds, TAI − UTC in seconds), in order of time, never
+    /// empty.
     steps: Vec<(i64, i32)>,
     /// Seconds since 1970 up to which the table is known to be complete.
     expires: Option<i64>,
@@ -34,7 +37,8 @@ pub enum LeapTableError {
     NotFound,
     /// The file has no line with an offset.
     Empty(PathBuf),
-    /// The line with this number (from 1) is not an NTP time stamp and an offset between 10 and 60 s, later than the line before.
+    /// The line with this number (from 1) is not an NTP time stamp and an offset between 10 and 60
+    /// s, later than the line before.
     Line(PathBuf, usize),
 }
 
@@ -104,8 +108,9 @@ impl LeapTable {
             .map(|step| step.1)
     }
 
-    /// Whether the table is past the date up to which it is known to be complete. Its last value still is the best there is:
-    /// leap seconds are announced half a year ahead, and none has been since 2016.
+    /// Whether the table is past the date up to which it is known to be complete. Its last value
+    /// still is the best there is: leap seconds are announced half a year ahead, and none has been
+    /// since 2016.
     #[must_use]
     pub fn expired(&self, utc: i64) -> bool {
         self.expires.is_some_and(|expires| utc >= expires)

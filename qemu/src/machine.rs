@@ -1,4 +1,4 @@
-//! A QEMU machine: its command line as a type, and the running machine as a value.
+//! A QEMU machine to be started: its command line as a type.
 //!
 //! ```no_run
 //! use core::time::Duration;
@@ -20,7 +20,6 @@ use std::ffi::{OsStr, OsString};
 use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::net::UdpSocket;
-use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -28,14 +27,13 @@ use std::process;
 use std::time::{Instant, SystemTime};
 
 use clap::ValueEnum;
-use gnomon_clock::Fields;
-use serde_json::{Value, json};
 
 use crate::child::{Child, End};
-use crate::memory::{GuestPage, MemoryError};
 use crate::publish::{self, Host, Notice, PublishError, Publisher};
 use crate::qmp::{Qmp, QmpError, readable};
-use crate::serial::{Serial, SerialError};
+use crate::serial::Serial;
+use crate::vm::Vm;
+use crate::worker::locate_page;
 
 /// The UDP port of this host at which the guest's NTP server is reached.
 pub const NTP_PORT: u16 = 11123;
@@ -47,6 +45,9 @@ const PROGRAM_VARIABLE: &str = "GNOMON_QEMU";
 const START: Duration = Duration::from_mins(1);
 /// How long QEMU may take to end after it was asked to.
 const GRACE: Duration = Duration::from_secs(5);
+
+/// How often the host's clock is looked at meanwhile.
+const LOOK: Duration = Duration::from_millis(5);
 
 /// I/O port of the `isa-debug-exit` device, 4 bytes wide. A guest that writes the value `v` there
 /// ends QEMU with the exit status `2·v + 1`. A guest that powers off by ACPI ends it with 0.
@@ -91,8 +92,8 @@ pub enum Accel {
 pub enum Net {
     /// There is no interface.
     None,
-    /// QEMU's own network of one, with the guest's NTP server at this UDP port of 127.0.0.1; 0 takes
-    /// a free one.
+    /// QEMU's own network of one, with the guest's NTP server at this UDP port of 127.0.0.1; 0
+    /// takes a free one.
     User {
         /// The port on this host.
         ntp: u16,
@@ -145,8 +146,8 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// A machine as `gnomon-qemu run` starts it, without a kernel: q35, TCG, 32 MiB, a virtio network
-    /// interface in QEMU's user network, a vmclock page with published time.
+    /// A machine as `gnomon-qemu run` starts it, without a kernel: q35, TCG, 32 MiB, a virtio
+    /// network interface in QEMU's user network, a vmclock page with published time.
     #[must_use]
     pub fn new(arch: Arch) -> Self {
         Self {
@@ -299,8 +300,8 @@ impl Machine {
     /// Starts the machine, and publishing.
     ///
     /// # Errors
-    /// When QEMU does not start, or time cannot be published to it; in one sentence that says what to
-    /// do about it.
+    /// When QEMU does not start, or time cannot be published to it; in one sentence that says what
+    /// to do about it.
     pub fn start(self) -> Result<Vm, StartError> {
         self.start_with(Box::new(|_| ()))
     }
@@ -316,12 +317,18 @@ impl Machine {
         if self.publish.is_some() && self.accel == Accel::Kvm {
             return Err(StartError::Publish(PublishError::Kvm));
         }
-        // First of all, so that by the time the guest runs the clock's rate is known.
-        let host = self
-            .publish
-            .map(|_| Host::new())
-            .transpose()
-            .map_err(PublishError::from)?;
+        // First of all, and on while QEMU starts, so that when the guest runs the clock's rate is
+        // known.
+        let mut host = match self.publish {
+            Some(_) => Some(Host::new().map_err(PublishError::from)?),
+            None => None,
+        };
+        let mut look = || match &mut host {
+            Some(host) => host
+                .look()
+                .map_err(|error| StartError::Publish(error.into())),
+            None => Ok(()),
+        };
         let directory = Directory::new()?;
         let listen = |name| UnixListener::bind(directory.0.join(name));
         let (qmp_listener, publisher_listener) = (listen("qmp")?, listen("publisher")?);
@@ -338,10 +345,9 @@ impl Machine {
             io::ErrorKind::NotFound => StartError::NoQemu(program.clone()),
             _ => StartError::Io(error),
         })?;
-        let mut accept = |listener: &UnixListener| match accept(listener, &mut child) {
-            Ok(Some(stream)) => Ok(stream),
-            Ok(None) => Err(explain(&program, &mut child, ntp_port)),
-            Err(error) => Err(StartError::Io(error)),
+        let mut accept = |listener: &UnixListener| {
+            let stream = accept(listener, &mut child, &mut look)?;
+            stream.ok_or_else(|| explain(&program, &mut child, ntp_port))
         };
         let serial = match &self.serial {
             SerialTo::Pty => None,
@@ -354,10 +360,13 @@ impl Machine {
             }
         };
         let (stream, publisher_stream) = (accept(&qmp_listener)?, accept(&publisher_listener)?);
+        drop(directory); // the sockets are connected, and need no names any more
+        look()?;
         let mut qmp = match Qmp::new(stream) {
             Err(QmpError::Closed) => return Err(explain(&program, &mut child, ntp_port)),
             qmp => qmp?,
         };
+        look()?;
         let mut publisher = None;
         if let (Some(options), Some(host)) = (self.publish, host) {
             let qmp = Qmp::new(publisher_stream)?;
@@ -366,9 +375,7 @@ impl Machine {
         let page = self
             .publish
             .map_or(publish::QEMU_PAGE, |options| options.page);
-        let page = publish::locate_page(&mut qmp, page)
-            .ok()
-            .filter(|_| self.vmclock);
+        let page = locate_page(&mut qmp, page).ok().filter(|_| self.vmclock);
         let interactive = self.serial == SerialTo::Stdout;
         let vm = Vm {
             publisher,
@@ -378,7 +385,6 @@ impl Machine {
             ntp_port,
             page,
             child,
-            _directory: directory,
         };
         vm.finish_start(self.paused)
     }
@@ -479,193 +485,6 @@ impl Machine {
                 Some(netdev)
             }
         }
-    }
-}
-
-/// A running QEMU, which ends when this is dropped.
-#[derive(Debug)]
-pub struct Vm {
-    // In the order in which they have to go: whoever talks to QEMU, QEMU, its sockets.
-    publisher: Option<Publisher>,
-    qmp: Qmp,
-    serial: Option<Serial>,
-    /// The serial line goes to standard output.
-    interactive: bool,
-    ntp_port: Option<u16>,
-    page: Option<u64>,
-    child: Child,
-    _directory: Directory,
-}
-
-impl Vm {
-    fn finish_start(mut self, paused: bool) -> Result<Self, StartError> {
-        if !paused {
-            self.cont()?;
-        }
-        Ok(self)
-    }
-
-    /// A QMP connection of one's own.
-    pub fn qmp(&mut self) -> &mut Qmp {
-        &mut self.qmp
-    }
-
-    /// The publisher, if there is one.
-    #[must_use]
-    pub fn publisher(&self) -> Option<&Publisher> {
-        self.publisher.as_ref()
-    }
-
-    /// QEMU's process.
-    #[must_use]
-    pub fn pid(&self) -> u32 {
-        self.child.pid()
-    }
-
-    /// A descriptor that becomes readable when QEMU has ended.
-    pub(crate) fn descriptor(&self) -> io::Result<OwnedFd> {
-        self.child.as_fd().try_clone_to_owned()
-    }
-
-    /// The UDP port of 127.0.0.1 that leads to the guest's NTP server.
-    #[must_use]
-    pub fn ntp_port(&self) -> Option<u16> {
-        self.ntp_port
-    }
-
-    /// The vmclock page, to be looked at, or written while the publisher is paused or not there.
-    ///
-    /// # Errors
-    /// When there is no page, or QEMU has ended.
-    pub fn page(&self) -> Result<GuestPage, MemoryError> {
-        GuestPage::open(self.child.pid(), self.page.unwrap_or(0))
-    }
-
-    /// Publishes these fields under the seqlock, with the page's own magic, size and version. Pause
-    /// the publisher first.
-    ///
-    /// # Errors
-    /// When there is no page, or QEMU has ended.
-    pub fn write_fields(&self, fields: &Fields) -> Result<u32, MemoryError> {
-        self.page()?.publish(fields)
-    }
-
-    /// Stops the machine; its page is invalid before that.
-    ///
-    /// # Errors
-    /// When QEMU refuses or has ended.
-    pub fn stop(&mut self) -> Result<(), PublishError> {
-        match &self.publisher {
-            Some(publisher) => publisher.stop(),
-            None => Ok(self.qmp.execute("stop", json!({})).map(drop)?),
-        }
-    }
-
-    /// Lets the machine run; its page is valid after that.
-    ///
-    /// # Errors
-    /// When QEMU refuses or has ended.
-    pub fn cont(&mut self) -> Result<(), PublishError> {
-        match &self.publisher {
-            Some(publisher) => publisher.cont(),
-            None => Ok(self.qmp.execute("cont", json!({})).map(drop)?),
-        }
-    }
-
-    /// Resets the machine.
-    ///
-    /// # Errors
-    /// When QEMU refuses or has ended.
-    pub fn reset(&mut self) -> Result<(), PublishError> {
-        match &self.publisher {
-            Some(publisher) => publisher.reset(),
-            None => Ok(self.qmp.execute("system_reset", json!({})).map(drop)?),
-        }
-    }
-
-    /// The name of the pseudo-terminal that [`SerialTo::Pty`] has made.
-    ///
-    /// # Errors
-    /// When QEMU refuses or has ended.
-    pub fn pty(&mut self) -> Result<Option<String>, QmpError> {
-        let devices = self.qmp.execute("query-chardev", json!({}))?.value;
-        let device = devices
-            .as_array()
-            .into_iter()
-            .flatten()
-            .find(|device| device.get("label").and_then(Value::as_str) == Some("serial"));
-        let name = device
-            .and_then(|device| device.get("filename"))
-            .and_then(Value::as_str);
-        Ok(name
-            .and_then(|name| name.strip_prefix("pty:"))
-            .map(str::to_owned))
-    }
-
-    /// Waits until the guest has said `pattern` after what was waited for last, and returns everything
-    /// from there to the pattern's end.
-    ///
-    /// # Errors
-    /// When it does not in time or has ended, with the end of what it said instead; or when the serial
-    /// line goes somewhere else.
-    pub fn wait_serial(&mut self, pattern: &str, timeout: Duration) -> Result<String, SerialError> {
-        self.serial
-            .as_mut()
-            .ok_or(SerialError::Elsewhere)?
-            .wait(pattern, timeout)
-    }
-
-    /// Says something to the guest. Its line editor expects `\r` at the end of a line.
-    ///
-    /// # Errors
-    /// When QEMU has ended, or the serial line goes somewhere else.
-    pub fn send_serial(&mut self, text: &str) -> Result<(), SerialError> {
-        self.serial
-            .as_mut()
-            .ok_or(SerialError::Elsewhere)?
-            .send(text.as_bytes())
-    }
-
-    /// The serial line, if what the guest says goes to standard output.
-    pub(crate) fn interactive_line(&self) -> io::Result<Option<UnixStream>> {
-        let serial = self.serial.as_ref().filter(|_| self.interactive);
-        serial.map(Serial::line).transpose()
-    }
-
-    /// Waits until all of what the guest said is where it belongs; to be called after its end.
-    pub(crate) fn finish_serial(&mut self) {
-        if let Some(serial) = &mut self.serial {
-            serial.finish();
-        }
-    }
-
-    /// Everything the guest has said so far.
-    #[must_use]
-    pub fn serial_log(&self) -> String {
-        self.serial.as_ref().map(Serial::log).unwrap_or_default()
-    }
-
-    /// What QEMU has said on its standard error.
-    #[must_use]
-    pub fn complaints(&self) -> String {
-        self.child.complaints()
-    }
-
-    /// Waits until QEMU ends by itself; `None` when it does not in time.
-    pub fn wait_exit(&mut self, timeout: Duration) -> Option<End> {
-        self.child.wait(timeout)
-    }
-
-    /// Asks QEMU to end, and kills it if it does not within a few seconds.
-    pub fn quit(&mut self) -> Option<End> {
-        // A publisher may be in the middle of a command; QEMU serves one after the other.
-        let _gone = self.qmp.execute("quit", json!({}));
-        if self.child.wait(GRACE).is_none() {
-            self.child.kill();
-        }
-        let end = self.child.wait(GRACE);
-        self.finish_serial();
-        end
     }
 }
 
@@ -802,13 +621,20 @@ fn explain(program: &Path, child: &mut Child, ntp_port: Option<u16>) -> StartErr
     }
 }
 
-/// Waits for QEMU's connection; `None` when it ends without.
-fn accept(listener: &UnixListener, child: &mut Child) -> io::Result<Option<UnixStream>> {
+/// Waits for QEMU's connection, and looks at the host's clock meanwhile; `None` when QEMU ends
+/// without.
+fn accept(
+    listener: &UnixListener,
+    child: &mut Child,
+    look: &mut impl FnMut() -> Result<(), StartError>,
+) -> Result<Option<UnixStream>, StartError> {
     let deadline = Instant::now() + START;
     while child.wait(Duration::ZERO).is_none() && Instant::now() < deadline {
-        if child.readable_or_ended(listener, START)? && readable(listener, Duration::ZERO)? {
-            return listener.accept().map(|(stream, _)| Some(stream));
+        child.readable_or_ended(listener, LOOK)?;
+        if readable(listener, Duration::ZERO)? {
+            return Ok(Some(listener.accept()?.0));
         }
+        look()?;
     }
     // It may have connected and then failed over a later option.
     Ok(None)

@@ -1,21 +1,20 @@
-//! `gnomon-qemu`: starts a guest under QEMU with the host's time in its vmclock page, or publishes the
-//! time into a QEMU that runs already.
+//! `gnomon-qemu`: starts a guest under QEMU with the host's time in its vmclock page, or publishes
+//! the time into a QEMU that runs already.
 
 use core::error::Error;
 use core::time::Duration;
 use std::env;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
-use gnomon_qemu::End;
 use gnomon_qemu::attend::{Finish, Signals, attend};
-use gnomon_qemu::machine::{
-    Accel, Arch, Board, Machine, NTP_PORT, Net, STATUS_FAILURE, SerialTo, Vm,
-};
+use gnomon_qemu::machine::{Accel, Arch, Board, Machine, NTP_PORT, Net, STATUS_FAILURE, SerialTo};
 use gnomon_qemu::page::{Reference, Scale};
 use gnomon_qemu::publish::{Host, Notice, Options, Publisher, QEMU_PAGE};
 use gnomon_qemu::qmp::Qmp;
+use gnomon_qemu::{End, Vm};
 
 /// The image's name, in `build/` and beside this program.
 const IMAGE: &str = "gnomon-x86_64.elf";
@@ -52,7 +51,9 @@ enum Verb {
     Publish(Publish),
 }
 
+// Of options given twice the last counts, so that a Makefile's can be overridden.
 #[derive(Args)]
+#[command(args_override_self = true)]
 struct Run {
     /// Architecture of the guest
     #[arg(long, value_enum, default_value = "x86_64")]
@@ -100,6 +101,7 @@ struct Run {
 }
 
 #[derive(Args)]
+#[command(args_override_self = true)]
 struct Publish {
     /// QMP socket of the running QEMU
     #[arg(long, value_name = "SOCKET")]
@@ -108,7 +110,8 @@ struct Publish {
     #[arg(long)]
     pid: Option<u32>,
     /// Address of the page in the guest's memory
-    #[arg(long, value_name = "ADDRESS", default_value_t = Address(QEMU_PAGE), value_parser = parse_address)]
+    #[arg(long = "page", value_name = "ADDRESS", default_value_t = Address(QEMU_PAGE))]
+    #[arg(value_parser = parse_address)]
     address: Address,
     #[command(flatten)]
     page: Page,
@@ -119,12 +122,13 @@ struct Page {
     /// Scale of the published time
     #[arg(long, value_enum, default_value = "tai")]
     time: Scale,
-    /// What the published bound is a bound against: the host's clock as it is, or UTC, of which nothing
-    /// is published while the kernel does not vouch for it
+    /// What the published bound is a bound against: the host's clock as it is, or UTC, of which
+    /// nothing is published while the kernel does not vouch for it
     #[arg(long, value_enum, default_value = "host")]
     reference: Reference,
     /// Time between two updates of the page
-    #[arg(long, value_name = "MS", default_value_t = 50, value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    #[arg(long, value_name = "MS", default_value_t = 50)]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..=10_000))]
     interval: u64,
 }
 
@@ -248,9 +252,9 @@ fn notice() -> Notice {
 }
 
 /// To standard error: standard output is the guest's.
-#[expect(clippy::print_stderr, reason = "a command talks to its user")]
 fn say(line: &str) {
-    eprintln!("gnomon-qemu: {line}");
+    // Whoever has closed it does not want to know.
+    let _unheard = writeln!(io::stderr(), "gnomon-qemu: {line}");
 }
 
 fn parse_net(word: &str) -> Result<Net, String> {

@@ -296,14 +296,14 @@ mod tests {
         );
         page.write(SEQ_COUNT, &0x1234_56ff_u32.to_le_bytes())
             .expect("writable");
-        assert_eq!(page.publish(&update).expect("writable"), 0x1234_5700);
+        assert_eq!(page.publish(&update).expect("writable"), 0x1234_5702);
         assert_eq!(
             page.reopen()
                 .expect("a page")
                 .fields()
                 .expect("readable")
                 .seq_count,
-            0x1234_5700
+            0x1234_5702
         );
 
         page.write(8, &[2]).expect("writable");

@@ -44,6 +44,8 @@ pub struct Event {
     pub data: Value,
     /// Host counter after its arrival.
     pub arrived: u64,
+    /// Its place among everything that has arrived.
+    pub order: u64,
 }
 
 /// What a command returned.
@@ -55,6 +57,8 @@ pub struct Return {
     pub sent: u64,
     /// Host counter after the answer's arrival.
     pub arrived: u64,
+    /// Its place among everything that has arrived: what has a lower one, QEMU had said before.
+    pub order: u64,
 }
 
 impl Qmp {
@@ -77,8 +81,8 @@ impl Qmp {
             last_id: 0,
         };
         let deadline = Instant::now() + PATIENCE;
-        let (greeting, _) = qmp.answer(deadline)?;
-        if greeting.get("QMP").is_none() {
+        let greeting = qmp.answer(deadline)?;
+        if greeting.value.get("QMP").is_none() {
             return Err(QmpError::Protocol("no greeting"));
         }
         qmp.execute("qmp_capabilities", json!({}))?;
@@ -101,19 +105,24 @@ impl Qmp {
         self.stream.write_all(line.as_bytes())?;
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let (mut answer, arrived) = self.answer(deadline)?;
-            let id = answer.get("id").and_then(Value::as_u64);
-            match answer.get_mut("return").map(Value::take) {
+            let Answer {
+                mut value,
+                arrived,
+                order,
+            } = self.answer(deadline)?;
+            let id = value.get("id").and_then(Value::as_u64);
+            match value.get_mut("return").map(Value::take) {
                 Some(value) if id == Some(self.last_id) => {
                     return Ok(Return {
                         value,
                         sent,
                         arrived,
+                        order,
                     });
                 }
                 // QEMU loses the id of a command that it cannot parse.
                 None if id.is_none_or(|id| id == self.last_id) => {
-                    return Err(refusal(command, &answer));
+                    return Err(refusal(command, &value));
                 }
                 // To an earlier command, whose asker has given up.
                 _ => {}
@@ -161,7 +170,7 @@ impl Qmp {
         u32::try_from(peer.pid.as_raw_nonzero().get()).ok()
     }
 
-    fn answer(&mut self, deadline: Instant) -> Result<(Value, u64), QmpError> {
+    fn answer(&mut self, deadline: Instant) -> Result<Answer, QmpError> {
         loop {
             if let Some(answer) = self.received.answers.pop_front() {
                 return Ok(answer);
@@ -217,8 +226,17 @@ struct Received {
     /// Bytes of a line that has not ended yet.
     partial: Vec<u8>,
     events: VecDeque<Event>,
-    /// Everything else, with the host counter after its arrival.
-    answers: VecDeque<(Value, u64)>,
+    /// Everything else.
+    answers: VecDeque<Answer>,
+    /// How much has arrived.
+    count: u64,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+struct Answer {
+    value: Value,
+    arrived: u64,
+    order: u64,
 }
 
 impl Received {
@@ -231,9 +249,15 @@ impl Received {
             }
             let value =
                 serde_json::from_slice(&line).map_err(|_| QmpError::Protocol("not JSON"))?;
-            match event(&value, arrived) {
+            self.count += 1;
+            let order = self.count;
+            match event(&value, arrived, order) {
                 Some(event) => self.events.push_back(event),
-                None => self.answers.push_back((value, arrived)),
+                None => self.answers.push_back(Answer {
+                    value,
+                    arrived,
+                    order,
+                }),
             }
         }
         if self.partial.len() > LONGEST_LINE {
@@ -243,7 +267,7 @@ impl Received {
     }
 }
 
-fn event(message: &Value, arrived: u64) -> Option<Event> {
+fn event(message: &Value, arrived: u64, order: u64) -> Option<Event> {
     let name = message.get("event")?.as_str()?.to_owned();
     let part = |name| message.pointer(name).and_then(Value::as_i64);
     let seconds = part("/timestamp/seconds").and_then(|seconds| seconds.checked_mul(1_000_000));
@@ -258,6 +282,7 @@ fn event(message: &Value, arrived: u64) -> Option<Event> {
         stamp,
         data,
         arrived,
+        order,
     })
 }
 
@@ -386,7 +411,10 @@ mod tests {
         for piece in ["\n \r\n{\"a", "\": 1}", "\n{\"event\": \"STOP\"}\n{"] {
             received.take(piece.as_bytes(), 5).expect("JSON");
         }
-        assert_eq!(received.answers, [(json!({ "a": 1 }), 5)]);
+        let answer = received.answers.front().expect("one answer");
+        assert_eq!(answer.value, json!({ "a": 1 }));
+        let event = received.events.front().expect("one event");
+        assert!(answer.order < event.order && answer.arrived == event.arrived);
         assert_eq!(received.events.len(), 1);
         assert_eq!(received.partial, b"{");
     }

@@ -46,9 +46,11 @@ pub(crate) fn clock_tai() -> io::Result<(i64, i64)> {
     }
 }
 
-/// `adjtimex(2)` in read-only mode: the kernel's answer (`TIME_OK`, `TIME_INS`, ...) and its clock's parameters.
+/// `adjtimex(2)` in read-only mode: the kernel's answer (`TIME_OK`, `TIME_INS`, ...) and its
+/// clock's parameters.
 pub(crate) fn adjtimex() -> io::Result<(i32, libc::timex)> {
-    // SAFETY: struct timex is plain integers, for which all zeroes is a value; modes = 0 asks to change nothing.
+    // SAFETY: struct timex is plain integers, for which all zeroes is a value; modes = 0 asks to
+    // change nothing.
     let mut timex: libc::timex = unsafe { mem::zeroed() };
     // SAFETY: the pointer is to a live, writable struct timex, which is all the call writes to.
     let answer = unsafe { libc::adjtimex(&raw mut timex) };
@@ -59,7 +61,8 @@ pub(crate) fn adjtimex() -> io::Result<(i32, libc::timex)> {
     }
 }
 
-/// Blocks the signals that ask a program to end and returns a descriptor that becomes readable when one arrives.
+/// Blocks the signals that ask a program to end and returns a descriptor that becomes readable when
+/// one arrives.
 ///
 /// Call it before the first thread is started: threads inherit the mask.
 pub(crate) fn ending_signals() -> io::Result<OwnedFd> {
@@ -100,7 +103,8 @@ pub(crate) fn die_with_parent(command: &mut Command) {
             Err(io::Error::from_raw_os_error(libc::ESRCH))
         }
     };
-    // SAFETY: between fork and exec the closure makes two system calls; it neither allocates nor takes a lock.
+    // SAFETY: between fork and exec the closure makes two system calls; it neither allocates nor
+    // takes a lock.
     unsafe { command.pre_exec(in_child) };
 }
 

@@ -1,8 +1,10 @@
-//! Reads the guest's counter out of a QEMU device-state file, as `xen-save-devices-state` writes it.
+//! Reads the guest's counter out of a QEMU device-state file, as `xen-save-devices-state` writes
+//! it.
 //!
-//! That command works in every build of QEMU and writes, in about a millisecond, the state of the stopped machine. One of the
-//! first sections is named `timer`: its first field, `cpu_ticks_offset`, is the value of the guest's TSC at the stop.
-//! (QEMU `migration/savevm.c`, `docs/devel/migration/main.rst`, `system/cpu-timers.c`.)
+//! That command works in every build of QEMU and writes, in about a millisecond, the state of the
+//! stopped machine. One of the first sections is named `timer`: its first field,
+//! `cpu_ticks_offset`, is the value of the guest's TSC at the stop. (QEMU `migration/savevm.c`,
+//! `docs/devel/migration/main.rst`, `system/cpu-timers.c`.)
 
 use core::fmt;
 
@@ -32,7 +34,8 @@ pub enum VmStateError {
 /// The guest's TSC at the moment at which the machine was stopped.
 ///
 /// # Errors
-/// When the file is not a device state whose first section is the timers'. The input is treated as hostile.
+/// When the file is not a device state whose first section is the timers'. The input is treated as
+/// hostile.
 pub fn stopped_counter(file: &[u8]) -> Result<u64, VmStateError> {
     let mut rest = file;
     let magic = take(&mut rest, "magic")?;

@@ -82,7 +82,7 @@ impl Uart {
         // SAFETY: as above, for a 16550.
         let mut uart = unsafe { Uart16550::new_mmio(base, stride) }.ok()?;
         let config = Config {
-            fifo_trigger_level: Some(uart_16550::spec::registers::FifoTriggerLevel::One),
+            fifo_trigger_level: Some(uart_16550::spec::registers::FifoTriggerLevel::Fourteen),
             interrupts: uart_16550::spec::registers::IER::DATA_READY,
             ..Config::DEFAULT
         };
@@ -119,6 +119,7 @@ impl Pl011 {
     const FLAGS: usize = 0x18;
     const LINE_CONTROL: usize = 0x2c;
     const CONTROL: usize = 0x30;
+    const FIFO_LEVELS: usize = 0x34;
     const INTERRUPT_MASK: usize = 0x38;
     const INTERRUPT_CLEAR: usize = 0x44;
 
@@ -131,6 +132,7 @@ impl Pl011 {
             registers.write32(Self::LINE_CONTROL, 0x70); // eight bits, FIFOs
             registers.write32(Self::CONTROL, ENABLE | 0x300); // both directions
         }
+        registers.write32(Self::FIFO_LEVELS, 0x20); // seven eighths received
         registers.write32(Self::INTERRUPT_CLEAR, 0x7ff);
         registers.write32(Self::INTERRUPT_MASK, RECEIVED | TIMED_OUT);
         Self(registers)

@@ -1,6 +1,6 @@
 //! Interrupts wake us up, and that is all they do.
 //!
-//! The service runs with interrupts disabled and looks at its rings itself; only [`sleep`] lets
+//! The service runs with interrupts disabled and looks at its rings itself; only [`Interrupts::sleep`] lets
 //! interrupts in, for the length of a `HLT`. A handler acknowledges and returns. So there is no
 //! concurrency to reason about, and no wake-up can be lost: an interrupt that came while we were
 //! looking is still pending when `STI; HLT` runs.

@@ -17,7 +17,8 @@ const COM1: u16 = 0x3f8;
 pub struct Uart(Uart16550<PioBackend>);
 
 impl Uart {
-    /// Sets up COM1: 8 bits, no parity, FIFO on, an interrupt for each received byte. `None` when
+    /// Sets up COM1: 8 bits, no parity, FIFO on, an interrupt when 14 bytes have been received or the
+    /// line is silent (for each byte, a line full of noise would be all that we do). `None` when
     /// nothing answers there.
     #[must_use]
     pub fn open() -> Option<Self> {
@@ -25,7 +26,7 @@ impl Uart {
         let mut uart = unsafe { Uart16550::new_port(COM1) }.ok()?;
         let config = Config {
             baud_rate: uart_16550::BaudRate::Baud115200,
-            fifo_trigger_level: Some(uart_16550::spec::registers::FifoTriggerLevel::One),
+            fifo_trigger_level: Some(uart_16550::spec::registers::FifoTriggerLevel::Fourteen),
             interrupts: uart_16550::spec::registers::IER::DATA_READY,
             ..Config::DEFAULT
         };

@@ -36,10 +36,14 @@ impl<'a> Firmware<'a> {
         self.boot.command_line()
     }
 
-    /// ACPI's tables, from the root pointer that the loader gave, or else by searching for it.
+    /// ACPI's tables, from the root pointer that the loader gave; without one that leads anywhere, by
+    /// searching for it.
     pub(super) fn tables(&self) -> Result<Tables<'_>, Bad> {
-        self.rsdp
-            .map_or_else(|| Tables::search(self), |rsdp| Tables::at(self, rsdp))
+        match self.rsdp.map(|rsdp| Tables::at(self, rsdp)) {
+            Some(Err(why)) => Tables::search(self).map_err(|_| why),
+            Some(tables) => tables,
+            None => Tables::search(self),
+        }
     }
 
     /// Whether the loader listed every byte as memory of some kind: device registers are not

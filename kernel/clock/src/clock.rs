@@ -3,6 +3,8 @@
 
 use core::fmt;
 
+use crate::audit::Audit;
+use crate::leap::{LeapSecond, OperatorOffset};
 use crate::page::{Busy, CounterId, Fields, VmclockPage};
 use crate::time::Ticks;
 use crate::timeline::{Reading, Timeline, Unusable};
@@ -45,8 +47,29 @@ pub struct Clock<'p, C> {
     counter: C,
     /// The marker under which time was last valid, or that at the start.
     marker: u64,
+    /// The page under which time was last valid.
+    last: Option<Timeline>,
     /// The marker has moved since, and time has not been valid yet.
     stepped: bool,
+    audit: Audit,
+    operator: Option<Operator>,
+}
+
+/// The operator's offset, as in force at the last page.
+#[derive(Clone, Copy, Debug)]
+struct Operator {
+    offset: OperatorOffset,
+    /// That page's reference instant in seconds of UTC, and the leap second it told of.
+    page: Option<(i64, Option<LeapSecond>)>,
+}
+
+impl Operator {
+    fn at(&self, fields: &Fields) -> OperatorOffset {
+        match self.page {
+            Some((second, leap)) => self.offset.carried(second, leap, fields),
+            None => self.offset,
+        }
+    }
 }
 
 impl<'p, C: Counter> Clock<'p, C> {
@@ -58,8 +81,25 @@ impl<'p, C: Counter> Clock<'p, C> {
             page,
             counter,
             marker,
+            last: None,
             stepped: false,
+            audit: Audit::new(),
+            operator: None,
         }
+    }
+
+    /// The clock with an operator's TAI − UTC, for pages that do not tell it. It never replaces one
+    /// that the page has: [`Reading::operator`] says what became of it.
+    #[must_use]
+    pub fn with_operator_offset(self, offset: OperatorOffset) -> Self {
+        let operator = Some(Operator { offset, page: None });
+        Self { operator, ..self }
+    }
+
+    /// What the updates seen so far are worth.
+    #[must_use]
+    pub const fn audit(&self) -> &Audit {
+        &self.audit
     }
 
     /// The counter now, for [`exchange`](Self::exchange): a load and a counter read.
@@ -110,8 +150,19 @@ impl<'p, C: Counter> Clock<'p, C> {
         let (fields, ticks) = page
             .snapshot_with(|| self.counter.read())
             .map_err(NoTime::Busy)?;
-        match Timeline::from_page(&fields, C::ID) {
-            Ok(timeline) => Ok((timeline, ticks)),
+        let operator = self.operator.map(|operator| operator.at(&fields));
+        match Timeline::with_operator_offset(&fields, C::ID, operator) {
+            Ok(timeline) if self.is_left_over(&timeline) => {
+                Err(self.refuse(Unusable::NotUpdated, fields.disruption_marker))
+            }
+            Ok(timeline) => {
+                self.operator = operator.map(|offset| Operator {
+                    offset,
+                    page: timeline.leap_knowledge(),
+                });
+                self.audit.observe(fields.seq_count, &timeline, ticks);
+                Ok((timeline, ticks))
+            }
             Err(why) => Err(self.refuse(why, fields.disruption_marker)),
         }
     }
@@ -124,11 +175,26 @@ impl<'p, C: Counter> Clock<'p, C> {
         match reading {
             Ok(reading) => {
                 self.marker = reading.marker;
+                self.last = Some(*timeline);
                 self.stepped = false;
                 Ok(reading)
             }
             Err(why) => Err(self.refuse(why, timeline.marker())),
         }
+    }
+
+    /// Whether the page is one from before a disruption, under the new marker: its line is the line
+    /// that served before, told from a point that is no later.
+    ///
+    /// A restored snapshot and an incoming migration bring the page's memory along, time and all, and
+    /// QEMU raises the marker in it before anybody writes the time of now. The counter was restored
+    /// with it, so such a page would serve the time of the snapshot as if nothing had happened. A
+    /// page that was written since has a later reference point, or lies on another line.
+    fn is_left_over(&self, timeline: &Timeline) -> bool {
+        self.last.is_some_and(|last| {
+            let disrupted = self.stepped || timeline.marker() != last.marker();
+            disrupted && timeline.is_earlier_on_the_line_of(&last)
+        })
     }
 
     /// Remembers a step until time is valid again, even if the marker came back.

@@ -3,7 +3,7 @@
 use core::fmt;
 
 use crate::calendar::{self, DAY};
-use crate::page::LeapIndicator;
+use crate::page::{Fields, LeapIndicator, TimeType};
 use crate::time::{Linear, Span, Timestamp, Utc};
 use crate::timeline::Unusable;
 
@@ -68,6 +68,111 @@ impl TaiOffset {
     }
 }
 
+/// A leap second that is known, ahead or past.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct LeapSecond {
+    /// First second of the month after it: midnight UTC.
+    pub month: Timestamp<Utc>,
+    /// What happens to the second before that.
+    pub kind: Leap,
+}
+
+/// What happens to the last second of a month.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Leap {
+    /// 23:59:60 follows it.
+    Insert,
+    /// 23:59:59 is left out.
+    Delete,
+}
+
+impl Leap {
+    /// By how much TAI − UTC changes.
+    #[must_use]
+    pub const fn change(self) -> i16 {
+        match self {
+            Self::Insert => 1,
+            Self::Delete => -1,
+        }
+    }
+}
+
+impl LeapSecond {
+    /// Uniform time from the start of 23:59:60, or from the midnight that comes a second early, to
+    /// the instant `utc`, which must know of this leap second; negative before it.
+    #[must_use]
+    pub fn elapsed(&self, utc: &UtcTime) -> Option<Span> {
+        let since_month = utc.time.since(self.month)?;
+        let counted = match self.kind {
+            // From the repeated :59 on, a second more has passed than the code says.
+            Leap::Insert => utc.leap_second || utc.time >= self.month,
+            // Until the gap, midnight is a second nearer than the code says.
+            Leap::Delete => utc.time < self.month,
+        };
+        let counted = i128::from(counted) << 64;
+        Some(Span::from_units(since_month.units().checked_add(counted)?))
+    }
+}
+
+/// An operator's TAI − UTC, for pages that do not tell it. It is the one in force at the first page
+/// that it is used with; from then on the clock moves it with every leap second that pages tell of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OperatorOffset(i16);
+
+impl OperatorOffset {
+    /// `tai_minus_utc` in seconds; `None` outside 10..=60, which no page can have either.
+    #[must_use]
+    pub const fn new(tai_minus_utc: i16) -> Option<Self> {
+        match tai_minus_utc {
+            10..=60 => Some(Self(tai_minus_utc)),
+            _ => None,
+        }
+    }
+
+    /// TAI − UTC in seconds.
+    #[must_use]
+    pub const fn tai_minus_utc(self) -> i16 {
+        self.0
+    }
+
+    /// The offset in force at the reference of the page `to`, if this one was in force at that of
+    /// an earlier page: at second `from` of UTC, when `known` was the leap second known.
+    pub(crate) fn carried(self, from: i64, known: Option<LeapSecond>, to: &Fields) -> Self {
+        let Ok(on_page) = i64::try_from(to.time_sec) else {
+            return self;
+        };
+        let is_tai = to.time_type == TimeType::Tai as u8;
+        // UTC at `to` by the present offset.
+        let code = if is_tai {
+            on_page.saturating_sub(i64::from(self.0))
+        } else {
+            on_page
+        };
+        let (month, kind) = match (known, LeapIndicator::try_from(to.leap_indicator)) {
+            // Inside 23:59:60 the old offset is in force.
+            (_, Ok(LeapIndicator::Pos)) => return self,
+            (Some(leap), _) if from < leap.month.seconds() => {
+                (Some(leap.month.seconds()), leap.kind)
+            }
+            (_, Ok(LeapIndicator::PostPos)) => (calendar::this_month(code), Leap::Insert),
+            (_, Ok(LeapIndicator::PostNeg)) => (calendar::this_month(code), Leap::Delete),
+            _ => return self,
+        };
+        let past = |month: i64| {
+            // By the old offset 23:59:60 is the first second of the month, and the first second
+            // after a second left out is the last of the old one.
+            let shift = if is_tai { i64::from(kind.change()) } else { 0 };
+            from < month && code >= month.saturating_add(shift)
+        };
+        if month.is_some_and(past) {
+            // No page can have one outside the range either.
+            Self::new(self.0 + kind.change()).unwrap_or(self)
+        } else {
+            self
+        }
+    }
+}
+
 /// How UTC follows from linear time around a page's reference instant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct LeapRule {
@@ -83,13 +188,9 @@ struct Edge {
     begin: Timestamp<Linear>,
     /// Start of the month's last day.
     day: Timestamp<Linear>,
+    /// First second of the month after it, POSIX-coded.
+    month: i64,
     leap: Leap,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Leap {
-    Insert,
-    Delete,
 }
 
 impl LeapRule {
@@ -141,6 +242,7 @@ impl LeapRule {
         let edge = Edge {
             begin: Timestamp::from_parts(begin, 0),
             day: Timestamp::from_parts(day, 0),
+            month,
             leap,
         };
         Ok(Self {
@@ -160,10 +262,7 @@ impl LeapRule {
         let mut in_force = self.offset;
         if let Some(edge) = self.edge {
             if at >= edge.begin {
-                let after = match edge.leap {
-                    Leap::Insert => self.offset + 1,
-                    Leap::Delete => self.offset - 1,
-                };
+                let after = self.offset + edge.leap.change();
                 utc.time = utc_code(at, after)?;
                 utc.leap_second = edge.leap == Leap::Insert && at.seconds() == edge.begin.seconds();
                 if !utc.leap_second {
@@ -177,6 +276,22 @@ impl LeapRule {
             }
         }
         (utc.time.seconds() >= 0).then_some((utc, in_force))
+    }
+
+    /// The leap second that the page tells of.
+    pub(crate) fn leap_second(&self) -> Option<LeapSecond> {
+        self.edge.map(|edge| LeapSecond {
+            month: Timestamp::from_parts(edge.month, 0),
+            kind: edge.leap,
+        })
+    }
+
+    /// Linear − UTC at a second of UTC; inside 23:59:60, coded as :59, the old one.
+    pub(crate) fn offset_at_code(&self, second: i64) -> i16 {
+        match self.edge {
+            Some(edge) if second >= edge.month => self.offset + edge.leap.change(),
+            _ => self.offset,
+        }
     }
 }
 

@@ -5,7 +5,10 @@ use core::fmt;
 use core::hint;
 use core::mem::offset_of;
 use core::sync::atomic::Ordering::Relaxed;
-use core::sync::atomic::{self, AtomicI16, AtomicU8, AtomicU16, AtomicU32, AtomicU64};
+use core::sync::atomic::{AtomicI16, AtomicU8, AtomicU16, AtomicU32, AtomicU64};
+
+use crate::seqlock;
+pub use crate::seqlock::Busy;
 
 /// The first four bytes of a page, "VCLK" in little-endian order.
 pub const MAGIC: u32 = 0x4b4c_4356;
@@ -107,7 +110,9 @@ macro_rules! vmclock_abi {
                 }
             }
 
+            // Inlined for the seqlock's sake: its fences stand about the loads in one function.
             /// Every field by itself; of one update only between two equal sequence counts.
+            #[inline]
             fn load(&self) -> Fields {
                 Fields {
                     $($name: $raw::from_le(self.$name.load(Relaxed)),)*
@@ -285,6 +290,7 @@ pub const ATTEMPTS: u32 = 1 << 15;
 impl VmclockPage {
     /// The disruption marker right now, by one load outside the seqlock.
     #[must_use]
+    #[inline]
     pub fn marker(&self) -> u64 {
         u64::from_le(self.disruption_marker.load(Relaxed))
     }
@@ -307,59 +313,23 @@ impl VmclockPage {
     pub fn snapshot_with<T>(&self, mut read: impl FnMut() -> T) -> Result<(Fields, T), Busy> {
         let mut busy = Busy { odd: false };
         for _ in 0..ATTEMPTS {
-            match self.look(&mut read) {
-                Ok(snapshot) => return Ok(snapshot),
+            match seqlock::look(&self.seq_count, || (self.load(), read())) {
+                Ok((seq_count, (fields, value))) => {
+                    return Ok((
+                        Fields {
+                            seq_count,
+                            ..fields
+                        },
+                        value,
+                    ));
+                }
                 Err(reason) => busy = reason,
             }
             hint::spin_loop();
         }
         Err(busy)
     }
-
-    fn look<T>(&self, read: impl FnOnce() -> T) -> Result<(Fields, T), Busy> {
-        let before = self.seq_count.load(Relaxed);
-        if u32::from_le(before) & 1 == 1 {
-            return Err(Busy { odd: true });
-        }
-        // Pairs with the writer's fence before its even store: what that update wrote is seen.
-        atomic::fence(atomic::Ordering::Acquire);
-        let fields = self.load();
-        let value = read();
-        // Pairs with the writer's fence after its odd store: whoever saw a byte of a later update
-        // also sees that the count has moved. An acquire *load* would not order the loads above.
-        atomic::fence(atomic::Ordering::Acquire);
-        if self.seq_count.load(Relaxed) != before {
-            return Err(Busy { odd: false });
-        }
-        Ok((
-            Fields {
-                seq_count: u32::from_le(before),
-                ..fields
-            },
-            value,
-        ))
-    }
 }
-
-/// The page could not be read within the bound.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Busy {
-    /// At the last look an update was in progress (a writer stopped in the middle of one);
-    /// otherwise updates follow each other so fast that none could be read.
-    pub odd: bool,
-}
-
-impl fmt::Display for Busy {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.odd {
-            "page update does not end"
-        } else {
-            "page updates too fast to be read"
-        })
-    }
-}
-
-impl core::error::Error for Busy {}
 
 /// Where a writer puts bytes: guest memory on the host, a [`VmclockPage`] in tests.
 ///
@@ -399,21 +369,13 @@ impl<M: PageMemory> Writer<M> {
     /// used again.
     pub fn publish(&mut self, fields: &Fields) -> Result<u32, M::Error> {
         let bytes = fields.to_bytes();
-        // The next odd count: one on, or two after an update that was never finished.
-        self.seq_count = self.seq_count.wrapping_add(1) | 1;
-        self.memory
-            .write(SEQ_COUNT, &self.seq_count.to_le_bytes())?;
-        // Pairs with the reader's second fence: no byte of the body before the odd count.
-        atomic::fence(atomic::Ordering::Release);
-        for (offset, body) in bodies(&bytes) {
-            self.memory.write(offset, body)?;
-        }
-        // Pairs with the reader's first fence: no even count before the whole body.
-        atomic::fence(atomic::Ordering::Release);
-        let even = self.seq_count.wrapping_add(1);
-        self.memory.write(SEQ_COUNT, &even.to_le_bytes())?;
-        self.seq_count = even;
-        Ok(even)
+        let store = |memory: &mut M, count: u32| memory.write(SEQ_COUNT, &count.to_le_bytes());
+        seqlock::update(&mut self.seq_count, &mut self.memory, store, |memory| {
+            for (offset, body) in bodies(&bytes) {
+                memory.write(offset, body)?;
+            }
+            Ok(())
+        })
     }
 }
 

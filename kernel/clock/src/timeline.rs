@@ -3,13 +3,14 @@
 
 use core::fmt;
 
-use crate::leap::{LeapRule, TaiOffset, UtcTime};
+use crate::calendar;
+use crate::leap::{LeapRule, LeapSecond, OperatorOffset, TaiOffset, UtcTime};
 use crate::page::{
-    self, COUNTER_INVALID, ClockStatus, CounterId, Fields, LEN_WITH_TIME, LeapIndicator, TimeType,
-    flag,
+    self, COUNTER_INVALID, ClockStatus, CounterId, Fields, LEN_WITH_TIME, LeapIndicator,
+    SmearingHint, TimeType, flag,
 };
 use crate::scale::Period;
-use crate::time::{Bound, Linear, Tai, Ticks, Timestamp, Utc};
+use crate::time::{Bound, Linear, Span, Tai, Ticks, Timestamp, Utc};
 
 /// Assumed greatest error of the reference instant when the page gives none: 10 ms.
 pub const DEFAULT_TIME_ERROR: Bound = Bound::from_nanos(10_000_000);
@@ -29,6 +30,8 @@ pub struct Timeline {
     time_error: Bound,
     /// Greatest error of the period, in its unit.
     period_error: u64,
+    /// Both errors as the host estimates them.
+    estimate: Option<(Bound, u64)>,
     /// Whether linear time is TAI.
     is_tai: bool,
     /// How UTC follows; none where that is not known.
@@ -38,6 +41,11 @@ pub struct Timeline {
     status: ClockStatus,
     marker: u64,
     generation: Option<u64>,
+    disruption: Disruption,
+    smearing_hint: Option<SmearingHint>,
+    operator: OperatorNote,
+    /// The page promises that time does not step back over updates.
+    monotonic: bool,
     notes: Notes,
 }
 
@@ -47,6 +55,19 @@ impl Timeline {
     /// # Errors
     /// The first reason, in the order of [`Unusable`], why the page cannot be used.
     pub fn from_page(fields: &Fields, counter: CounterId) -> Result<Self, Unusable> {
+        Self::with_operator_offset(fields, counter, None)
+    }
+
+    /// The same with an operator's TAI − UTC at the page's reference instant, which is used if the
+    /// page has none, and compared if it has one.
+    ///
+    /// # Errors
+    /// As for [`from_page`](Self::from_page).
+    pub fn with_operator_offset(
+        fields: &Fields,
+        counter: CounterId,
+        operator: Option<OperatorOffset>,
+    ) -> Result<Self, Unusable> {
         let header = Header::check(fields, counter)?;
         let period = Period::new(fields.counter_period_frac_sec, fields.counter_period_shift)?;
         let seconds = i64::try_from(fields.time_sec).map_err(|_| Unusable::OutOfRange)?;
@@ -56,8 +77,12 @@ impl Timeline {
             .has(flag::TAI_OFFSET_VALID)
             .then(|| TaiOffset::from_page(fields.tai_offset_sec));
         let offset = flagged_offset.flatten();
-        let tai_minus_utc = offset.map(|offset| offset.tai_minus_utc);
         let is_utc = header.scale == Scale::Utc;
+        let tai_minus_utc = match (offset, operator) {
+            (Some(offset), _) => Some(offset.tai_minus_utc),
+            (None, Some(operator)) => Some(header.between_codes(operator, seconds)),
+            (None, None) => None,
+        };
         let reference = match (header.scale, tai_minus_utc) {
             (Scale::Tai, _) | (Scale::Utc, None) => on_page,
             // UTC = TAI + tai_offset_sec holds between the codes on the page, also inside 23:59:60.
@@ -71,9 +96,12 @@ impl Timeline {
             None => None,
         };
 
-        let reference_utc = match leap {
-            Some(rule) => Some(rule.utc(reference).ok_or(Unusable::OutOfRange)?.0.time),
-            None => None,
+        let (reference_utc, in_force) = match leap {
+            Some(rule) => {
+                let (utc, in_force) = rule.utc(reference).ok_or(Unusable::OutOfRange)?;
+                (Some(utc.time), offset.map(|_| in_force))
+            }
+            None => (None, None),
         };
 
         Ok(Self {
@@ -86,18 +114,26 @@ impl Timeline {
             period_error: fields
                 .period_maxerror()
                 .unwrap_or(period.frac().div_ceil(DEFAULT_PERIOD_ERROR_DIVISOR)),
+            estimate: fields
+                .time_esterror()
+                .zip(fields.period_esterror())
+                .map(|(time, period)| (Bound::from_nanos(time), period)),
             is_tai: !is_utc || tai_minus_utc.is_some(),
             leap,
             reference_utc,
             status: header.status,
             marker: fields.disruption_marker,
             generation: fields.vm_generation(),
+            disruption: Disruption::of(fields),
+            smearing_hint: SmearingHint::try_from(fields.leap_second_smearing_hint).ok(),
+            operator: OperatorNote::of(in_force, operator),
+            monotonic: fields.has(flag::TIME_MONOTONIC),
             notes: Notes {
                 default_time_error: fields.time_maxerror().is_none(),
                 default_period_error: fields.period_maxerror().is_none(),
                 positive_tai_offset: offset.is_some_and(|offset| offset.positive_on_page),
                 invalid_tai_offset: flagged_offset == Some(None),
-                utc_without_tai_offset: is_utc && offset.is_none(),
+                utc_without_tai_offset: is_utc && tai_minus_utc.is_none(),
             },
         })
     }
@@ -108,9 +144,10 @@ impl Timeline {
     /// [`Unusable::OutOfRange`] when the time lies before 1970 or beyond `i64` seconds.
     pub fn at(&self, ticks: Ticks) -> Result<Reading, Unusable> {
         let delta = ticks.since(self.counter);
+        let age = self.period.span(delta);
         let linear = self
             .reference
-            .checked_add(self.period.span(delta))
+            .checked_add(age)
             .filter(|linear| linear.seconds() >= 0)
             .ok_or(Unusable::OutOfRange)?;
         let utc = match self.leap {
@@ -127,8 +164,23 @@ impl Timeline {
             marker: self.marker,
             generation: self.generation,
             reference_utc: self.reference_utc,
+            age,
+            leap: self.leap.and_then(|rule| rule.leap_second()),
+            disruption: self.disruption,
+            smearing_hint: self.smearing_hint,
+            operator: self.operator,
             notes: self.notes,
         })
+    }
+
+    /// The error at a counter value as the host estimates it, where it does: no promise, and only
+    /// for people to look at. Rounded up as the bound is, with the same tick in it.
+    #[must_use]
+    pub const fn estimate(&self, ticks: Ticks) -> Option<Bound> {
+        match self.estimate {
+            Some((time, period)) => Some(self.error(ticks.since(self.counter), time, period)),
+            None => None,
+        }
     }
 
     /// The disruption marker under which the line holds.
@@ -137,13 +189,90 @@ impl Timeline {
         self.marker
     }
 
-    /// E(C), every term rounded up.
-    fn bound(&self, delta: i64) -> Bound {
+    /// The reference instant in seconds of UTC, and the leap second that is known.
+    pub(crate) fn leap_knowledge(&self) -> Option<(i64, Option<LeapSecond>)> {
+        Some((self.reference_utc?.seconds(), self.leap?.leap_second()))
+    }
+
+    /// Whether the page promises an interval, and not just by our assumption.
+    pub(crate) const fn promises_interval(&self) -> bool {
+        !self.notes.default_time_error && !self.notes.default_period_error
+    }
+
+    /// Whether the page promises that time does not step back.
+    pub(crate) const fn promises_monotonic(&self) -> bool {
+        self.monotonic
+    }
+
+    /// C1.
+    pub(crate) const fn counter(&self) -> Ticks {
+        self.counter
+    }
+
+    /// Whether this page tells the line of `other`, as nearly as both claim, from a reference point
+    /// that is no later.
+    pub(crate) fn is_earlier_on_the_line_of(&self, other: &Self) -> bool {
+        let at = self.counter;
+        if at.since(other.counter) > 0 {
+            return false;
+        }
+        let (Some(apart), Ok(ours), Ok(theirs)) =
+            (self.since(at, other, at), self.at(at), other.at(at))
+        else {
+            return false;
+        };
+        ours.bound.plus(theirs.bound).contains(apart)
+    }
+
+    /// How much later than `other` this line is at counter values of each, on one uniform scale;
+    /// `None` where there is none, or it ends.
+    pub(crate) fn since(&self, at: Ticks, other: &Self, other_at: Ticks) -> Option<Span> {
+        let apart = if self.is_tai && other.is_tai {
+            0
+        } else {
+            // UTC carried on from different references: a leap second may lie between.
+            let (ours, theirs) = (self.leap?, other.leap?);
+            let second = match theirs.leap_second() {
+                Some(_) => self.reference_utc?.seconds(),
+                None => other.reference_utc?.seconds(),
+            };
+            theirs.offset_at_code(second) - ours.offset_at_code(second)
+        };
+        self.linear(at)?
+            .checked_add(Span::from_seconds(apart.into()))?
+            .since(other.linear(other_at)?)
+    }
+
+    /// TAI − UTC in force at the same TAI as `other` has at `at`, and at the reference instant of
+    /// `other` if `at` is none.
+    pub(crate) fn offset_when(&self, other: &Self, at: Option<Ticks>) -> Option<i16> {
+        let linear = match at {
+            Some(at) => other.linear(at)?,
+            None => other.reference,
+        };
+        let (_, offset) = self
+            .leap
+            .filter(|_| self.is_tai && other.is_tai)?
+            .utc(linear)?;
+        Some(offset)
+    }
+
+    fn linear(&self, ticks: Ticks) -> Option<Timestamp<Linear>> {
+        self.reference
+            .checked_add(self.period.span(ticks.since(self.counter)))
+    }
+
+    /// E(C).
+    const fn bound(&self, delta: i64) -> Bound {
+        self.error(delta, self.time_error, self.period_error)
+    }
+
+    /// The error `delta` ticks from the reference, every term rounded up.
+    const fn error(&self, delta: i64, time: Bound, period: u64) -> Bound {
         // One tick more than elapsed: the instant lies anywhere within the tick that was read.
         let ticks = delta.unsigned_abs() + 1;
-        let drift = self.period.rate_outward(ticks, self.period_error);
-        self.time_error
-            .plus(drift)
+        let drift = self.period.rate_outward(ticks, period);
+        time.plus(drift)
             .plus(self.period.span_outward(1))
             .plus(TRUNCATION)
     }
@@ -173,6 +302,16 @@ pub struct Reading {
     pub generation: Option<u64>,
     /// When the host last updated the page, T1 in UTC.
     pub reference_utc: Option<Timestamp<Utc>>,
+    /// How long ago that was, T − T1 by the counter: negative before it. To end a holdover by.
+    pub age: Span,
+    /// The leap second that the page tells of, ahead or past, wherever UTC is known.
+    pub leap: Option<LeapSecond>,
+    /// What the host says is coming.
+    pub disruption: Disruption,
+    /// How the host would have leap seconds smeared; none if its code is not known.
+    pub smearing_hint: Option<SmearingHint>,
+    /// What became of the operator's TAI − UTC.
+    pub operator: OperatorNote,
     /// What had to be assumed.
     pub notes: Notes,
 }
@@ -194,6 +333,69 @@ pub struct Notes {
     pub invalid_tai_offset: bool,
     /// A UTC page without a usable offset: UTC is known, TAI is not.
     pub utc_without_tai_offset: bool,
+}
+
+/// A disruption of the counter that the host expects: a migration, as a rule.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Disruption {
+    /// None that the host says.
+    #[default]
+    None,
+    /// Within about a day.
+    Soon,
+    /// Within about an hour.
+    Imminent,
+}
+
+impl Disruption {
+    /// The more urgent one where both flags are set.
+    const fn of(fields: &Fields) -> Self {
+        if fields.has(flag::DISRUPTION_IMMINENT) {
+            Self::Imminent
+        } else if fields.has(flag::DISRUPTION_SOON) {
+            Self::Soon
+        } else {
+            Self::None
+        }
+    }
+}
+
+impl fmt::Display for Disruption {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::None => "none",
+            Self::Soon => "within about a day",
+            Self::Imminent => "within about an hour",
+        })
+    }
+}
+
+/// What became of the TAI − UTC that the operator gave.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum OperatorNote {
+    /// The operator gave none.
+    #[default]
+    NotGiven,
+    /// The page has no usable offset, so the operator's is in use.
+    Used,
+    /// The page has the same one.
+    Agrees,
+    /// The page has another one, which is in use: one of the two is wrong.
+    Disagrees {
+        /// The operator's TAI − UTC at the page's reference instant.
+        operator: i16,
+    },
+}
+
+impl OperatorNote {
+    fn of(on_page: Option<i16>, operator: Option<OperatorOffset>) -> Self {
+        match (on_page, operator.map(OperatorOffset::tai_minus_utc)) {
+            (_, None) => Self::NotGiven,
+            (None, Some(_)) => Self::Used,
+            (Some(page), Some(operator)) if page == operator => Self::Agrees,
+            (Some(_), Some(operator)) => Self::Disagrees { operator },
+        }
+    }
 }
 
 /// Why a page has no time for us, in the order in which it is checked.
@@ -225,6 +427,8 @@ pub enum Unusable {
     OutOfRange,
     /// The indicator says inside 23:59:60, and the reference instant is not at a month's end.
     LeapSecond,
+    /// The marker has moved, and the page still tells the time from before the disruption.
+    NotUpdated,
 }
 
 impl fmt::Display for Unusable {
@@ -249,6 +453,7 @@ impl fmt::Display for Unusable {
             Self::ZeroPeriod => f.write_str("counter period is zero"),
             Self::LeapSecond => f.write_str("leap second claimed away from a month's end"),
             Self::OutOfRange => f.write_str("time is out of range"),
+            Self::NotUpdated => f.write_str("the page still has the time from before a disruption"),
         }
     }
 }
@@ -302,5 +507,14 @@ impl Header {
             status,
             leap_indicator,
         })
+    }
+
+    /// TAI − UTC between the codes of the page, whose time is at `second`, where the calendar's is
+    /// `operator`: inside 23:59:60 a page of UTC that repeats :59 is on the new one already.
+    fn between_codes(&self, operator: OperatorOffset, second: i64) -> i16 {
+        let repeats = self.scale == Scale::Utc
+            && self.leap_indicator == LeapIndicator::Pos
+            && calendar::next_month(second).is_some_and(|month| second == month - 1);
+        operator.tai_minus_utc() + i16::from(repeats)
     }
 }

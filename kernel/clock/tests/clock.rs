@@ -179,6 +179,55 @@ fn the_counter_of_a_torn_look_is_not_used() {
     assert_eq!(reads.get(), 2);
 }
 
+/// What a restored snapshot brings along: the page as it was, and a marker that QEMU has raised in it.
+#[test]
+fn a_page_that_a_disruption_left_over_is_not_believed() {
+    // 2 Hz: the line that is 1000 s at counter value 0 is 1000 s + `ticks` / 2 at `ticks`.
+    let on_the_line = |ticks: u64, marker| Fields {
+        counter_value: ticks,
+        time_sec: 1000 + ticks / 2,
+        time_maxerror_nanosec: 50_000,
+        ..good(0, marker)
+    };
+    let left_over = Err(NoTime::Unusable {
+        why: Unusable::NotUpdated,
+        stepped: true,
+    });
+    let page = VmclockPage::new(&on_the_line(8, 1));
+    let counter = Fake::at(20);
+    let mut clock = Clock::new(Some(&page), &counter);
+    let mut writer = Writer::new(&page, 0);
+    let mut now = |fields: &Fields| {
+        writer.publish(fields).expect("whole fields");
+        clock.now().map(|reading| seconds(&reading))
+    };
+    assert_eq!(now(&on_the_line(8, 1)), Ok(Some(1010)));
+    assert_eq!(now(&on_the_line(8, 2)), left_over, "the very page");
+    assert_eq!(now(&on_the_line(2, 2)), left_over, "one from before it");
+    assert_eq!(
+        now(&on_the_line(2, 3)),
+        left_over,
+        "however often it is disrupted"
+    );
+    assert_eq!(now(&on_the_line(8, 1)), left_over, "or the marker put back");
+    assert_eq!(now(&on_the_line(8, 4)), left_over);
+    assert_eq!(now(&on_the_line(16, 4)), Ok(Some(1010)), "written since");
+    let an_hour_on = Fields {
+        time_sec: 4600,
+        ..on_the_line(10, 5)
+    };
+    assert_eq!(now(&an_hour_on), Ok(Some(4605)), "another line");
+    let an_hour_back = Fields {
+        time_sec: 1000,
+        ..on_the_line(10, 6)
+    };
+    assert_eq!(
+        now(&an_hour_back),
+        Ok(Some(1005)),
+        "another line, if an earlier one"
+    );
+}
+
 #[test]
 fn a_step_is_told_from_a_start_until_time_is_valid_again() {
     let page = VmclockPage::new(&bad(1));
@@ -195,7 +244,7 @@ fn a_step_is_told_from_a_start_until_time_is_valid_again() {
         (bad(1), Err(no_time(true))),    // a marker that comes back heals nothing
         (good(1000, 1), Ok(Some(1002))), // valid
         (bad(1), Err(no_time(false))),   // lost without a disruption
-        (good(1000, 3), Ok(Some(1002))), // disrupted and valid at once: just the new time
+        (good(2000, 3), Ok(Some(2002))), // disrupted and valid at once: just the new time
         (bad(3), Err(no_time(false))),   // its marker is known by now
         (bad(4), Err(no_time(true))),
         (good(3000, 4), Ok(Some(3002))),

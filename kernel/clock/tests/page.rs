@@ -457,6 +457,45 @@ fn threads_never_see_a_mixture() {
 }
 
 #[test]
+fn a_thread_that_never_stops_publishing_is_borne_and_outlived() {
+    const READS: u32 = if cfg!(miri) { 3 } else { 2_000 };
+    let page = VmclockPage::new(&derived(0));
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            let mut writer = Writer::new(&page, 0);
+            let mut updates = 0;
+            while !stop.load(Ordering::Relaxed) {
+                updates += 1;
+                writer.publish(&derived(updates)).expect("whole fields");
+            }
+            updates
+        });
+        while page.marker() == 0 {
+            thread::yield_now();
+        }
+        for _ in 0..READS {
+            let mut looks = 0;
+            let snapshot = page.snapshot_with(|| looks += 1);
+            assert!(looks <= ATTEMPTS, "the bound is a bound");
+            // Whether it was starved or not, and never a mixture.
+            if let Ok((fields, ())) = snapshot {
+                let k = fields.disruption_marker;
+                let expected = Fields {
+                    seq_count: fields.seq_count,
+                    ..derived(k)
+                };
+                assert_eq!(fields, expected);
+            }
+        }
+        stop.store(true, Ordering::Relaxed);
+        let updates = writer.join().expect("stops");
+        let last = page.snapshot().map(|fields| fields.disruption_marker);
+        assert_eq!(last, Ok(updates), "and then it is there at once");
+    });
+}
+
+#[test]
 fn a_page_can_be_shared() {
     fn shared<T: Sync + Send>() {}
     shared::<VmclockPage>();

@@ -4,8 +4,8 @@ mod common;
 
 use gnomon_clock::page::{COUNTER_INVALID, flag};
 use gnomon_clock::{
-    Bound, ClockStatus, CounterId, Fields, LeapIndicator, Notes, Period, TaiOffset, Ticks,
-    TimeType, Timeline, Timestamp, Unusable,
+    Bound, ClockStatus, CounterId, Disruption, Fields, LeapIndicator, Notes, Period, Span,
+    TaiOffset, Ticks, TimeType, Timeline, Timestamp, Unusable,
 };
 
 use common::{TAI, UTC, good, timeline};
@@ -424,6 +424,69 @@ fn the_bound_saturates() {
         .expect("in range");
     assert_eq!(reading.bound.nanos(), u64::MAX);
     assert_eq!(reading.bound.to_ntp_short(), u32::MAX);
+}
+
+#[test]
+fn a_disruption_ahead_and_the_age_of_the_page_are_told() {
+    let read = |flags, ticks| {
+        let fields = Fields {
+            flags: good().flags | flags,
+            ..good()
+        };
+        timeline(&fields).at(Ticks(ticks)).expect("in range")
+    };
+    let (soon, imminent) = (flag::DISRUPTION_SOON, flag::DISRUPTION_IMMINENT);
+    for (flags, expected, name) in [
+        (0, Disruption::None, "none"),
+        (soon, Disruption::Soon, "within about a day"),
+        (imminent, Disruption::Imminent, "within about an hour"),
+        (
+            soon | imminent,
+            Disruption::Imminent,
+            "within about an hour",
+        ),
+    ] {
+        let disruption = read(flags, 0).disruption;
+        assert_eq!(disruption, expected);
+        assert_eq!(disruption.to_string(), name);
+    }
+    assert!(Disruption::None < Disruption::Soon && Disruption::Soon < Disruption::Imminent);
+    assert_eq!(Disruption::default(), Disruption::None);
+    for (ticks, seconds) in [
+        (1_000_000, 0),
+        (5_001_000_000, 5),
+        (1_000_000_u64.wrapping_sub(2_000_000_000), -2),
+    ] {
+        let age = read(0, ticks).age;
+        let apart = Span::from_units(age.units() - Span::from_seconds(seconds).units());
+        assert!(Bound::from_nanos(1).contains(apart), "{age:?}");
+    }
+}
+
+#[test]
+fn the_hosts_estimate_is_told_beside_the_bound() {
+    let both = flag::TIME_ESTERROR_VALID | flag::PERIOD_ESTERROR_VALID;
+    for (flags, given) in [
+        (0, false),
+        (flag::TIME_ESTERROR_VALID, false),
+        (flag::PERIOD_ESTERROR_VALID, false),
+        (both, true),
+    ] {
+        let estimated = timeline(&Fields {
+            flags: good().flags | flags,
+            time_esterror_nanosec: 2_000,
+            counter_period_esterror_rate_frac_sec: good().counter_period_frac_sec / 1_000_000,
+            ..good()
+        });
+        // 2 µs + 3 s · 1 ppm and a tick.
+        let estimate = estimated.estimate(Ticks(3_001_000_000)).map(Bound::nanos);
+        assert_eq!(estimate, given.then_some(5_002));
+        let bound = estimated.at(Ticks(0)).map(|reading| reading.bound);
+        assert_eq!(
+            bound,
+            timeline(&good()).at(Ticks(0)).map(|reading| reading.bound)
+        );
+    }
 }
 
 #[test]

@@ -75,6 +75,14 @@ pub fn udp_request(
     Some(UdpRequest { headers, payload })
 }
 
+/// The UDP port that a frame is for, if it is what [`udp_request`] recognises: to choose the
+/// `port` to ask that for. Nothing has been checked.
+#[must_use]
+pub fn udp_port(frame: &[u8]) -> Option<u16> {
+    let (_, _, udp) = split(frame.first_chunk()?);
+    Some(port16(udp[2], udp[3]))
+}
+
 impl UdpRequest<'_> {
     /// What the datagram carries.
     #[must_use]

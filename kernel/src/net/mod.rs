@@ -14,7 +14,7 @@ pub struct Counters {
     pub received: u64,
     /// Frames handed to the transmit ring.
     pub sent: u64,
-    /// Received frames that were UDP datagrams for the NTP port; what came of them is counted in
+    /// Received frames that were UDP datagrams for an NTP port; what came of them is counted in
     /// [`ntp::Counters`](crate::serve::ntp::Counters).
     pub ntp: u64,
     /// Received frames passed on to the IP stack.

@@ -5,7 +5,7 @@ use core::net::Ipv4Addr;
 
 use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet, SocketStorage};
 use smoltcp::socket::{dhcpv4, udp};
-use smoltcp::time::Instant;
+use smoltcp::time::{Duration, Instant};
 use smoltcp::wire::{
     ArpOperation, ArpPacket, ArpRepr, EthernetAddress, EthernetFrame, EthernetProtocol,
     EthernetRepr, IpCidr, Ipv4Cidr,
@@ -14,8 +14,14 @@ use smoltcp::wire::{
 use super::port::{Frame, FramePort, StackPort};
 use crate::serve::ntp;
 
-/// Sockets that the stack has room for.
-const SOCKETS: usize = 2;
+/// Sockets that the stack has room for: DHCP, and one for each UDP port that the service answers on.
+const SOCKETS: usize = 1 + PORTS;
+
+/// UDP ports that the service may answer on.
+const PORTS: usize = 2;
+
+/// How long an address from an earlier life is kept while DHCP is asked about it.
+const CONFIRMATION: Duration = Duration::from_secs(10);
 
 /// Memory for the stack's sockets.
 pub type Storage<'s> = [SocketStorage<'s>; SOCKETS];
@@ -47,34 +53,62 @@ pub struct Stack<'s> {
     sockets: SocketSet<'s>,
     dhcp: Option<SocketHandle>,
     address: Option<Address>,
+    /// The address is from before a restart and ends then, unless DHCP gives it again.
+    unconfirmed: Option<Instant>,
     /// When something is to be done, if anything is planned.
     next: Option<Instant>,
 }
 
 impl<'s> Stack<'s> {
-    /// Starts a stack on `port`: with `fixed`, or by asking DHCP.
+    /// Starts a stack on `port`: with `fixed`, or by asking DHCP. The service answers on UDP port 123
+    /// itself, and on `second`.
     pub fn new<P: FramePort>(
         port: &mut P,
         storage: &'s mut Storage<'s>,
         fixed: Option<Address>,
+        second: Option<u16>,
         now: Instant,
         random: u64,
     ) -> Self {
-        let mut config = Config::new(EthernetAddress(port.mac()).into());
-        config.random_seed = random;
-        let interface = Interface::new(config, &mut StackPort::new(port, None), now);
+        let interface = interface(port, now, random);
         let mut sockets = SocketSet::new(&mut storage[..]);
         sockets.add(swallow(ntp::PORT));
+        if let Some(second) = second {
+            sockets.add(swallow(second));
+        }
         let dhcp = fixed.is_none().then(|| sockets.add(dhcpv4::Socket::new()));
         let mut stack = Self {
             interface,
             sockets,
             dhcp,
             address: None,
+            unconfirmed: None,
             next: Some(now),
         };
-        stack.set_address(port, fixed);
+        stack.set_address(fixed);
+        stack.announce(port);
         stack
+    }
+
+    /// Starts over, for a machine that may have been moved or copied: other random numbers, no
+    /// neighbours, DHCP asked again. The address stays in use while DHCP has not answered, but not
+    /// for longer than 10 s: after a migration it is still the right one, and clients are not made
+    /// to wait for an exchange with a server.
+    pub fn restart<P: FramePort>(&mut self, port: &mut P, now: Instant, random: u64) {
+        self.interface = interface(port, now, random);
+        self.set_address(self.address);
+        if let Some(handle) = self.dhcp {
+            let dhcp = self.sockets.get_mut::<dhcpv4::Socket<'_>>(handle);
+            dhcp.reset();
+            // That the lease has ended, which is our own doing.
+            let _ = dhcp.poll();
+            // Restarts that follow each other do not make it longer.
+            let end = self.unconfirmed.unwrap_or(now + CONFIRMATION);
+            self.unconfirmed = self.address.map(|_| end);
+        } else {
+            self.announce(port);
+        }
+        self.next = Some(now);
     }
 
     /// The address in use; `None` while DHCP has not answered.
@@ -107,9 +141,15 @@ impl<'s> Stack<'s> {
         self.interface.poll_maintenance(now);
         self.interface
             .poll_egress(now, &mut StackPort::new(port, None), &mut self.sockets);
-        let changed = self.follow_dhcp(port);
+        let mut changed = self.follow_dhcp(port);
+        if self.unconfirmed.is_some_and(|end| end <= now) {
+            self.unconfirmed = None;
+            self.set_address(None);
+            changed = true;
+        }
         port.kick();
-        self.next = self.interface.poll_at(now, &self.sockets);
+        let planned = self.interface.poll_at(now, &self.sockets);
+        self.next = [planned, self.unconfirmed].into_iter().flatten().min();
         changed
     }
 
@@ -133,11 +173,13 @@ impl<'s> Stack<'s> {
             }),
         };
         let changed = self.address != address;
-        self.set_address(port, address);
+        self.unconfirmed = None;
+        self.set_address(address);
+        self.announce(port);
         changed
     }
 
-    fn set_address<P: FramePort>(&mut self, port: &mut P, address: Option<Address>) {
+    fn set_address(&mut self, address: Option<Address>) {
         self.interface.update_ip_addrs(|addresses| {
             addresses.clear();
             if let Some(Address {
@@ -155,10 +197,19 @@ impl<'s> Stack<'s> {
             let _ = routes.add_default_ipv4_route(gateway);
         }
         self.address = address;
-        if let Some(Address { address, .. }) = address {
+    }
+
+    fn announce<P: FramePort>(&self, port: &mut P) {
+        if let Some(Address { address, .. }) = self.address {
             announce(port, address);
         }
     }
+}
+
+fn interface<P: FramePort>(port: &mut P, now: Instant, random: u64) -> Interface {
+    let mut config = Config::new(EthernetAddress(port.mac()).into());
+    config.random_seed = random;
+    Interface::new(config, &mut StackPort::new(port, None), now)
 }
 
 /// Tells the network where `address` is (an ARP announcement, RFC 5227 §2.3), so that the first

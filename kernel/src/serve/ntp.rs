@@ -36,23 +36,26 @@
 //! client accepts the reply (the sanity check of RFC 5905 §A.5.1.1 on root distance), so it is
 //! sent as [`Answer::Dispersion`] instead.
 
-use gnomon_clock::{Announcement, Bound, Exchange, Kiss, NoTime, Reading, Timestamp, Utc};
+use gnomon_clock::{Announcement, Bound};
+
+use super::times::Told;
+use crate::duty::Withheld;
 
 /// Length of an NTP header without extension fields, and of every reply, in bytes.
 pub const HEADER: usize = 48;
 
 /// Serves one datagram: parses it, asks for the times only if it deserves an answer, counts what
 /// came of it. `None` means silence. `random` are fresh random bits for the transmit stamp.
-pub fn serve(
+pub fn serve<T: Into<Told>>(
     server: &Server,
     payload: &[u8],
     source_port: u16,
-    times: impl FnOnce() -> Result<Exchange, NoTime>,
+    times: impl FnOnce() -> T,
     random: u64,
     counters: &mut Counters,
 ) -> Option<[u8; HEADER]> {
     let outcome = Request::parse(payload, source_port)
-        .and_then(|request| reply(server, &request, times().as_ref(), random));
+        .and_then(|request| reply(server, &request, times(), random));
     counters.count(&outcome);
     outcome.ok().map(|reply| reply.packet)
 }
@@ -168,6 +171,37 @@ pub enum Answer {
     Step,
     /// Kiss code `XDSP` (ours): the error bound has reached 16 s, so the time is of no use.
     Dispersion,
+    /// Kiss code `XAUD` (ours): the host has broken a promise (`on_violation=stop`).
+    Violation,
+    /// Kiss code `XHLD` (ours): the host's clock has been freerunning for too long (`holdover.max=`).
+    Holdover,
+    /// Kiss code `XDRN` (ours): a disruption is expected (`drain=`).
+    Drain,
+}
+
+impl Answer {
+    /// The kiss code. (`Time` has none, and is not asked for it.)
+    #[must_use]
+    pub const fn kiss(self) -> [u8; 4] {
+        *match self {
+            Self::Init | Self::Time => b"INIT",
+            Self::Step => b"STEP",
+            Self::Dispersion => b"XDSP",
+            Self::Violation => b"XAUD",
+            Self::Holdover => b"XHLD",
+            Self::Drain => b"XDRN",
+        }
+    }
+}
+
+impl From<Withheld> for Answer {
+    fn from(why: Withheld) -> Self {
+        match why {
+            Withheld::Violation => Self::Violation,
+            Withheld::Holdover => Self::Holdover,
+            Withheld::Drain => Self::Drain,
+        }
+    }
 }
 
 /// Why a datagram gets no answer.
@@ -201,6 +235,12 @@ pub struct Counters {
     pub step: u64,
     /// [`Answer::Dispersion`].
     pub dispersion: u64,
+    /// [`Answer::Violation`].
+    pub violation: u64,
+    /// [`Answer::Holdover`].
+    pub holdover: u64,
+    /// [`Answer::Drain`].
+    pub drain: u64,
     /// [`Silence::Length`].
     pub length: u64,
     /// [`Silence::Version`].
@@ -226,6 +266,9 @@ impl Counters {
                 Answer::Init => &mut self.init,
                 Answer::Step => &mut self.step,
                 Answer::Dispersion => &mut self.dispersion,
+                Answer::Violation => &mut self.violation,
+                Answer::Holdover => &mut self.holdover,
+                Answer::Drain => &mut self.drain,
             },
             Err(Silence::Length) => &mut self.length,
             Err(Silence::Version) => &mut self.version,
@@ -240,12 +283,15 @@ impl Counters {
 
     /// Replies sent, by what they told.
     #[must_use]
-    pub const fn answered(&self) -> [(&'static str, u64); 4] {
+    pub const fn answered(&self) -> [(&'static str, u64); 7] {
         [
             ("time", self.time),
             ("INIT", self.init),
             ("STEP", self.step),
             ("XDSP", self.dispersion),
+            ("XAUD", self.violation),
+            ("XHLD", self.holdover),
+            ("XDRN", self.drain),
         ]
     }
 
@@ -274,59 +320,40 @@ impl Counters {
 pub fn reply(
     server: &Server,
     request: &Request,
-    times: Result<&Exchange, &NoTime>,
+    times: impl Into<Told>,
     random: u64,
 ) -> Result<Reply, Silence> {
-    let exchange = match times {
-        Ok(exchange) => exchange,
-        Err(NoTime::StaleStamp) => return Err(Silence::Stale),
-        Err(no_time) => {
-            let answer = match no_time.kiss() {
-                Kiss::Init => Answer::Init,
-                Kiss::Step => Answer::Step,
-            };
-            return Ok(without_time(server.precision, request, answer));
-        }
+    let times = match times.into() {
+        Told::Times(times) => times,
+        Told::Refusal(answer) => return Ok(without_time(server.precision, request, answer)),
+        Told::Silence(why) => return Err(why),
     };
-    let (Some(received), Some(transmit)) = (exchange.received.utc, exchange.transmit.utc) else {
-        return Ok(without_time(server.precision, request, Answer::Init));
-    };
-    if utc_stepped(exchange, received.time, transmit.time) {
-        return Err(Silence::UtcStep);
-    }
-    let error = exchange.received.bound.max(exchange.transmit.bound);
-    let dispersion = error
+    let dispersion = times
+        .error
         .plus(precision_interval(server.precision))
         .to_ntp_short();
     if dispersion >= MAX_DISPERSION {
         return Ok(without_time(server.precision, request, Answer::Dispersion));
     }
 
-    // Not later than the receive stamp, whatever the page says: RFC 5905 §A.5.1.1 has clients
-    // refuse a server whose reference time is in the future.
-    let reference = exchange
-        .transmit
-        .reference_utc
-        .unwrap_or(received.time)
-        .min(received.time);
     // Zero means "unknown" (§6), and once in an era it is a time: move it by 0.23 ns, outward.
-    let reference = non_zero(reference.to_ntp().0, u64::MAX);
-    let receive = non_zero(received.time.to_ntp().0, 1);
+    let reference = non_zero(times.reference.to_ntp().0, u64::MAX);
+    let receive = non_zero(times.received.to_ntp().0, 1);
     let transmit_stamp = blur(
         receive,
-        transmit.time.to_ntp().0,
+        times.transmit.to_ntp().0,
         noise_mask(server.precision),
         random,
     );
     let packet = Packet {
-        leap: match transmit.announcement {
+        leap: match times.leap {
             Announcement::None => 0,
             Announcement::Insert => 1,
             Announcement::Delete => 2,
         },
         stratum: server.stratum,
         root_dispersion: dispersion,
-        reference_id: *REFERENCE_ID,
+        reference_id: times.reference_id,
         reference,
         receive,
         transmit: transmit_stamp,
@@ -343,11 +370,7 @@ fn without_time(precision: i8, request: &Request, answer: Answer) -> Reply {
         leap: 3,
         stratum: 0,
         root_dispersion: MAX_DISPERSION,
-        reference_id: match answer {
-            Answer::Step => *b"STEP",
-            Answer::Dispersion => *b"XDSP",
-            Answer::Init | Answer::Time => *b"INIT",
-        },
+        reference_id: answer.kiss(),
         reference: 0,
         receive: 0,
         transmit: 0,
@@ -418,19 +441,6 @@ fn check_tail(version: u8, tail: &[u8]) -> Result<(), Silence> {
     }
 }
 
-/// Whether the two stamps differ by something else than the time that passed between them.
-fn utc_stepped(exchange: &Exchange, received: Timestamp<Utc>, transmit: Timestamp<Utc>) -> bool {
-    let scales = (exchange.received.tai, exchange.transmit.tai);
-    let by_scale = if let (Some(received_tai), Some(transmit_tai)) = scales {
-        transmit_tai.since(received_tai) != transmit.since(received)
-    } else {
-        // Without TAI, what is announced tells on which side of a leap second the stamps are.
-        let announcement = |reading: &Reading| reading.utc.map(|utc| utc.announcement);
-        announcement(&exchange.received) != announcement(&exchange.transmit)
-    };
-    by_scale || transmit < received
-}
-
 /// The transmit stamp with random bits below the precision, always after `receive` (modulo the
 /// era) and never zero.
 ///
@@ -474,9 +484,6 @@ const NANOS: u64 = 1_000_000_000;
 /// NTP's own UDP port.
 pub const PORT: u16 = 123;
 
-/// The reference id of a vmclock, at every stratum.
-const REFERENCE_ID: &[u8; 4] = b"XVMC";
-
 /// Modes (RFC 5905 §7.3).
 const UNSPECIFIED: u8 = 0;
 const SYMMETRIC_ACTIVE: u8 = 1;
@@ -490,7 +497,7 @@ const MIN_POLL: i8 = 0;
 const MAX_POLL: i8 = 17;
 
 /// MAXDISP of RFC 5905 §7.2, 16 s, in NTP's short format.
-const MAX_DISPERSION: u32 = 16 << 16;
+pub(crate) const MAX_DISPERSION: u32 = 16 << 16;
 
 /// What RFC 7822 takes for a MAC by its length: a key id with a digest of 0, 16 or 20 bytes.
 const CRYPTO_NAK: usize = 4;

@@ -4,12 +4,15 @@ use core::fmt::{self, Display, Formatter, Write};
 
 use gnomon_clock::page::{self, flag};
 use gnomon_clock::{
-    Announcement, ClockStatus, CounterId, Fields, LeapIndicator, Notes, Reading, SmearingHint, Tai,
-    TaiOffset, TimeType, Timestamp, Utc,
+    Announcement, ClockStatus, CounterId, Evidence, Fields, LeapIndicator, Notes, OperatorNote,
+    Reading, SmearingHint, Span, Tai, TaiOffset, TimeType, Timestamp, Utc, Violation,
 };
 
-use crate::config::Idle;
-use crate::report::{self, Address, Mac, Page, TimeLine, View, Width};
+use crate::config::{Idle, Smearing};
+use crate::duty::OnViolation;
+use crate::report::{self, Address, Mac, Page, SmearLine, SmearView, TimeLine, View, Width};
+use crate::serve::ntp::{Answer, MAX_DISPERSION};
+use crate::serve::times::Told;
 
 /// A command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +25,8 @@ pub enum Command {
     Status,
     /// Every field of the vmclock page.
     Page,
+    /// Whether the host has kept its promises.
+    Audit,
     /// The network device, addresses, frames.
     Net,
     /// Restart the machine.
@@ -95,13 +100,14 @@ pub fn run(command: Command, view: &View<'_>, out: &mut dyn Write) -> fmt::Resul
             Some(Err(busy)) => writeln!(out, "{busy}"),
             Some(Ok(fields)) => fields_of_page(&fields, out),
         },
+        Command::Audit => audit(view, out),
         Command::Net => net(view, out),
         Command::Reboot => writeln!(out, "rebooting"),
         Command::PowerOff => writeln!(out, "powering off"),
     }
 }
 
-const COMMANDS: [(&str, Command, &str); 7] = [
+const COMMANDS: [(&str, Command, &str); 8] = [
     ("help", Command::Help, "list the commands"),
     (
         "time",
@@ -114,6 +120,11 @@ const COMMANDS: [(&str, Command, &str); 7] = [
         "what the time rests on, and what has been served",
     ),
     ("page", Command::Page, "every field of the vmclock page"),
+    (
+        "audit",
+        Command::Audit,
+        "whether the host has kept its promises, with the evidence",
+    ),
     ("net", Command::Net, "network device, addresses, frames"),
     ("reboot", Command::Reboot, "restart the machine"),
     ("poweroff", Command::PowerOff, "switch the machine off"),
@@ -140,9 +151,23 @@ fn status(view: &View<'_>, out: &mut dyn Write) -> fmt::Result {
             writeln!(out, "updated     {updated}")?;
         }
         remarks(reading, out)?;
+        operator_offset(reading, out)?;
     }
     if let Some(fields) = fields {
         warnings(&fields, out)?;
+    }
+    serving(view, out)?;
+    write!(out, "audit       ")?;
+    audit_summary(view, out)?;
+    if let Some(evidence) = latest(view) {
+        writeln!(out, "latest      {evidence}")?;
+    }
+    if let Some(service) = &view.smear {
+        let hint = view.reading.map(|reading| reading.smearing_hint);
+        if service.asked == Smearing::Hint && hint == Ok(None) {
+            writeln!(out, "note        the page's smearing hint is not known")?;
+        }
+        smear(service, out)?;
     }
     match view.uptime {
         Some(nanos) => {
@@ -225,6 +250,110 @@ fn remarks(reading: &Reading, out: &mut dyn Write) -> fmt::Result {
         if holds {
             writeln!(out, "note        {remark}")?;
         }
+    }
+    Ok(())
+}
+
+/// What became of the operator's `tai_offset=`.
+fn operator_offset(reading: &Reading, out: &mut dyn Write) -> fmt::Result {
+    match reading.operator {
+        OperatorNote::NotGiven => Ok(()),
+        OperatorNote::Used => writeln!(
+            out,
+            "note        TAI-UTC is that of the command line, for the page gives none"
+        ),
+        OperatorNote::Agrees => writeln!(
+            out,
+            "note        TAI-UTC of the page agrees with that of the command line"
+        ),
+        OperatorNote::Disagrees { operator } => writeln!(
+            out,
+            "note        TAI-UTC is that of the page, not {operator} as on the command line: \
+             one of them is wrong"
+        ),
+    }
+}
+
+/// What a client that asks now is told, and how long the host's clock has been freerunning.
+fn serving(view: &View<'_>, out: &mut dyn Write) -> fmt::Result {
+    let refusal = match (&view.reading, view.withheld) {
+        (Err(why), _) => Some(Told::from(why)),
+        (Ok(_), Some(why)) => Some(why.into()),
+        (Ok(reading), None) if reading.utc.is_none() => Some(Told::Refusal(Answer::Init)),
+        (Ok(reading), None) if reading.bound.to_ntp_short() >= MAX_DISPERSION => {
+            Some(Told::Refusal(Answer::Dispersion))
+        }
+        (Ok(_), None) => None,
+    };
+    match refusal {
+        None => out.write_str("serving     time")?,
+        Some(Told::Refusal(answer)) => {
+            let kiss = answer.kiss();
+            write!(out, "serving     no time, {}", kiss.escape_ascii())?;
+        }
+        Some(_) => out.write_str("serving     nothing")?,
+    }
+    match view.withheld {
+        Some(why) => writeln!(out, ": {why}")?,
+        None => writeln!(out)?,
+    }
+    let Some(freerunning) = view.duty.freerunning() else {
+        return Ok(());
+    };
+    write!(out, "holdover    for {}", Seconds(freerunning))?;
+    match view.duty.conditions().holdover_max {
+        Some(limit) => writeln!(out, " of {limit} s allowed"),
+        None => writeln!(out, ", without limit"),
+    }
+}
+
+/// The smeared service, and how far it is off UTC.
+fn smear(view: &SmearView, out: &mut dyn Write) -> fmt::Result {
+    writeln!(out, "smear       {}", SmearLine(view))?;
+    let Some((_, smeared)) = &view.now else {
+        return Ok(());
+    };
+    writeln!(
+        out,
+        "smeared     UTC {:+}, ± {} of smeared time, ± {} of UTC",
+        Seconds(smeared.offset),
+        Width(smeared.bound.nanos()),
+        Width(smeared.utc_bound.nanos())
+    )
+}
+
+/// `updates 12, disruptions 1, violations 0, on_violation=alarm`
+fn audit_summary(view: &View<'_>, out: &mut dyn Write) -> fmt::Result {
+    let on_violation = match view.duty.conditions().on_violation {
+        OnViolation::Serve => "serve",
+        OnViolation::Alarm => "alarm",
+        OnViolation::Stop => "stop",
+    };
+    writeln!(
+        out,
+        "updates {}, disruptions {}, violations {}, on_violation={on_violation}",
+        view.audit.updates(),
+        view.audit.disruptions(),
+        view.audit.violations()
+    )
+}
+
+/// What the latest violation rests on.
+fn latest<'v>(view: &View<'v>) -> Option<&'v Evidence> {
+    view.audit.evidence(view.duty.latest_violation()?)
+}
+
+fn audit(view: &View<'_>, out: &mut dyn Write) -> fmt::Result {
+    audit_summary(view, out)?;
+    for violation in Violation::ALL {
+        let count = view.audit.count(violation);
+        writeln!(out, "{count:<12}{violation}")?;
+    }
+    for evidence in Violation::ALL
+        .iter()
+        .filter_map(|violation| view.audit.evidence(*violation))
+    {
+        writeln!(out, "{evidence}")?;
     }
     Ok(())
 }
@@ -469,6 +598,21 @@ impl Display for Flags {
             write!(f, "{space}unknown {rest:#x}")?;
         }
         Ok(())
+    }
+}
+
+/// A span of time in seconds, truncated to nanoseconds; `{:+}` shows the sign in any case.
+struct Seconds(Span);
+
+impl Display for Seconds {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let nanos = self.0.abs().as_nanos_floor().unsigned_abs();
+        let sign = match self.0.units().signum() {
+            -1 => "-",
+            1 if f.sign_plus() => "+",
+            _ => "",
+        };
+        write!(f, "{sign}{}.{:09} s", nanos / NANOS, nanos % NANOS)
     }
 }
 

@@ -174,8 +174,8 @@ fn scopes_made_to_be_searched_for_spend_no_more_than_the_budget() {
 
 #[test]
 fn methods_made_to_be_searched_for_spend_no_more_than_the_budget() {
-    // Method (_HID) { Return (XXXX) }, over and over.
-    let aml = b"\x14\x0b_HID\x00\xa4XXXX".repeat(4_000);
+    // Method (_HID) { Return (YYYY) }, over and over.
+    let aml = b"\x14\x0b_HID\x00\xa4YYYY".repeat(4_000);
     assert!(exercise(&[&aml]).is_err());
 }
 

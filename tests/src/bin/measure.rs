@@ -1,0 +1,117 @@
+//! Prints the project's figures on this machine: `make bench`. It judges nothing.
+#![expect(clippy::print_stdout, reason = "a command talks to its user")]
+
+use core::net::Ipv4Addr;
+use core::time::Duration;
+use std::fs;
+use std::time::Instant;
+
+use gnomon_qemu::machine::Net;
+use gnomon_tests::guest::{Guest, machine};
+use gnomon_tests::image;
+use gnomon_tests::netns::Netns;
+use gnomon_tests::ntp::{Client, V4_CLIENT, cookie, request};
+use rustix::process::geteuid;
+
+/// Starts of which the median counts.
+const STARTS: usize = 9;
+/// Requests of which the percentiles count.
+const REQUESTS: usize = 5000;
+/// Time between two requests.
+const INTERVAL: Duration = Duration::from_millis(1);
+/// What a guest that does not work gets until it is given up.
+const GIVE_UP: Duration = Duration::from_secs(10);
+
+fn main() {
+    let bytes = fs::metadata(image()).expect("readable").len();
+    println!("image                       {bytes} bytes");
+    println!("least memory that works     {} MiB", least_memory());
+
+    let mut starts: Vec<Duration> = (0..STARTS).map(|_| power_on_to_first_answer()).collect();
+    starts.sort_unstable();
+    let [best, median, worst] = [0, STARTS / 2, STARTS - 1].map(|at| starts[at].as_millis());
+    println!(
+        "QEMU's start to first right answer: median {median} ms of {STARTS} ({best} to {worst})"
+    );
+
+    for idle in ["halt", "poll"] {
+        let (_guest, client) = Guest::serving_with(machine().append(format!("idle={idle}")));
+        round_trips(&format!("user network, idle={idle}"), &client);
+    }
+    if !geteuid().is_root() {
+        println!("round trip, tap             needs root");
+        return;
+    }
+    for idle in ["halt", "poll"] {
+        let netns = Netns::new();
+        netns.add_tap("gt0", "10.7.7.1/24");
+        let machine = machine()
+            .net(Net::Tap("gt0".to_owned()))
+            .append(format!("ip=10.7.7.2/24 idle={idle}"));
+        let _guest = netns.enter(|| Guest::start(machine));
+        let client = netns.enter(|| Client::of((Ipv4Addr::new(10, 7, 7, 2), 123).into()));
+        client.ask_until_right().assert_right();
+        round_trips(&format!("tap, idle={idle}"), &client);
+    }
+}
+
+/// From before QEMU is started to the first reply with time.
+fn power_on_to_first_answer() -> Duration {
+    let start = Instant::now();
+    let guest = Guest::start(machine());
+    let client = guest.client();
+    loop {
+        // QEMU keeps no request for a guest without an address, so ask often.
+        client.send(&request(V4_CLIENT, cookie()));
+        let answer = client.receive(Instant::now() + Duration::from_millis(5));
+        if answer.is_some_and(|(reply, _)| reply[0] >> 6 != 3) {
+            return start.elapsed();
+        }
+    }
+}
+
+fn least_memory() -> u32 {
+    (1..=32)
+        .find(|mib| works_with(*mib))
+        .expect("it works with 32")
+}
+
+fn works_with(mib: u32) -> bool {
+    let Ok(vm) = machine().memory(mib).start() else {
+        return false;
+    };
+    let client = Client::new(vm.ntp_port().expect("user network"));
+    let end = Instant::now() + GIVE_UP;
+    while Instant::now() < end {
+        client.send(&request(V4_CLIENT, cookie()));
+        let answer = client.receive(Instant::now() + Duration::from_millis(100));
+        if answer.is_some_and(|(reply, _)| reply[0] >> 6 != 3) {
+            return true;
+        }
+    }
+    false
+}
+
+/// One request per [`INTERVAL`], the next one only after the reply.
+fn round_trips(what: &str, client: &Client) {
+    let (mut trips, mut bounds) = (Vec::new(), Vec::new());
+    for _ in 0..REQUESTS {
+        let next = Instant::now() + INTERVAL;
+        let reply = client.ask();
+        reply.assert_right();
+        trips.push(reply.round_trip_nanos());
+        bounds.push(reply.bound_nanos());
+        std::thread::sleep(next.saturating_duration_since(Instant::now()));
+    }
+    let [p50, p99] = percentiles(&mut trips);
+    let [bound, wide] = percentiles(&mut bounds);
+    println!(
+        "round trip, {what:<22}  p50 {p50} us, p99 {p99} us; bound p50 {bound} us, p99 {wide} us"
+    );
+}
+
+/// The 50th and the 99th, in microseconds.
+fn percentiles(nanos: &mut [u64]) -> [u64; 2] {
+    nanos.sort_unstable();
+    [nanos.len() / 2, nanos.len() * 99 / 100].map(|at| nanos[at] / 1000)
+}

@@ -1,0 +1,193 @@
+//! A running guest.
+
+use core::ops::{Deref, DerefMut};
+use std::time::SystemTime;
+
+use gnomon_clock::{Fields, PageMemory};
+use gnomon_qemu::Vm;
+use gnomon_qemu::machine::{Arch, Machine};
+use gnomon_qemu::memory::GuestPage;
+use gnomon_qemu::publish::{Publisher, Report};
+
+use crate::console::{PROMPT, TimeLine};
+use crate::ntp::Client;
+use crate::{PATIENCE, Slot, image};
+
+/// The image in a machine, with one of the [`Slot`]s.
+#[derive(Debug)]
+pub struct Guest {
+    vm: Vm,
+    _slot: Slot,
+}
+
+/// A machine as `gnomon-qemu run` starts it, with the image, on a free port.
+#[must_use]
+pub fn machine() -> Machine {
+    Machine::new(Arch::X86_64).kernel(image())
+}
+
+impl Guest {
+    /// Starts the machine.
+    #[must_use]
+    pub fn start(machine: Machine) -> Self {
+        let slot = Slot::take();
+        match machine.start() {
+            Ok(vm) => Self { vm, _slot: slot },
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    /// Starts the machine and waits for the prompt; returns the boot report and all before it too.
+    #[must_use]
+    pub fn boot(machine: Machine) -> (Self, String) {
+        let mut guest = Self::start(machine);
+        let report = guest.wait_prompt();
+        (guest, report)
+    }
+
+    /// Starts the usual machine and waits until it serves the right time.
+    #[must_use]
+    pub fn serving() -> (Self, Client) {
+        Self::serving_with(machine())
+    }
+
+    /// Starts the machine and waits until it serves the right time.
+    #[must_use]
+    pub fn serving_with(machine: Machine) -> (Self, Client) {
+        let (guest, _) = Self::boot(machine);
+        let client = guest.client();
+        let _first = client.ask_until_right();
+        (guest, client)
+    }
+
+    /// A client of its NTP server.
+    #[must_use]
+    pub fn client(&self) -> Client {
+        Client::new(self.vm.ntp_port().expect("in QEMU's user network"))
+    }
+
+    /// Waits until it has said this.
+    pub fn wait_said(&mut self, pattern: &str) -> String {
+        match self.vm.wait_serial(pattern, PATIENCE) {
+            Ok(said) => said,
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    /// Waits for the next prompt and returns everything before it.
+    pub fn wait_prompt(&mut self) -> String {
+        let mut said = self.wait_said(PROMPT);
+        said.truncate(said.len() - PROMPT.len());
+        said
+    }
+
+    /// Types a command and returns what it prints, without carriage returns.
+    pub fn command(&mut self, line: &str) -> String {
+        self.type_line(line);
+        loop {
+            let said = self.wait_prompt();
+            // A log line gets between a command and its end, which is printed again behind it.
+            if !said.starts_with('[') {
+                return said.replace('\r', "");
+            }
+            self.wait_said(&format!("{line}\r\n"));
+        }
+    }
+
+    /// Types a command and waits for its echo.
+    pub fn type_line(&mut self, line: &str) {
+        // The empty line before it makes a prompt, and prompt and echo are unlike any log line.
+        let typed = self.vm.send_serial(&format!("\r{line}\r"));
+        typed.expect("QEMU runs");
+        self.wait_said(&format!("{PROMPT}{line}\r\n"));
+    }
+
+    /// Types `time`; returns its line when that is a time, checked against the host's clock.
+    ///
+    /// # Errors
+    /// The line when it is none.
+    pub fn time(&mut self) -> Result<TimeLine, String> {
+        let before = SystemTime::now();
+        let said = self.command("time");
+        let line = said.trim_end_matches('\n');
+        let Some(time) = TimeLine::parse(line) else {
+            return Err(line.to_owned());
+        };
+        time.assert_between(before, SystemTime::now());
+        Ok(time)
+    }
+
+    /// Runs a command of QEMU's human monitor.
+    pub fn monitor(&mut self, line: &str) -> String {
+        match self.vm.qmp().monitor(line) {
+            Ok(text) => text.replace('\r', ""),
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    /// The publisher.
+    #[must_use]
+    pub fn publisher(&self) -> &Publisher {
+        self.vm.publisher().expect("time is published")
+    }
+
+    /// Waits until what the publisher has done satisfies this.
+    pub fn wait_published(&self, condition: impl Fn(&Report) -> bool) -> Report {
+        let publisher = self.publisher();
+        match publisher.wait(PATIENCE, condition) {
+            Some(report) => report,
+            None => panic!("the publisher got no further than {:?}", publisher.report()),
+        }
+    }
+
+    /// Takes the page from the publisher: it stays as it is, with time in it, until somebody
+    /// writes it.
+    #[must_use]
+    pub fn take_page(&self) -> TakenPage {
+        self.wait_published(|report| report.valid);
+        self.publisher().pause().expect("QEMU runs");
+        let page = self.vm.page().expect("a page");
+        let valid = page.fields().expect("QEMU runs");
+        TakenPage { page, valid }
+    }
+}
+
+impl Deref for Guest {
+    type Target = Vm;
+
+    fn deref(&self) -> &Vm {
+        &self.vm
+    }
+}
+
+impl DerefMut for Guest {
+    fn deref_mut(&mut self) -> &mut Vm {
+        &mut self.vm
+    }
+}
+
+/// The vmclock page of a guest whose publisher is paused.
+#[derive(Debug)]
+pub struct TakenPage {
+    page: GuestPage,
+    /// What it held when it was taken.
+    pub valid: Fields,
+}
+
+impl TakenPage {
+    /// Writes all fields under the seqlock, magic, size and version excepted.
+    pub fn publish(&mut self, fields: &Fields) {
+        self.page.publish(fields).expect("QEMU runs");
+    }
+
+    /// Writes bytes, whatever they are.
+    pub fn poke(&mut self, offset: usize, bytes: &[u8]) {
+        self.page.write(offset, bytes).expect("QEMU runs");
+    }
+
+    /// What it holds now.
+    #[must_use]
+    pub fn fields(&self) -> Fields {
+        self.page.fields().expect("QEMU runs")
+    }
+}

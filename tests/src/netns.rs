@@ -1,0 +1,90 @@
+//! A network of one's own: nothing in it reaches another program, and it may use any port.
+
+use core::sync::atomic::{AtomicU32, Ordering};
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::panic;
+use std::process::{self, Command};
+use std::thread;
+
+use rustix::process::geteuid;
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
+use crate::process::Process;
+
+/// A network namespace, removed when this is dropped.
+#[derive(Debug)]
+pub struct Netns {
+    name: String,
+}
+
+impl Netns {
+    /// A namespace with a loopback interface.
+    #[must_use]
+    pub fn new() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        assert!(
+            geteuid().is_root(),
+            "this test makes a network namespace, which takes root: run `sudo make test`"
+        );
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("gnomon-test-{}-{number}", process::id());
+        ip(&["netns", "add", &name]);
+        let netns = Self { name };
+        netns.ip(&["link", "set", "lo", "up"]);
+        netns
+    }
+
+    /// Makes a tap interface with this address (such as `10.7.7.1/24`), up.
+    pub fn add_tap(&self, interface: &str, address: &str) {
+        self.ip(&["tuntap", "add", "dev", interface, "mode", "tap"]);
+        self.ip(&["addr", "add", address, "dev", interface]);
+        self.ip(&["link", "set", interface, "up"]);
+    }
+
+    fn ip(&self, arguments: &[&str]) {
+        ip(&[&["-n", &self.name], arguments].concat());
+    }
+
+    /// Does something in the namespace. Sockets made there stay in it, and so do programs that
+    /// are started there.
+    pub fn enter<T: Send>(&self, what: impl FnOnce() -> T + Send) -> T {
+        let body = || {
+            let file = File::open(format!("/run/netns/{}", self.name)).expect("a namespace");
+            move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))
+                .expect("root may enter it");
+            what()
+        };
+        let outcome = thread::scope(|scope| scope.spawn(body).join());
+        outcome.unwrap_or_else(|failure| panic::resume_unwind(failure))
+    }
+
+    /// Runs a program in the namespace to its end, and returns whether it succeeded and what it said.
+    #[must_use]
+    pub fn run(&self, program: &str, arguments: &[&str]) -> (bool, String) {
+        self.enter(|| {
+            let (status, said) = Process::run(Command::new(program).args(arguments));
+            (status.success(), said)
+        })
+    }
+}
+
+impl Default for Netns {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Drop for Netns {
+    fn drop(&mut self) {
+        // Fails only when it is gone; and this may run while a test fails.
+        let _gone = Command::new("ip")
+            .args(["netns", "del", &self.name])
+            .status();
+    }
+}
+
+fn ip(arguments: &[&str]) {
+    let (status, said) = Process::run(Command::new("ip").args(arguments));
+    assert!(status.success(), "ip {}: {said}", arguments.join(" "));
+}

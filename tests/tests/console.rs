@@ -1,0 +1,134 @@
+//! The serial console, typed at.
+
+use std::process::Command;
+
+use gnomon_tests::console::PROMPT;
+use gnomon_tests::guest::{Guest, machine};
+use gnomon_tests::process::Process;
+use gnomon_tests::{Slot, launcher};
+
+#[test]
+fn every_command_tells_its_part() {
+    let (mut guest, client) = Guest::serving();
+    client.ask().assert_right();
+    let help = guest.command("help");
+    let commands = [
+        "help", "time", "status", "page", "net", "reboot", "poweroff",
+    ];
+    for command in commands {
+        let mut words = help
+            .lines()
+            .filter_map(|line| line.split_whitespace().next());
+        assert!(words.any(|word| word == command), "{command}\n{help}");
+    }
+    guest.time().expect("the documented form");
+
+    let status = guest.command("status");
+    for start in [
+        "time        2",
+        "page        \\_SB.VCLK (AMZNC10C) at 0xfeffb000, 4096 bytes",
+        "host clock  ",
+        "marker      0x",
+        "updated     2",
+        "uptime      ",
+        "idle        halt",
+        "ntp         stratum 1, precision 2^-",
+        "answered    ",
+        "unanswered  ",
+    ] {
+        let found = status.lines().any(|line| line.starts_with(start));
+        assert!(found, "{start}\n{status}");
+    }
+    let page = guest.command("page");
+    assert_eq!(page.lines().count(), 22, "every field\n{page}");
+    let net = guest.command("net");
+    for line in [
+        "mac         52:54:00:12:34:56",
+        "address     10.0.2.15/24 by DHCP",
+        "gateway     10.0.2.2",
+        "frames      received ",
+    ] {
+        assert!(net.contains(line), "{line}\n{net}");
+    }
+    assert!(!net.contains("no honest device"), "{net}");
+}
+
+#[test]
+fn typing_is_edited_and_mistakes_are_named() {
+    let (mut guest, _) = Guest::boot(machine());
+    assert_eq!(
+        guest.command("tiem"),
+        "`tiem` is not a command, try `help`\n"
+    );
+    assert_eq!(guest.command("time now"), "`time` takes no arguments\n");
+    assert_eq!(guest.command(""), "");
+    // Backspace, a given-up line, a taken-back line, arrow keys, and both line ends.
+    for typed in [
+        "hexx\x7f\x7flp\r",
+        "nonsense\x03help\r",
+        "nonsense\x15help\r",
+        "\x1b[A\x1b[5~\x1bOPhelp\r",
+        "help\n",
+        "help\r\n",
+    ] {
+        guest.send_serial(typed).expect("QEMU runs");
+        let said = guest.wait_said("switch the machine off\r\n");
+        assert!(!said.contains("not a command"), "{typed:?} {said}");
+        guest.wait_prompt();
+    }
+}
+
+/// Through the launcher, which passes on any byte.
+#[test]
+fn garbage_is_answered_with_one_line() {
+    let _slot = Slot::take();
+    let mut guest = Process::start(Command::new(launcher()).args(["run", "--ntp", "0"]));
+    guest.wait_for(PROMPT);
+    let ignored = ", ignored up to the next Enter\r\n";
+    let megabyte = vec![b'x'; 1 << 20];
+    let escapes = b"\x1b[38;5;196m\x1b[2J\x1b]0;\x07".repeat(50);
+    let cases: [(&[u8], &str); 6] = [
+        (b"\xff\xff\xff", "byte 0xff is not text"),
+        (b"\x00\x01\x02\xfe", "byte 0x00 is not text"),
+        ("température".as_bytes(), "byte 0xc3 is not text"),
+        (&[b'x'; 129], "line longer than 128 characters"),
+        (&megabyte, "line longer than 128 characters"),
+        (&escapes, "byte 0x07 is not text"),
+    ];
+    for (garbage, answer) in cases {
+        guest.say(garbage);
+        guest.say(b"\r");
+        let said = guest.wait_for(PROMPT);
+        assert_eq!(said.matches(ignored).count(), 1, "{said}");
+        assert!(said.contains(&format!("\r\n{answer}{ignored}")), "{said}");
+        guest.say(b"help\r");
+        let said = guest.wait_for(PROMPT);
+        assert!(said.starts_with("help\r\nhelp "), "{said}");
+    }
+    // Noise of every kind, and the first Enter brings the prompt back.
+    let mut state = 1_u32;
+    let noise: Vec<u8> = core::iter::repeat_with(|| {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        state.to_be_bytes()[0]
+    })
+    .take(1 << 16)
+    .collect();
+    guest.say(&noise);
+    guest.say(b"\rpoweroff\r");
+    guest.wait_for("powering off\r\n");
+    assert!(guest.wait().success(), "{}", guest.log());
+}
+
+#[test]
+fn console_that_is_off_logs_and_does_not_listen() {
+    let mut guest = Guest::start(machine().append("serial=off"));
+    guest.client().ask_until_right().assert_right();
+    guest.send_serial("\rhelp\rpoweroff\r").expect("QEMU runs");
+    // What is logged after that shows that the input has had its turn.
+    guest.stop().expect("stops");
+    guest.cont().expect("goes on");
+    let said = guest.wait_said("] time: ");
+    assert!(!guest.serial_log().contains(PROMPT), "{said}");
+    assert!(!guest.serial_log().contains("list the commands"), "{said}");
+    guest.client().ask_until_right().assert_right();
+}
