@@ -7,6 +7,7 @@ use gnomon_arch::dev::net::{self, Nic};
 use gnomon_arch::dev::pci::{ConfigAccess, Function, Message, Pci};
 use gnomon_arch::dev::virtio::{self, pci::PciTransport};
 use gnomon_arch::machine::mmu::{Kind, Mmu};
+use gnomon_arch::machine::trap;
 use gnomon_clock::VmclockPage;
 use gnomon_kernel::discover::Window;
 
@@ -45,6 +46,11 @@ pub(crate) fn page(
     };
     if let Err(why) = mmu.borrow_mut().map(address, length, Kind::ReadOnly) {
         return none(&why);
+    }
+    if !trap::answers(address) {
+        return none(&format_args!(
+            "{text} refused: there is nothing at that address"
+        ));
     }
     // SAFETY: the window is mapped, at least a page long and aligned; it is none of our own memory, or
     // mapping it would have been refused; the type is made of atomics, so the host may write it at

@@ -9,7 +9,7 @@ use core::arch::asm;
 use core::fmt;
 
 use super::sysreg::{mrs, msr};
-use super::timer;
+use super::{timer, trap};
 use crate::dev::registers::Registers;
 use crate::machine::mmu::Mmu;
 use crate::mapping::{Kind, MapError};
@@ -336,6 +336,9 @@ fn map(block: Block, length: u64, mmu: &mut Mmu) -> Result<Registers, Error> {
         return Err(Error::Block(block));
     }
     mmu.map(address, length, Kind::Device)?;
+    if !trap::answers(address) {
+        return Err(Error::Block(block));
+    }
     // SAFETY: the firmware names these as an interrupt controller's registers; they are mapped as
     // device memory and this is their only driver.
     Ok(unsafe { Registers::new(address as *mut u8, bytes) })

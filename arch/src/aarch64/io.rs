@@ -7,8 +7,8 @@ use gnomon_clock::Counter;
 use uart_16550::backend::MmioBackend;
 use uart_16550::{Config, Uart16550};
 
-use super::counter;
 use super::sysreg::mrs;
+use super::{counter, trap};
 use crate::dev::registers::Registers;
 use crate::machine::mmu::Mmu;
 use crate::mapping::{Kind, MapError, PAGE};
@@ -53,6 +53,9 @@ impl Uart {
     /// Its registers cannot be mapped.
     pub fn open(place: Place, mmu: &mut Mmu) -> Result<Option<Self>, MapError> {
         mmu.map(place.address, PAGE, Kind::Device)?;
+        if !trap::answers(place.address) {
+            return Ok(None);
+        }
         let stride = match place.model {
             Model::Pl011 => 0,
             Model::Ns16550 { stride } => stride,

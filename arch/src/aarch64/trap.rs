@@ -90,16 +90,44 @@ pub fn install(report: Report) {
 
 static REPORT: AtomicPtr<()> = AtomicPtr::new(core::ptr::null_mut());
 
+/// Whether there is anything at `address`, which must be mapped: a load from where there is nothing
+/// ends in an exception, and what is there is the host's word only.
+#[must_use]
+pub fn answers(address: u64) -> bool {
+    // SAFETY: a load without use for its value; if it faults, `dispatch` knows it by its address and
+    // steps over it.
+    unsafe { guarded_load(address) != u64::MAX }
+}
+
+// Returns its argument, or -1 where the load has faulted.
+global_asm!(
+    ".section .text.guarded_load, \"ax\"",
+    ".globl {load}",
+    "{load}:",
+    "ldr w1, [x0]",
+    "ret",
+    ".text",
+    load = sym guarded_load,
+);
+
+unsafe extern "C" {
+    /// Loads a word from `address`.
+    fn guarded_load(address: u64) -> u64;
+}
+
 /// Called by every vector, with everything masked. Returns only where the exception was expected.
 extern "C" fn dispatch(frame: &mut Frame) {
-    /// The exception class of instructions that do not exist here.
-    const UNKNOWN: u64 = 0;
+    /// Exception classes: an instruction that does not exist here, a data abort in our own code.
+    const UNKNOWN: u64 = 0x00;
+    const DATA_ABORT: u64 = 0x25;
+    let class = mrs!("esr_el1") >> 26 & 0x3f;
+    let expected = [
+        (UNKNOWN, power::semihosting_call_address()),
+        (DATA_ABORT, guarded_load as *const () as u64),
+    ];
     let is_synchronous = frame.vector.is_multiple_of(4);
-    if is_synchronous
-        && mrs!("esr_el1") >> 26 == UNKNOWN
-        && frame.elr == power::semihosting_call_address()
-    {
-        // There is no semihosting: the call returns -1, as one that failed would.
+    if is_synchronous && expected.contains(&(class, frame.elr)) {
+        // Both end with the next instruction, and say -1 for failure.
         frame.elr += 4;
         frame.x[0] = u64::MAX;
         return;

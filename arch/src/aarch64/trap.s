@@ -38,7 +38,7 @@
     str x0, [sp, #272]
     mov x0, sp
     bl {dispatch}
-    // Only a refused semihosting call gets here: its one result is in x0.
+    // Only what was expected to fail gets here: its one result is in x0.
     ldr x30, [sp, #248]
     msr elr_el1, x30
     ldr x30, [sp, #256]

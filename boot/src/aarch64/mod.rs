@@ -14,6 +14,7 @@ use gnomon_arch::machine::io::{Model, Place, Uart};
 use gnomon_arch::machine::mmu::{Kind, PAGE};
 use gnomon_arch::machine::power::{Conduit, Power};
 use gnomon_arch::machine::timer::Uptime;
+use gnomon_arch::machine::trap;
 use gnomon_kernel::discover::Window;
 use gnomon_kernel::discover::fdt::{self, Bad, Gic, Interrupt, NotFound, PciHost, Tree, UartModel};
 
@@ -134,7 +135,9 @@ impl<'a> Hardware<'a> {
         let reach = |bus: u8| {
             let offset = u64::from(bus.wrapping_sub(host.first_bus)) * Ecam::BUS;
             let mut mmu = mmu.borrow_mut();
-            bus <= host.last_bus && mmu.map(address + offset, Ecam::BUS, Kind::Device).is_ok()
+            bus <= host.last_bus
+                && mmu.map(address + offset, Ecam::BUS, Kind::Device).is_ok()
+                && trap::answers(address + offset)
         };
         // No firmware has run that could have given the devices addresses.
         let place = |pci: &Pci<'_>, function| {
@@ -180,6 +183,9 @@ impl<'a> Hardware<'a> {
         }
         let mut mmu = self.firmware.mmu.borrow_mut();
         mmu.map(address, length, Kind::Device).ok()?;
+        if !trap::answers(address) {
+            return None;
+        }
         // SAFETY: the device tree says that a virtio device's registers are here; they are mapped as
         // device memory, and this driver is their only user.
         Some(unsafe { Registers::new(address as *mut u8, usize::try_from(length).ok()?) })
