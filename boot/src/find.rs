@@ -4,8 +4,9 @@ use core::cell::RefCell;
 use core::fmt::{self, Display};
 
 use gnomon_arch::dev::net::{self, Nic};
-use gnomon_arch::dev::pci::{ConfigAccess, Function, Message, Pci};
-use gnomon_arch::dev::virtio::{self, pci::PciTransport};
+use gnomon_arch::dev::pci::{ConfigAccess, Function, Pci};
+use gnomon_arch::dev::virtio;
+use gnomon_arch::dev::virtio::pci::{PciTransport, Wake};
 use gnomon_arch::machine::mmu::{Kind, Mmu};
 use gnomon_arch::machine::trap;
 use gnomon_clock::VmclockPage;
@@ -86,15 +87,14 @@ impl Display for Network {
 }
 
 /// Starts the first virtio network device on PCI, whose buses begin at `first_bus`, and says what
-/// became of it. `reach` makes a bus's configuration space accessible and says whether it is; `place`
-/// sees to it that the device has addresses.
+/// became of it. `reach` makes a bus's configuration space accessible and says whether it is; `prepare`
+/// sees to it that the device has addresses, and says how it wakes the CPU.
 pub(crate) fn nic_on_pci(
     access: &dyn ConfigAccess,
     first_bus: u8,
     reach: impl FnMut(u8) -> bool,
     mmu: &RefCell<Mmu>,
-    message: Option<Message>,
-    mut place: impl FnMut(&Pci<'_>, Function),
+    prepare: impl FnOnce(&Pci<'_>, Function) -> Wake,
 ) -> (Option<Nic>, Network) {
     let pci = Pci(access);
     let (mut first, mut others) = (None, 0);
@@ -109,8 +109,8 @@ pub(crate) fn nic_on_pci(
     let Some(function) = first else {
         return (None, Network::Absent);
     };
-    place(&pci, function);
-    let started = PciTransport::new(&pci, function, &mut mmu.borrow_mut(), message);
+    let wake = prepare(&pci, function);
+    let started = PciTransport::new(&pci, function, &mut mmu.borrow_mut(), wake);
     let at = format_args!("PCI {function}");
     started_nic(started.and_then(Nic::new), &at, others)
 }

@@ -171,6 +171,16 @@ fn qemu_with_gic_version_2() {
         memory: Some(window(0x1000_0000, 0x2eff_0000)),
     };
     assert_eq!(tree.pci_host(), Some(host));
+    // Pins are swizzled over four lines: device 1, pin A is line 1; device 3, pin B is line 0.
+    let lines = [(1, 1, 36), (3, 2, 35), (31, 4, 37)];
+    for (device, pin, number) in lines {
+        let interrupt = Interrupt {
+            number,
+            edge: false,
+        };
+        assert_eq!(tree.pci_interrupt(device, pin), Some(interrupt));
+    }
+    assert_eq!(tree.pci_interrupt(1, 0), None, "no pin");
     assert_eq!(tree.vmclock(None, &[]), Err(NotFound::Absent));
 }
 
@@ -381,6 +391,7 @@ fn interrogate(blob: &[u8]) -> Result<(), Bad> {
     let tree = Tree::new(blob)?;
     let _ = (tree.command_line(), tree.console(), tree.psci());
     let _ = (tree.interrupt_controller(), tree.pci_host());
+    let _ = (tree.pci_interrupt(1, 1), tree.pci_interrupt(31, 4));
     assert!(tree.virtio_mmio().count() <= 4096);
     assert!(memory(&tree).len() <= 10_000);
     if let Ok(found) = tree.vmclock(None, &[]) {

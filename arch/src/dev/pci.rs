@@ -15,6 +15,12 @@ impl Function {
     pub const fn bus(self) -> u8 {
         (self.0 >> 8) as u8
     }
+
+    /// The device number on its bus, below 32.
+    #[must_use]
+    pub const fn device(self) -> u8 {
+        (self.0 >> 3 & 0x1f) as u8
+    }
 }
 
 impl core::fmt::Display for Function {
@@ -291,13 +297,20 @@ impl Pci<'_> {
         size
     }
 
-    /// Lets the function decode memory and write to memory; turns its pin interrupt off.
-    pub fn enable(&self, function: Function) {
+    /// The interrupt pin of `function`: 1 to 4, or 0 for none.
+    #[must_use]
+    pub fn pin(&self, function: Function) -> u8 {
+        self.0.read32(function, 0x3c).to_le_bytes()[1]
+    }
+
+    /// Lets the function decode memory and write to memory; turns its pin interrupt on or off.
+    pub fn enable(&self, function: Function, pin: bool) {
+        let pin_off = if pin { 0 } else { COMMAND_NO_INTX };
         let command = self.0.read32(function, COMMAND) & 0xffff;
         self.0.write32(
             function,
             COMMAND,
-            command | COMMAND_MEMORY | COMMAND_MASTER | COMMAND_NO_INTX,
+            command & !COMMAND_NO_INTX | COMMAND_MEMORY | COMMAND_MASTER | pin_off,
         );
     }
 }

@@ -124,19 +124,36 @@ impl Doorbell {
     }
 }
 
-/// An interrupt line that is lowered by hand (virtio 1.3 §4.2.2, `InterruptStatus`).
+/// An interrupt line that is lowered by hand.
 #[derive(Clone, Copy, Debug)]
-pub struct RaisedLine {
-    status: Registers,
-    acknowledge: Registers,
+pub enum RaisedLine {
+    /// By a read of the ISR status on PCI (virtio 1.3 §4.1.4.5).
+    Read(Registers),
+    /// By telling what was heard (§4.2.2, `InterruptStatus` and `InterruptACK`).
+    Write {
+        /// What the line says.
+        status: Registers,
+        /// Where to answer.
+        acknowledge: Registers,
+    },
 }
 
 impl RaisedLine {
     /// Tells the device that its interrupt was heard, if it has raised one.
     pub fn lower(&self) {
-        let status = self.status.read32(0);
-        if status != 0 {
-            self.acknowledge.write32(0, status);
+        match self {
+            Self::Read(status) => {
+                let _ = status.read8(0);
+            }
+            Self::Write {
+                status,
+                acknowledge,
+            } => {
+                let status = status.read32(0);
+                if status != 0 {
+                    acknowledge.write32(0, status);
+                }
+            }
         }
     }
 }

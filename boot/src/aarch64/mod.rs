@@ -6,9 +6,10 @@ mod image;
 use core::fmt::Display;
 
 use gnomon_arch::dev::net::Nic;
-use gnomon_arch::dev::pci::{BarSpace, Ecam, Pci};
+use gnomon_arch::dev::pci::{BarSpace, Ecam, Function, Pci};
 use gnomon_arch::dev::registers::Registers;
 use gnomon_arch::dev::virtio::mmio::{self, MmioTransport};
+use gnomon_arch::dev::virtio::pci::Wake;
 use gnomon_arch::machine::interrupt::{Block, Controller, Interrupts, Line};
 use gnomon_arch::machine::io::{Model, Place, Uart};
 use gnomon_arch::machine::mmu::{Kind, PAGE};
@@ -117,14 +118,19 @@ impl<'a> Hardware<'a> {
         };
         match self.network_in_memory(tree, interrupts) {
             (None, Network::Absent) => match tree.pci_host() {
-                Some(host) => self.network_on_pci(&host),
+                Some(host) => self.network_on_pci(tree, &host, interrupts),
                 None => (None, Network::Absent),
             },
             result => result,
         }
     }
 
-    fn network_on_pci(&self, host: &PciHost) -> (Option<Nic>, Network) {
+    fn network_on_pci(
+        &self,
+        tree: &Tree<'_>,
+        host: &PciHost,
+        interrupts: &Interrupts,
+    ) -> (Option<Nic>, Network) {
         let mmu = self.firmware.mmu;
         let Window { address, length } = host.ecam;
         let length = usize::try_from(length).unwrap_or(0);
@@ -139,13 +145,21 @@ impl<'a> Hardware<'a> {
                 && mmu.map(address + offset, Ecam::BUS, Kind::Device).is_ok()
                 && trap::answers(address + offset)
         };
-        // No firmware has run that could have given the devices addresses.
-        let place = |pci: &Pci<'_>, function| {
+        let prepare = |pci: &Pci<'_>, function: Function| {
+            // No firmware has run that could have given the device addresses.
             if let Some(Window { address, length }) = host.memory {
                 pci.place_bars(function, &mut BarSpace::new(address, length));
             }
+            // Behind a bridge the pins are wired otherwise.
+            let interrupt = tree
+                .pci_interrupt(function.device(), pci.pin(function))
+                .filter(|_| function.bus() == host.first_bus);
+            match interrupt {
+                Some(interrupt) if interrupts.enable(line(interrupt)) => Wake::Pin,
+                _ => Wake::Never,
+            }
         };
-        find::nic_on_pci(&access, host.first_bus, reach, mmu, None, place)
+        find::nic_on_pci(&access, host.first_bus, reach, mmu, prepare)
     }
 
     fn network_in_memory(

@@ -8,6 +8,7 @@ use core::fmt::Display;
 use gnomon_arch::dev::net::Nic;
 use gnomon_arch::dev::pci::Ecam;
 use gnomon_arch::dev::registers::Registers;
+use gnomon_arch::dev::virtio::pci::Wake;
 use gnomon_arch::machine::interrupt::Interrupts;
 use gnomon_arch::machine::io::{PortConfig, Uart};
 use gnomon_arch::machine::mmu::Kind;
@@ -77,11 +78,11 @@ impl<'a> Hardware<'a> {
     /// Starts the network device.
     pub(crate) fn network(&self, interrupts: &Interrupts) -> (Option<Nic>, Network) {
         let mmu = self.firmware.mmu;
-        let message = Some(interrupts.message());
+        let wake = Wake::Message(interrupts.message());
         let tables = self.tables.as_ref().ok();
         let ecam = tables.and_then(|tables| tables.ecam().find(|ecam| ecam.segment == 0));
         let Some(ecam) = ecam else {
-            return find::nic_on_pci(&PortConfig, 0, |_| true, mmu, message, |_, _| {});
+            return find::nic_on_pci(&PortConfig, 0, |_| true, mmu, |_, _| wake);
         };
         let (start, length) = ecam.window();
         let length = usize::try_from(length).unwrap_or(0);
@@ -94,7 +95,7 @@ impl<'a> Hardware<'a> {
             let mut mmu = mmu.borrow_mut();
             bus <= ecam.last_bus && mmu.map(start + offset, Ecam::BUS, Kind::Device).is_ok()
         };
-        find::nic_on_pci(&access, ecam.first_bus, reach, mmu, message, |_, _| {})
+        find::nic_on_pci(&access, ecam.first_bus, reach, mmu, |_, _| wake)
     }
 
     /// How to switch the machine off and restart it.

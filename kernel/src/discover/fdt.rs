@@ -248,7 +248,7 @@ impl<'a> Tree<'a> {
             let aliases = self.0.find_node("/aliases");
             aliases.and_then(|node| text(node, path)).unwrap_or("")
         };
-        let parent = self.gic().map(|(_, phandle)| phandle);
+        let parent = self.gic().map(|controller| controller.phandle);
         let mut first = None;
         for device in self.devices() {
             let Some(uart) = uart(&device, parent) else {
@@ -279,12 +279,12 @@ impl<'a> Tree<'a> {
     /// The interrupt controller.
     #[must_use]
     pub fn interrupt_controller(&self) -> Option<Gic> {
-        self.gic().map(|(gic, _)| gic)
+        self.gic().map(|controller| controller.gic)
     }
 
     /// The virtio devices with registers in memory, in the order of the tree.
     pub fn virtio_mmio(&self) -> impl Iterator<Item = VirtioMmio> {
-        let parent = self.gic().map(|(_, phandle)| phandle);
+        let parent = self.gic().map(|controller| controller.phandle);
         self.devices()
             .filter(|device| device.is("virtio,mmio") && device.is_enabled())
             .filter_map(move |device| {
@@ -298,9 +298,7 @@ impl<'a> Tree<'a> {
     /// The PCI host.
     #[must_use]
     pub fn pci_host(&self) -> Option<PciHost> {
-        let device = self
-            .devices()
-            .find(|device| device.is("pci-host-ecam-generic") && device.is_enabled())?;
+        let device = self.pci_node()?;
         let ecam = device.registers().next()?;
         let mut buses = property_cells(device.node, "bus-range");
         let (first, last) = (buses.next().unwrap_or(0), buses.next().unwrap_or(255));
@@ -312,6 +310,37 @@ impl<'a> Tree<'a> {
             last_bus,
             memory: pci_memory(&device),
         })
+    }
+
+    /// The interrupt of a device on the PCI host's first bus, by its number there and its pin, 1 to 4
+    /// (Devicetree Specification §2.4.3, `interrupt-map`).
+    #[must_use]
+    pub fn pci_interrupt(&self, device: u8, pin: u8) -> Option<Interrupt> {
+        let controller = self.gic()?;
+        let host = self.pci_node()?;
+        let mut mask = property_cells(host.node, "interrupt-map-mask");
+        let mut mask = || mask.next().unwrap_or(u32::MAX);
+        let [address_mask, _, _, pin_mask] = [mask(), mask(), mask(), mask()];
+        let (address, pin) = (
+            u32::from(device) << 11 & address_mask,
+            u32::from(pin) & pin_mask,
+        );
+        let mut words = property_cells(host.node, "interrupt-map");
+        loop {
+            let (place, _, _, its_pin) =
+                (words.next()?, words.next()?, words.next()?, words.next()?);
+            if words.next()? != controller.phandle {
+                // How long an entry for another controller is, only that one knows.
+                return None;
+            }
+            for _ in 0..controller.address_cells {
+                words.next()?;
+            }
+            let interrupt = interrupt(&mut words)?;
+            if (place & address_mask, its_pin & pin_mask) == (address, pin) {
+                return interrupt;
+            }
+        }
     }
 
     /// Finds the vmclock page: at `address` if that is given (`vmclock=` on the command line), which
@@ -365,8 +394,12 @@ impl<'a> Tree<'a> {
         }
     }
 
-    /// The interrupt controller and its phandle.
-    fn gic(&self) -> Option<(Gic, u32)> {
+    fn pci_node(&self) -> Option<Device<'a>> {
+        self.devices()
+            .find(|device| device.is("pci-host-ecam-generic") && device.is_enabled())
+    }
+
+    fn gic(&self) -> Option<Controller> {
         self.devices().find_map(|device| {
             let mut registers = device.registers();
             let is_v2 = device.is("arm,cortex-a15-gic") || device.is("arm,gic-400");
@@ -383,8 +416,12 @@ impl<'a> Tree<'a> {
             } else {
                 return None;
             };
-            let phandle = property_cells(device.node, "phandle").next().unwrap_or(0);
-            Some((gic, phandle))
+            let first = |name| property_cells(device.node, name).next().unwrap_or(0);
+            Some(Controller {
+                gic,
+                phandle: first("phandle"),
+                address_cells: first("#address-cells"),
+            })
         })
     }
 }
@@ -497,6 +534,13 @@ fn free_parts(window: Window, reserved: &[Window], add: &mut impl FnMut(MemoryRa
     }
 }
 
+/// The interrupt controller, and what those who refer to it must know.
+struct Controller {
+    gic: Gic,
+    phandle: u32,
+    address_cells: u32,
+}
+
 /// A node and the nodes above it.
 struct Device<'a> {
     node: FdtNode<'a>,
@@ -557,27 +601,35 @@ impl<'a> Device<'a> {
 
     /// Its first interrupt, if that goes to the controller with this phandle.
     fn interrupt(&self, controller: u32) -> Option<Interrupt> {
-        const SHARED: u32 = 0;
-        const PRIVATE: u32 = 1;
-        let parent = [self.node]
-            .iter()
-            .chain(self.parents.iter().rev().flatten())
-            .find_map(|&node| property_cells(node, "interrupt-parent").next())?;
+        let own = [self.node];
+        let mut nodes = own.iter().chain(self.parents.iter().rev().flatten());
+        let parent = nodes.find_map(|&node| property_cells(node, "interrupt-parent").next())?;
         if parent != controller {
             return None;
         }
-        let mut words = property_cells(self.node, "interrupts");
-        let (kind, number, flags) = (words.next()?, words.next()?, words.next()?);
-        let number = match (kind, number) {
-            (SHARED, 0..988) => number + 32,
-            (PRIVATE, 0..16) => number + 16,
-            _ => return None,
-        };
-        Some(Interrupt {
-            number,
-            edge: flags & 3 != 0,
-        })
+        interrupt(&mut property_cells(self.node, "interrupts"))?
     }
+}
+
+/// The interrupt that the next three words mean to a GIC; the outer `None` where there are fewer, the
+/// inner where they mean none.
+#[expect(
+    clippy::option_option,
+    reason = "an end and a nonsense entry are not the same"
+)]
+fn interrupt(words: &mut impl Iterator<Item = u32>) -> Option<Option<Interrupt>> {
+    const SHARED: u32 = 0;
+    const PRIVATE: u32 = 1;
+    let (kind, number, flags) = (words.next()?, words.next()?, words.next()?);
+    let number = match (kind, number) {
+        (SHARED, 0..988) => number + 32,
+        (PRIVATE, 0..16) => number + 16,
+        _ => return Some(None),
+    };
+    Some(Some(Interrupt {
+        number,
+        edge: flags & 3 != 0,
+    }))
 }
 
 /// The CPU's address for `window` below all of `parents`; the root's children have it already.

@@ -152,7 +152,7 @@ impl Transport for MmioTransport {
     }
 
     fn line(&self) -> Option<RaisedLine> {
-        Some(RaisedLine {
+        Some(RaisedLine::Write {
             status: self.registers.part(INTERRUPT_STATUS, 4)?,
             acknowledge: self.registers.part(INTERRUPT_ACKNOWLEDGE, 4)?,
         })

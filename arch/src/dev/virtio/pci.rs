@@ -23,11 +23,23 @@ pub struct PciTransport {
     notify_multiplier: u32,
     device: Registers,
     vectors: bool,
+    /// The ISR status, where the pin is what interrupts.
+    pin_status: Option<Registers>,
+}
+
+/// How the device wakes the CPU.
+#[derive(Clone, Copy, Debug)]
+pub enum Wake {
+    /// It does not.
+    Never,
+    /// By a message (MSI-X), if it has that.
+    Message(Message),
+    /// By its interrupt pin, which somebody has connected.
+    Pin,
 }
 
 impl PciTransport {
-    /// Maps the device's registers, resets it, and directs its interrupts to `message` if both have
-    /// MSI-X.
+    /// Maps the device's registers, resets it, and lets it interrupt as `wake` says.
     ///
     /// # Errors
     /// A capability is missing or wrong, memory cannot be mapped, or the device does not come out
@@ -36,12 +48,14 @@ impl PciTransport {
         pci: &Pci<'_>,
         function: Function,
         mmu: &mut Mmu,
-        message: Option<Message>,
+        wake: Wake,
     ) -> Result<Self, Error> {
         const COMMON: u8 = 1;
         const NOTIFY: u8 = 2;
+        const STATUS: u8 = 3;
         const DEVICE: u8 = 4;
-        pci.enable(function);
+        let pin = matches!(wake, Wake::Pin);
+        pci.enable(function, pin);
         let mut structures = [None; 5];
         let mut notify_multiplier = 0;
         let mut msix = None;
@@ -68,15 +82,21 @@ impl PciTransport {
         let common = region(COMMON, 0x38, "common configuration")?;
         let notify = region(NOTIFY, 2, "notification")?;
         let device = region(DEVICE, 6, "device configuration")?;
+        let pin_status = if pin {
+            Some(region(STATUS, 1, "interrupt status")?)
+        } else {
+            None
+        };
         let mut transport = Self {
             common,
             notify,
             notify_multiplier,
             device,
             vectors: false,
+            pin_status,
         };
         transport.reset()?;
-        if let (Some(at), Some(message)) = (msix, message) {
+        if let (Some(at), Wake::Message(message)) = (msix, wake) {
             direct_interrupts(pci, function, at, mmu, message)?;
             transport.vectors = true;
         }
@@ -175,11 +195,11 @@ impl Transport for PciTransport {
     }
 
     fn wakes(&self) -> bool {
-        self.vectors
+        self.vectors || self.pin_status.is_some()
     }
 
     fn line(&self) -> Option<RaisedLine> {
-        None
+        self.pin_status.map(RaisedLine::Read)
     }
 }
 
