@@ -1,6 +1,6 @@
 # The verbs. Each is a line or two; logic lives in Rust or in qemu/setup.sh.
 .DEFAULT_GOAL := help
-.PHONY: help build run test bench lint miri doc clean
+.PHONY: help build run test bench lint loom miri pages doc clean
 
 GUEST := --profile guest -p gnomon --target
 TARGET = $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)
@@ -44,6 +44,12 @@ lint: ## rustfmt, clippy on the host and the bare target, docs: no warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --exclude gnomon --no-deps
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked $(GUEST) x86_64-unknown-none --no-deps
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked $(GUEST) aarch64-unknown-none --no-deps
+
+loom: ## the seqlock in every order of its loads and stores that the memory model allows
+	RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=$(TARGET)/loom cargo test --locked --release -p gnomon-clock --test loom
+
+pages: ## 100 million random pages against exact arithmetic
+	GNOMON_PAGES=100000000 cargo test --locked --release -p gnomon-clock --test bounds -- --nocapture
 
 miri: ## the atomics and the unsafe code that can run on the host, under Miri (nightly)
 	@qemu/setup.sh miri

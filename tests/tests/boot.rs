@@ -2,8 +2,8 @@
 
 use core::ops::Range;
 use std::collections::BTreeMap;
-use std::fs;
 use std::process::Command;
+use std::{env, fs, process};
 
 use gnomon_qemu::End;
 use gnomon_qemu::machine::{Board, Net, STATUS_FAILURE};
@@ -251,9 +251,7 @@ fn check_image(pages: &BTreeMap<u64, Mapped>) {
             assert_eq!(page.writable, !page.cached, "{address:#x} {page:?}");
         }
     }
-    // boot/x86_64.ld: the stack of 64 KiB is the image's end, and below it is the guard page.
-    let end = segments.iter().map(|(range, _)| range.end).max();
-    let guard = end.expect("segments") - (64 << 10) - 0x1000;
+    let guard = stack(&segments).start - 0x1000;
     let unmapped: Vec<u64> = image
         .into_keys()
         .filter(|page| !pages.contains_key(page))
@@ -262,6 +260,41 @@ fn check_image(pages: &BTreeMap<u64, Mapped>) {
 }
 
 /// The loadable segments of a 64-bit ELF image, with their flags (1 execute, 2 write, 4 read).
+/// The stack: 128 KiB at the image's end (`boot/x86_64.ld`), above the guard page.
+fn stack(segments: &[(Range<u64>, u32)]) -> Range<u64> {
+    let end = segments.iter().map(|(range, _)| range.end).max();
+    let end = end.expect("segments");
+    end - (128 << 10)..end
+}
+
+/// Start-up is what needs the stack most; every command of the console follows it.
+#[test]
+fn stack_keeps_a_quarter_in_reserve() {
+    let (mut guest, _) = Guest::boot(machine().memory(16));
+    for command in ["help", "time", "status", "page", "net", "audit"] {
+        guest.command(command);
+    }
+    let stack = stack(&segments(&fs::read(image()).expect("readable")));
+    let file = env::temp_dir().join(format!("gnomon-stack-{}", process::id()));
+    let length = stack.end - stack.start;
+    guest.monitor(&format!(
+        "pmemsave {} {length} \"{}\"",
+        stack.start,
+        file.display()
+    ));
+    let bytes = fs::read(&file).expect("saved");
+    fs::remove_file(&file).expect("ours");
+    // The loader zeroes the stack, and it grows downwards.
+    let untouched = bytes.iter().take_while(|byte| **byte == 0).count();
+    let used = bytes.len() - untouched;
+    println!("stack: {used} of {length} bytes used");
+    assert!(used > 1000, "the stack is somewhere else: {used}");
+    assert!(
+        untouched >= bytes.len() / 4,
+        "{used} of {length} bytes used"
+    );
+}
+
 fn segments(elf: &[u8]) -> Vec<(Range<u64>, u32)> {
     let long = |at: usize| u64::from_le_bytes(elf[at..at + 8].try_into().expect("8"));
     let word = |at: usize| u32::from_le_bytes(elf[at..at + 4].try_into().expect("4"));

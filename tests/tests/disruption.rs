@@ -2,9 +2,14 @@
 
 use core::time::Duration;
 use std::time::Instant;
+use std::{env, fs, process, thread};
 
 use gnomon_clock::{ClockStatus, Fields};
-use gnomon_tests::guest::Guest;
+use gnomon_qemu::Publisher;
+use gnomon_qemu::publish::{Host, Options};
+use gnomon_qemu::qmp::Qmp;
+use gnomon_tests::PATIENCE;
+use gnomon_tests::guest::{Guest, machine};
 use gnomon_tests::ntp::{Client, Reply, V4_CLIENT, cookie, request};
 use serde_json::json;
 
@@ -205,7 +210,7 @@ fn requests_in_flight_never_carry_a_mixture() {
         let last = cookie();
         client.send(&request(V4_CLIENT, last));
         loop {
-            let patience = Instant::now() + gnomon_tests::PATIENCE;
+            let patience = Instant::now() + PATIENCE;
             let (bytes, arrived) = client.receive(patience).expect("an answer");
             let reply = Reply {
                 sent,
@@ -242,4 +247,55 @@ fn reset_boots_again_and_the_time_is_right_again() {
     let after = after.fields.expect("written");
     assert!(after.disruption_marker > before.disruption_marker);
     guest.time().expect("time");
+}
+
+/// QEMU brings the page's memory along, time and all, and raises the marker in it. Nobody has
+/// written the time of now when the guest runs again.
+#[test]
+fn restored_snapshot_never_shows_the_time_of_the_snapshot() {
+    let folder = env::temp_dir().join(format!("gnomon-snapshot-{}", process::id()));
+    fs::create_dir(&folder).expect("a folder of our own");
+    let (snapshot, monitor) = (folder.join("state"), folder.join("qmp"));
+    let (mut guest, client) = Guest::serving();
+    client.ask().assert_right();
+    let uri = format!("file:{}", snapshot.display());
+    guest
+        .qmp()
+        .execute("migrate", json!({ "uri": uri }))
+        .expect("QEMU writes to a file");
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let state = guest.qmp().execute("query-migrate", json!({}));
+        let state = state.expect("QEMU runs").value["status"].clone();
+        if state == "completed" {
+            break;
+        }
+        assert_ne!(state, "failed");
+        assert!(Instant::now() < deadline, "{state}");
+        thread::park_timeout(Duration::from_millis(20));
+    }
+    drop(guest);
+
+    let restored = Guest::start(
+        machine()
+            .publish(None)
+            .qmp_socket(&monitor)
+            .arg("-incoming")
+            .arg(&uri),
+    );
+    let client = restored.client();
+    for _ in 0..50 {
+        client.ask().assert_no_time(&["STEP"]);
+    }
+    // With a publisher it is right again.
+    let publisher = Publisher::attach(
+        Qmp::connect(&monitor).expect("QEMU listens"),
+        restored.pid(),
+        Host::new().expect("this host has a clock"),
+        Options::default(),
+        Box::new(|_| {}),
+    );
+    let _publisher = publisher.expect("published");
+    let _right = client.ask_until_right();
+    fs::remove_dir_all(&folder).expect("ours");
 }

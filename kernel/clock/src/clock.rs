@@ -51,6 +51,8 @@ pub struct Clock<'p, C> {
     last: Option<Timeline>,
     /// The marker has moved since, and time has not been valid yet.
     stepped: bool,
+    /// The host itself has taken the time back since then, under a marker that has moved.
+    withdrawn: bool,
     audit: Audit,
     operator: Option<Operator>,
 }
@@ -83,6 +85,7 @@ impl<'p, C: Counter> Clock<'p, C> {
             marker,
             last: None,
             stepped: false,
+            withdrawn: false,
             audit: Audit::new(),
             operator: None,
         }
@@ -177,6 +180,7 @@ impl<'p, C: Counter> Clock<'p, C> {
                 self.marker = reading.marker;
                 self.last = Some(*timeline);
                 self.stepped = false;
+                self.withdrawn = false;
                 Ok(reading)
             }
             Err(why) => Err(self.refuse(why, timeline.marker())),
@@ -189,16 +193,18 @@ impl<'p, C: Counter> Clock<'p, C> {
     /// A restored snapshot and an incoming migration bring the page's memory along, time and all, and
     /// QEMU raises the marker in it before anybody writes the time of now. The counter was restored
     /// with it, so such a page would serve the time of the snapshot as if nothing had happened. A
-    /// page that was written since has a later reference point, or lies on another line.
+    /// page that was written since has a later reference point, or lies on another line, or the host
+    /// has said in between, under the new marker, that there was no time.
     fn is_left_over(&self, timeline: &Timeline) -> bool {
         self.last.is_some_and(|last| {
             let disrupted = self.stepped || timeline.marker() != last.marker();
-            disrupted && timeline.is_earlier_on_the_line_of(&last)
+            disrupted && !self.withdrawn && timeline.is_earlier_on_the_line_of(&last)
         })
     }
 
     /// Remembers a step until time is valid again, even if the marker came back.
     fn refuse(&mut self, why: Unusable, marker: u64) -> NoTime {
+        self.withdrawn |= marker != self.marker && why != Unusable::NotUpdated;
         self.stepped |= marker != self.marker;
         NoTime::Unusable {
             why,

@@ -212,9 +212,19 @@ fn a_page_that_a_disruption_left_over_is_not_believed() {
     assert_eq!(now(&on_the_line(8, 1)), left_over, "or the marker put back");
     assert_eq!(now(&on_the_line(8, 4)), left_over);
     assert_eq!(now(&on_the_line(16, 4)), Ok(Some(1010)), "written since");
+    let withdrawn = Fields {
+        clock_status: ClockStatus::Initializing as u8,
+        ..on_the_line(16, 5)
+    };
+    assert!(now(&withdrawn).is_err());
+    assert_eq!(
+        now(&on_the_line(16, 5)),
+        Ok(Some(1010)),
+        "the host took its time back, and gives it again"
+    );
     let an_hour_on = Fields {
         time_sec: 4600,
-        ..on_the_line(10, 5)
+        ..on_the_line(10, 6)
     };
     assert_eq!(now(&an_hour_on), Ok(Some(4605)), "another line");
     let an_hour_back = Fields {
