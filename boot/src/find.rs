@@ -69,8 +69,8 @@ pub(crate) enum Network {
     Running(Text<32>, usize),
     /// There is one, and it cannot be used.
     Refused(Text<32>, virtio::Error),
-    /// There is none.
-    Absent,
+    /// There is none in these places.
+    Absent(&'static str),
 }
 
 impl Display for Network {
@@ -81,7 +81,7 @@ impl Display for Network {
                 write!(f, "virtio-net, {at}, the first of {}", others + 1)
             }
             Self::Refused(at, why) => write!(f, "virtio-net, {at}, refused: {why}"),
-            Self::Absent => f.write_str("no virtio-net device"),
+            Self::Absent(places) => write!(f, "no virtio-net device on {places}"),
         }
     }
 }
@@ -107,7 +107,7 @@ pub(crate) fn nic_on_pci(
         }
     });
     let Some(function) = first else {
-        return (None, Network::Absent);
+        return (None, Network::Absent("PCI"));
     };
     let wake = prepare(&pci, function);
     let started = PciTransport::new(&pci, function, &mut mmu.borrow_mut(), wake);

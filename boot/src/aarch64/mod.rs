@@ -113,16 +113,16 @@ impl<'a> Hardware<'a> {
 
     /// Starts the network device: the first with registers in memory, or else the first on PCI.
     pub(crate) fn network(&self, interrupts: &Interrupts) -> (Option<Nic>, Network) {
+        let none = || (None, Network::Absent("mmio or PCI"));
         let Ok(tree) = &self.tree else {
-            return (None, Network::Absent);
+            return none();
         };
-        match self.network_in_memory(tree, interrupts) {
-            (None, Network::Absent) => match tree.pci_host() {
-                Some(host) => self.network_on_pci(tree, &host, interrupts),
-                None => (None, Network::Absent),
-            },
-            result => result,
-        }
+        let in_memory = self.network_in_memory(tree, interrupts);
+        let on_pci = || {
+            tree.pci_host()
+                .and_then(|host| self.network_on_pci(tree, &host, interrupts))
+        };
+        in_memory.or_else(on_pci).unwrap_or_else(none)
     }
 
     fn network_on_pci(
@@ -130,7 +130,7 @@ impl<'a> Hardware<'a> {
         tree: &Tree<'_>,
         host: &PciHost,
         interrupts: &Interrupts,
-    ) -> (Option<Nic>, Network) {
+    ) -> Option<(Option<Nic>, Network)> {
         let mmu = self.firmware.mmu;
         let Window { address, length } = host.ecam;
         let length = usize::try_from(length).unwrap_or(0);
@@ -159,14 +159,17 @@ impl<'a> Hardware<'a> {
                 _ => Wake::Never,
             }
         };
-        find::nic_on_pci(&access, host.first_bus, reach, mmu, prepare)
+        match find::nic_on_pci(&access, host.first_bus, reach, mmu, prepare) {
+            (None, Network::Absent(_)) => None,
+            result => Some(result),
+        }
     }
 
     fn network_in_memory(
         &self,
         tree: &Tree<'_>,
         interrupts: &Interrupts,
-    ) -> (Option<Nic>, Network) {
+    ) -> Option<(Option<Nic>, Network)> {
         let (mut first, mut others) = (None, 0);
         for device in tree.virtio_mmio() {
             let Some(registers) = self.registers(device.window) else {
@@ -179,14 +182,12 @@ impl<'a> Hardware<'a> {
                 }
             }
         }
-        let Some((device, registers)) = first else {
-            return (None, Network::Absent);
-        };
+        let (device, registers) = first?;
         let interrupt = device.interrupt.map(line);
         let wakes = interrupt.is_some_and(|line| interrupts.enable(line));
         let started = MmioTransport::new(registers, wakes).and_then(Nic::new);
         let at = format_args!("mmio {:#x}", device.window.address);
-        find::started_nic(started, &at, others)
+        Some(find::started_nic(started, &at, others))
     }
 
     /// Maps the registers of a virtio device.
