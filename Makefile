@@ -43,7 +43,7 @@ lint: ## rustfmt, clippy on the host and the bare target, docs: no warnings
 	cargo clippy --locked $(GUEST) aarch64-unknown-none -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --exclude gnomon --no-deps
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked $(GUEST) x86_64-unknown-none --no-deps
-	RUSTDOCFLAGS="-D warnings" cargo doc --locked $(GUEST) aarch64-unknown-none --no-deps
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked $(GUEST) aarch64-unknown-none -p gnomon-arch --no-deps
 
 loom: ## the seqlock in every order of its loads and stores that the memory model allows
 	RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=$(TARGET)/loom cargo test --locked --release -p gnomon-clock --test loom

@@ -38,12 +38,13 @@ use gnomon_kernel::report;
 use gnomon_kernel::service::{Found, Service};
 
 use crate::glue::{Board, Port, Uart};
-use crate::platform::{Firmware, Hardware};
+use crate::platform::{Firmware, Handover, Hardware};
 use crate::text::Text;
 
 /// Where the entry code goes once Rust can run, with the physical address of the loader's words.
 extern "C" fn start(handover: u64) -> ! {
     trap::install(|frame| last_words(format_args!("{frame}")));
+    let handover = Handover::read(handover);
     let mmu = RefCell::new(layout::own_address_space());
     let firmware = Firmware::new(handover, &mmu);
     let hardware = Hardware::new(&firmware);

@@ -12,12 +12,12 @@ pub trait Width: Copy {
     /// Reads one.
     ///
     /// # Safety
-    /// As [`read`].
+    /// As [`read()`].
     unsafe fn load(register: *const Self) -> Self;
     /// Writes one.
     ///
     /// # Safety
-    /// As [`write`].
+    /// As [`write()`].
     unsafe fn store(register: *mut Self, value: Self);
 }
 

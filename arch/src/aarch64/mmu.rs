@@ -14,8 +14,8 @@ pub use crate::mapping::{Kind, MapError, PAGE};
 /// firmware tables.
 const POOL: usize = 48;
 
-/// Both kinds of memory that are used, in the order of [`NORMAL`] and [`DEVICE`]'s indices. The
-/// entry code in `boot` maps itself with the same value.
+/// The two kinds of memory that are used: device at index 0, normal at index 1. The entry code in
+/// `boot` maps itself with the same value.
 pub const MAIR: u64 = 0xff << 8 | 0x04;
 /// Attribute index 1: normal memory, write-back, allocating.
 const NORMAL: u64 = 1 << 2;

@@ -7,6 +7,16 @@ use gnomon_kernel::discover::fdt::{self, Bad, HEADER, Tree};
 
 use crate::info::BootInfo;
 
+/// Physical address of the device tree. Nothing but the image is mapped when the entry code ends.
+pub(crate) struct Handover(u64);
+
+impl Handover {
+    /// Keeps the address.
+    pub(crate) const fn read(address: u64) -> Self {
+        Self(address)
+    }
+}
+
 /// The loader's words.
 pub(crate) struct Firmware<'a> {
     pub(super) mmu: &'a RefCell<Mmu>,
@@ -15,9 +25,9 @@ pub(crate) struct Firmware<'a> {
 }
 
 impl<'a> Firmware<'a> {
-    /// Reads the device tree at physical address `handover`.
-    pub(crate) fn new(handover: u64, mmu: &'a RefCell<Mmu>) -> Self {
-        let tree = blob(handover, mmu).ok_or(Bad::Absent).and_then(Tree::new);
+    /// Reads the device tree.
+    pub(crate) fn new(Handover(address): Handover, mmu: &'a RefCell<Mmu>) -> Self {
+        let tree = blob(address, mmu).ok_or(Bad::Absent).and_then(Tree::new);
         let mut boot = BootInfo::new();
         if let Ok(tree) = &tree {
             tree.memory(|range| boot.add_range(range));

@@ -21,7 +21,7 @@ use gnomon_kernel::discover::fdt::{self, Bad, Gic, Interrupt, NotFound, PciHost,
 
 use crate::find::{self, Network, Page};
 
-pub(crate) use firmware::Firmware;
+pub(crate) use firmware::{Firmware, Handover};
 
 /// The machine and its boot protocol, in words.
 pub(crate) const NAME: &str = "aarch64, Image";

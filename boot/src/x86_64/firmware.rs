@@ -7,7 +7,7 @@ use gnomon_arch::machine::mmu::{Kind, Mmu};
 use gnomon_kernel::discover::acpi::{Bad, Tables};
 use gnomon_kernel::memory::PhysicalMemory;
 
-use super::pvh;
+use super::pvh::Handover;
 use crate::info::BootInfo;
 
 /// Where a PC's BIOS keeps read-only data, listed in the memory map or not (ACPI 6.5 §5.2.5.1).
@@ -25,9 +25,8 @@ pub(crate) struct Firmware<'a> {
 }
 
 impl<'a> Firmware<'a> {
-    /// Reads the PVH start info at physical address `handover`.
-    pub(crate) fn new(handover: u64, mmu: &'a RefCell<Mmu>) -> Self {
-        let (boot, rsdp) = pvh::read(handover, mmu);
+    /// Keeps what the start info said.
+    pub(crate) fn new(Handover { boot, rsdp }: Handover, mmu: &'a RefCell<Mmu>) -> Self {
         Self { mmu, boot, rsdp }
     }
 

@@ -22,6 +22,7 @@ use crate::fatal;
 use crate::find::{self, Network, Page};
 
 pub(crate) use firmware::Firmware;
+pub(crate) use pvh::Handover;
 
 /// The machine and its boot protocol, in words.
 pub(crate) const NAME: &str = "x86_64, PVH";

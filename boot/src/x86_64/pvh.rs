@@ -5,9 +5,7 @@
 //! and copied: the loader's memory is ordinary RAM that nobody promises to keep.
 
 use core::arch::global_asm;
-use core::cell::RefCell;
 
-use gnomon_arch::machine::mmu::{Kind, Mmu};
 use gnomon_kernel::memory::{MemoryKind, MemoryRange};
 
 use crate::info::{BootInfo, COMMAND_LINE_MAX};
@@ -20,17 +18,29 @@ unsafe extern "C" {
 }
 
 const MAGIC: u32 = 0x336e_c578;
+/// What the entry code has mapped; nothing beyond is touched here.
+const MAPPED: u64 = 1 << 30;
 /// Memory map entries that are looked at.
 const ENTRIES_MAX: u32 = 128;
 
-/// Reads the start info at physical address `base`; an unusable one leaves everything empty.
-///
-/// With the physical address of the ACPI root pointer, where the loader knows it.
-pub(crate) fn read(base: u64, mmu: &RefCell<Mmu>) -> (BootInfo, Option<u64>) {
+/// What the start info says.
+pub(crate) struct Handover {
+    pub(super) boot: BootInfo,
+    /// Physical address of the ACPI root pointer, where the loader knows it.
+    pub(super) rsdp: Option<u64>,
+}
+
+impl Handover {
+    /// Reads the start info at physical address `base`, in the entry code's map: QEMU puts it into page
+    /// zero, which is never mapped again. An unusable one leaves everything empty.
+    pub(crate) fn read(base: u64) -> Self {
+        let (boot, rsdp) = read(base);
+        Self { boot, rsdp }
+    }
+}
+
+fn read(base: u64) -> (BootInfo, Option<u64>) {
     let mut info = BootInfo::new();
-    let read8 = |address| bytes(mmu, address).map(|[byte]| byte);
-    let read32 = |address| bytes(mmu, address).map(u32::from_le_bytes);
-    let read64 = |address| bytes(mmu, address).map(u64::from_le_bytes);
     if read32(base) != Some(MAGIC) {
         return (info, None);
     }
@@ -59,15 +69,25 @@ pub(crate) fn read(base: u64, mmu: &RefCell<Mmu>) -> (BootInfo, Option<u64>) {
     (info, rsdp)
 }
 
-fn bytes<const N: usize>(mmu: &RefCell<Mmu>, address: u64) -> Option<[u8; N]> {
-    if address == 0 {
+fn read8(address: u64) -> Option<u8> {
+    bytes(address).map(|[byte]| byte)
+}
+
+fn read32(address: u64) -> Option<u32> {
+    bytes(address).map(u32::from_le_bytes)
+}
+
+fn read64(address: u64) -> Option<u64> {
+    bytes(address).map(u64::from_le_bytes)
+}
+
+fn bytes<const N: usize>(address: u64) -> Option<[u8; N]> {
+    let end = address.checked_add(N as u64)?;
+    if address == 0 || end > MAPPED {
         return None;
     }
-    // Refused where the bytes touch the image: it is mapped as something else.
-    mmu.borrow_mut()
-        .map(address, N as u64, Kind::ReadOnly)
-        .ok()?;
-    // SAFETY: the bytes are mapped; they have no alignment and every value is valid; nothing of ours
-    // is written through another reference while the loader's memory is read (we hold none into it).
+    // SAFETY: the entry code maps the first GiB; bytes have no alignment and every value is valid;
+    // nothing of ours is written through another reference while the loader's memory is read
+    // (we hold none into it).
     Some(unsafe { (address as *const [u8; N]).read_volatile() })
 }
