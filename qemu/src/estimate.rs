@@ -7,8 +7,9 @@
 //!   taken for possible.
 //! * *UTC*: while the kernel vouches for its clock, the same with its `maxerror` around it.
 //!
-//! Because the next interval is the intersection with the one before, every publication lies inside
-//! the one before it at every counter value from then on: the promise of UAPI.13.
+//! Because the next interval is the intersection with the one before, every estimate lies inside
+//! the one before it at every counter value from then on. What readers of older pages were told is
+//! [`Promises`](crate::page::Promises)' care.
 
 use std::collections::VecDeque;
 

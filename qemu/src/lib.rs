@@ -6,6 +6,8 @@
 //!
 //! * [`machine`]: a QEMU command line as a type ([`Machine`]). [`vm`]: a running QEMU as a value ([`Vm`]).
 //! * [`publish`]: the thread that keeps the page filled ([`Publisher`]).
+//! * [`scenario`]: what a guest's time goes through on request ([`Scenario`]): leap seconds, disruptions,
+//!   and hosts that break their word.
 //! * [`attend`]: the terminal and the signals of a command that stays with a machine.
 //!
 //! Below these, in the order in which time flows:
@@ -26,6 +28,9 @@
 //! `maxerror`. Per tick (`counter_period_maxerror_rate_frac_sec`): the measured uncertainty of the
 //! rate, and 501 ppm. 500 of them are an assumption: that nobody changes the rate of the host's clock
 //! by more between two updates. Who does is found out at the next update, which then is a disruption.
+//!
+//! What a page has told of a counter value stands: the next pages under the same marker put it inside
+//! that interval, even when the clock has changed its rate meanwhile ([`page::Promises`]).
 
 pub mod attend;
 mod child;
@@ -37,8 +42,10 @@ pub mod machine;
 pub mod mapping;
 pub mod memory;
 pub mod page;
+mod player;
 pub mod publish;
 pub mod qmp;
+pub mod scenario;
 mod serial;
 mod sys;
 pub mod vm;
@@ -48,5 +55,6 @@ mod worker;
 pub use child::End;
 pub use machine::Machine;
 pub use publish::Publisher;
+pub use scenario::Scenario;
 pub use serial::SerialError;
 pub use vm::Vm;

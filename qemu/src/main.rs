@@ -4,6 +4,7 @@
 use core::error::Error;
 use core::time::Duration;
 use std::env;
+use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -14,7 +15,7 @@ use gnomon_qemu::machine::{Accel, Arch, Board, Machine, NTP_PORT, Net, STATUS_FA
 use gnomon_qemu::page::{Reference, Scale};
 use gnomon_qemu::publish::{Host, Notice, Options, Publisher, QEMU_PAGE};
 use gnomon_qemu::qmp::Qmp;
-use gnomon_qemu::{End, Vm};
+use gnomon_qemu::{End, Scenario, Vm};
 
 /// The image's name, in `build/` and beside this program.
 const IMAGE: &str = "gnomon-x86_64.elf";
@@ -130,6 +131,9 @@ struct Page {
     #[arg(long, value_name = "MS", default_value_t = 50)]
     #[arg(value_parser = clap::value_parser!(u64).range(1..=10_000))]
     interval: u64,
+    /// Plays the scenario in this file (qemu/scenarios has some)
+    #[arg(long, value_name = "FILE")]
+    scenario: Option<PathBuf>,
 }
 
 impl Page {
@@ -142,6 +146,18 @@ impl Page {
             ..Options::default()
         }
     }
+
+    fn scenario(&self) -> Result<Option<Scenario>, Box<dyn Error>> {
+        let Some(path) = &self.scenario else {
+            return Ok(None);
+        };
+        if self.reference == Reference::Utc {
+            return Err("a scenario's time is not UTC: leave --reference utc out".into());
+        }
+        let named = |error: &dyn Error| format!("{}: {error}", path.display());
+        let text = fs::read_to_string(path).map_err(|error| named(&error))?;
+        Ok(Some(Scenario::parse(&text).map_err(|error| named(&error))?))
+    }
 }
 
 impl Run {
@@ -150,6 +166,10 @@ impl Run {
             Some(kernel) => kernel,
             None => default_kernel()?,
         };
+        let scenario = self.page.scenario()?;
+        if scenario.is_some() && self.no_publish {
+            return Err("--no-publish and --scenario exclude each other".into());
+        }
         let publish = (!self.no_publish).then(|| self.page.options(QEMU_PAGE));
         let mut machine = Machine::new(self.arch)
             .board(self.machine)
@@ -163,6 +183,7 @@ impl Run {
             .serial(self.serial.clone())
             .kernel(kernel)
             .append(self.append)
+            .paused(scenario.is_some())
             .publish(publish);
         if let Some(qemu) = self.qemu {
             machine = machine.qemu(qemu);
@@ -171,6 +192,11 @@ impl Run {
             machine = machine.qmp_socket(socket);
         }
         let mut vm = machine.start_with(notice())?;
+        if let (Some(scenario), Some(publisher)) = (scenario, vm.publisher()) {
+            // Before the machine runs, so that no other time is seen.
+            publisher.play(scenario)?;
+            vm.cont()?;
+        }
         greet(&mut vm, &self.serial)?;
         match attend(&mut vm, signals, self.seconds.map(Duration::from_secs))? {
             Finish::Asked | Finish::Ended(End::Status(0)) => Ok(ExitCode::SUCCESS),
@@ -186,7 +212,11 @@ impl Publish {
         let pid = self.pid.or_else(|| qmp.peer_pid());
         let pid = pid.ok_or("the process at the socket is not known: name it with --pid")?;
         let options = self.page.options(self.address.0);
+        let scenario = self.page.scenario()?;
         let publisher = Publisher::attach(qmp, pid, Host::new()?, options, notice())?;
+        if let Some(scenario) = scenario {
+            publisher.play(scenario)?;
+        }
         say(&format!(
             "publishing into QEMU's process {pid}; Ctrl-C ends it"
         ));

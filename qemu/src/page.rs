@@ -1,9 +1,11 @@
 //! The fields of the page that say what is known of the time.
 
+use std::collections::VecDeque;
+
 use clap::ValueEnum;
 use gnomon_clock::page::flag;
 use gnomon_clock::{
-    Bound, ClockStatus, CounterId, Fields, Period, Tai, Ticks, TimeType, Timestamp,
+    Bound, ClockStatus, CounterId, Fields, Period, Span, Tai, Ticks, TimeType, Timestamp,
 };
 
 use crate::estimate::Estimate;
@@ -97,22 +99,115 @@ pub fn invalid(status: ClockStatus, scale: Scale) -> Fields {
 }
 
 /// Whether a page keeps what the page before it promised (UAPI.13): its interval lies inside the
-/// earlier one's at its own counter value, and its time at the earlier counter value lies inside
-/// the earlier interval there. Both are pages made by [`valid`].
+/// earlier one's at its own counter value, its time at the earlier counter value lies inside
+/// the earlier interval there, and its rate inside the earlier one's error. So, both being
+/// straight, at every counter value from the earlier reference on its time lies inside the earlier
+/// interval. Both are pages made by [`valid`].
 #[must_use]
 pub fn keeps_promise(earlier: &Fields, later: &Fields) -> bool {
     let same_scale = earlier.has(flag::TAI_OFFSET_VALID) == later.has(flag::TAI_OFFSET_VALID);
     let (Some(earlier), Some(later)) = (Line::of(earlier), Line::of(later)) else {
         return false;
     };
-    let inside = |counter, needed: Bound| {
-        let ((time, bound), (later, _)) = (earlier.at(counter)?, later.at(counter)?);
-        let room = Bound::from_units(bound.units().checked_sub(needed.units())?);
-        Some(room.contains(later.since(time)?))
-    };
     same_scale
-        && inside(later.counter, later.error) == Some(true)
-        && inside(earlier.counter, Bound::ZERO) == Some(true)
+        && earlier.holds(&later, later.counter, later.error)
+        && earlier.holds(&later, earlier.counter, Bound::ZERO)
+        && earlier
+            .rate_apart(later.period)
+            .is_some_and(|apart| apart <= earlier.period_error.into())
+}
+
+/// How many pages back a new one keeps what they promised.
+pub const REMEMBERED: usize = 4;
+
+/// The last pages under one marker, which a new one must not contradict.
+///
+/// Whoever has read the counter under an old page was told an interval, and the newest page has to
+/// put that counter value inside it. When the host's clock has changed its rate, the line that fits
+/// best now does not, beyond the page just before: it runs back beside where the old pages were.
+/// Then the old line goes on, with an error that contains the new one, until all pages remembered
+/// are wide enough for that.
+#[derive(Debug, Default)]
+pub struct Promises {
+    pages: VecDeque<Fields>,
+}
+
+impl Promises {
+    /// Nothing is promised any more: there is a new marker.
+    pub fn forget(&mut self) {
+        self.pages.clear();
+    }
+
+    /// This page has been published.
+    pub fn note(&mut self, page: &Fields) {
+        self.pages.truncate(REMEMBERED - 1);
+        self.pages.push_front(*page);
+    }
+
+    /// Whether this page contradicts none of them.
+    #[must_use]
+    pub fn allow(&self, page: &Fields) -> bool {
+        let Some(line) = Line::of(page) else {
+            return false;
+        };
+        let mut pages = self.pages.iter();
+        pages
+            .next()
+            .is_none_or(|newest| keeps_promise(newest, page))
+            && pages.all(|older| {
+                Line::of(older).is_some_and(|older| older.holds(&line, older.counter, Bound::ZERO))
+            })
+    }
+
+    /// This page if it may be published, or else the one to publish instead: it contains this one's
+    /// interval. `None` when there is none, and the newest page has to stay.
+    #[must_use]
+    pub fn reconcile(&self, wanted: &Fields) -> Option<Fields> {
+        if self.allow(wanted) {
+            return Some(*wanted);
+        }
+        let newest = self.pages.front()?;
+        let (old, new) = (Line::of(newest)?, Line::of(wanted)?);
+        let (time, room) = old.at(new.counter)?;
+        let apart = new.time.since(time)?;
+        let apart = Bound::from_units(apart.abs().units().cast_unsigned());
+        // Twice, because the clock may well go on the way it has begun.
+        let error = new.error.plus(apart).plus(apart).min(room);
+        // In whole nanoseconds, which may not be more than there is room for.
+        let maxerror = error.nanos().saturating_sub(1);
+        let rate_apart = u64::try_from(old.rate_apart(new.period)?).ok()?;
+        let in_old_unit = |rate: u64| {
+            u64::try_from(scaled(
+                rate,
+                wanted.counter_period_shift,
+                newest.counter_period_shift,
+            )?)
+            .ok()
+        };
+        let page_time = time.checked_add(Span::from_seconds(Line::offset(wanted)))?;
+        let page = Fields {
+            time_sec: u64::try_from(page_time.seconds()).ok()?,
+            time_frac_sec: page_time.fraction(),
+            time_maxerror_nanosec: maxerror,
+            time_esterror_nanosec: wanted
+                .time_esterror_nanosec
+                .saturating_add(apart.nanos())
+                .min(maxerror),
+            counter_period_shift: newest.counter_period_shift,
+            counter_period_frac_sec: newest.counter_period_frac_sec,
+            counter_period_esterror_rate_frac_sec: in_old_unit(
+                wanted.counter_period_esterror_rate_frac_sec,
+            )?
+            .saturating_add(rate_apart),
+            counter_period_maxerror_rate_frac_sec: in_old_unit(
+                wanted.counter_period_maxerror_rate_frac_sec,
+            )?
+            .saturating_add(rate_apart),
+            ..*wanted
+        };
+        let contains = Bound::from_nanos(maxerror) >= new.error.plus(apart);
+        (contains && self.allow(&page)).then_some(page)
+    }
 }
 
 /// What a page says, on a scale without leap seconds.
@@ -127,13 +222,8 @@ struct Line {
 impl Line {
     fn of(fields: &Fields) -> Option<Self> {
         let seconds = i64::try_from(fields.time_sec).ok()?;
-        let is_utc = fields.time_type == TimeType::Utc as u8 && fields.has(flag::TAI_OFFSET_VALID);
-        let offset = if is_utc {
-            i64::from(fields.tai_offset_sec)
-        } else {
-            0
-        };
-        let time = Timestamp::from_parts(seconds.checked_sub(offset)?, fields.time_frac_sec);
+        let seconds = seconds.checked_sub(Self::offset(fields))?;
+        let time = Timestamp::from_parts(seconds, fields.time_frac_sec);
         let shift = fields.counter_period_shift;
         Some(Self {
             counter: Ticks(fields.counter_value),
@@ -142,6 +232,32 @@ impl Line {
             period: Period::new(fields.counter_period_frac_sec, shift).ok()?,
             period_error: fields.counter_period_maxerror_rate_frac_sec,
         })
+    }
+
+    /// What the page's seconds are ahead of the line's.
+    fn offset(fields: &Fields) -> i64 {
+        let is_utc = fields.time_type == TimeType::Utc as u8 && fields.has(flag::TAI_OFFSET_VALID);
+        if is_utc {
+            fields.tai_offset_sec.into()
+        } else {
+            0
+        }
+    }
+
+    /// Whether the later time at `counter` lies inside, with `needed` around it.
+    fn holds(&self, later: &Self, counter: Ticks, needed: Bound) -> bool {
+        let inside = || {
+            let ((time, bound), (later, _)) = (self.at(counter)?, later.at(counter)?);
+            let room = Bound::from_units(bound.units().checked_sub(needed.units())?);
+            Some(room.contains(later.since(time)?))
+        };
+        inside() == Some(true)
+    }
+
+    /// How far this line's period and another are apart, in this one's unit, rounded up.
+    fn rate_apart(&self, other: Period) -> Option<u128> {
+        let other = scaled(other.frac(), other.shift(), self.period.shift())?;
+        Some(u128::from(self.period.frac()).abs_diff(other) + 1)
     }
 
     fn at(&self, counter: Ticks) -> Option<(Timestamp<Tai>, Bound)> {
@@ -153,6 +269,16 @@ impl Line {
             self.time.checked_add(self.period.span(ticks))?,
             self.error.plus(drift),
         ))
+    }
+}
+
+/// A period or its error with another shift, rounded up.
+fn scaled(value: u64, from: u8, to: u8) -> Option<u128> {
+    let value = u128::from(value);
+    match to.checked_sub(from) {
+        Some(up @ 0..64) => Some(value << up),
+        Some(_) => None,
+        None => Some(value.div_ceil(1_u128.checked_shl(u32::from(from - to))?)),
     }
 }
 
@@ -317,6 +443,40 @@ mod tests {
             &earlier,
             &invalid(ClockStatus::Unreliable, Scale::Tai)
         ));
+    }
+
+    #[test]
+    fn old_line_goes_on_until_the_new_one_contradicts_nobody() {
+        let step = 50_000_000;
+        let page = |number: u64, apart: u64| {
+            let mut fields = estimate(number * step, 100, 100);
+            fields.time = Timestamp::from_parts(100, 0)
+                .checked_add(Span::from_nanos((number * step + apart).cast_signed()))
+                .expect("in range");
+            valid(&fields, &sample(Some(37)), &EXACT, Scale::Tai)
+        };
+        let mut promises = Promises::default();
+        for number in 0..6 {
+            assert_eq!(promises.reconcile(&page(number, 0)), Some(page(number, 0)));
+            promises.note(&page(number, 0));
+        }
+        // The clock has gained 5 µs, which the newest page admits and those before it do not.
+        for number in 6..10 {
+            let wanted = page(number, 5000);
+            assert!(!promises.allow(&wanted));
+            let instead = promises.reconcile(&wanted).expect("room");
+            let apart = instead
+                .time_frac_sec
+                .abs_diff(page(number, 0).time_frac_sec);
+            assert!(apart < 1 << 30, "{apart}"); // 2⁻³⁴ s
+            assert!((10_098..=10_104).contains(&instead.time_maxerror_nanosec));
+            promises.note(&instead);
+        }
+        assert_eq!(promises.reconcile(&page(10, 5000)), Some(page(10, 5000)));
+        // Nothing contains a step.
+        assert_eq!(promises.reconcile(&page(10, 1_000_000_000)), None);
+        promises.forget();
+        assert!(promises.allow(&page(10, 1_000_000_000)));
     }
 
     #[test]

@@ -23,6 +23,7 @@ use std::os::fd::OwnedFd;
 use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::SystemTime;
 
 use gnomon_clock::Fields;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
@@ -34,7 +35,9 @@ use crate::host::{HostClock, HostError};
 use crate::mapping::Mapping;
 use crate::memory::MemoryError;
 use crate::page::{Reference, Scale};
+pub use crate::player::Piece;
 use crate::qmp::{Qmp, QmpError};
+use crate::scenario::Scenario;
 use crate::vmstate::VmStateError;
 use crate::worker::{Request, Worker};
 
@@ -121,9 +124,40 @@ pub struct Report {
     pub disruptions: u64,
     /// Samples that were not published because the page as it was promised more.
     pub kept: u64,
+    /// The scenario that is played, or was to its end.
+    pub scenario: Option<Progress>,
     /// The thread has ended: QEMU has, or something failed.
     pub ended: bool,
 }
+
+/// How far a scenario has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// The line of its text that is played.
+    pub line: usize,
+    /// It is over, and its last state goes on.
+    pub over: bool,
+    /// Pages that contradict what was promised before, under the same marker.
+    pub broken: u64,
+}
+
+/// A disruption marker while a scenario is played, for those who judge what guests say meanwhile.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Epoch {
+    /// The marker.
+    pub marker: u64,
+    /// Whether the page has time in it.
+    pub valid: bool,
+    /// Before the first byte under this marker was written.
+    pub begun: SystemTime,
+    /// After the last byte of that update was.
+    pub done: SystemTime,
+    /// What is true under it, from each piece's moment on.
+    pub truth: Vec<Piece>,
+}
+
+/// How many epochs are kept, and pieces of each.
+pub(crate) const JOURNAL: usize = 1 << 16;
 
 /// A thread that keeps a page filled. It ends with QEMU, or when this is dropped.
 #[derive(Debug)]
@@ -136,8 +170,9 @@ pub struct Publisher {
     thread: Option<JoinHandle<Result<(), PublishError>>>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) enum Command {
+    Play(Box<Scenario>),
     Stop,
     Cont,
     Reset,
@@ -149,12 +184,17 @@ pub(crate) enum Command {
 #[derive(Debug, Default)]
 pub(crate) struct Shared {
     report: Mutex<Report>,
+    journal: Mutex<Vec<Epoch>>,
     pub(crate) changed: Condvar,
 }
 
 impl Shared {
     pub(crate) fn report(&self) -> MutexGuard<'_, Report> {
         self.report.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn journal(&self) -> MutexGuard<'_, Vec<Epoch>> {
+        self.journal.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -239,6 +279,21 @@ impl Publisher {
     /// When QEMU has ended.
     pub fn unpause(&self) -> Result<(), PublishError> {
         self.ask(Command::Unpause)
+    }
+
+    /// Plays a scenario from now on, or as soon as time is known. One that is still played ends; the
+    /// last state of this one goes on when it is over. Returns at once.
+    ///
+    /// # Errors
+    /// When QEMU has ended.
+    pub fn play(&self, scenario: Scenario) -> Result<(), PublishError> {
+        self.ask(Command::Play(Box::new(scenario)))
+    }
+
+    /// Every marker since the first scenario began, oldest first, up to 65,536 of them.
+    #[must_use]
+    pub fn journal(&self) -> Vec<Epoch> {
+        self.shared.journal().clone()
     }
 
     /// What has been done so far.

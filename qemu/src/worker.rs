@@ -1,12 +1,14 @@
 //! The publisher's thread.
 
+mod play;
+
 use core::time::Duration;
 use std::fs;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::process;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use gnomon_clock::page::flag;
 use gnomon_clock::{ClockStatus, Fields, Span, Tai, Timestamp};
@@ -22,10 +24,11 @@ use crate::estimate::{Estimate, Outcome};
 use crate::host::Sample;
 use crate::mapping::{Bracket, Mapping, Timers, middle};
 use crate::memory::GuestPage;
-use crate::page::{self, Reference};
+use crate::page::{self, Promises, Reference};
 use crate::publish::{Command, Host, Notice, Options, PublishError, Shared};
 use crate::qmp::{Event, Qmp, QmpError, Return};
 use crate::vmstate;
+use play::Stage;
 
 /// Time between two samples while there is no rate yet. It takes three.
 const CALIBRATION: Duration = Duration::from_millis(11);
@@ -65,12 +68,19 @@ pub(crate) struct Worker {
     guest: Guest,
     /// What the page holds, if nobody else has written it.
     written: Option<Fields>,
+    /// What the pages under the present marker have promised.
+    promises: Promises,
+    /// The guest's counter has stood still since the page was last valid. Who read it before that
+    /// under the marker of the invalid page must not find a valid page under that marker.
+    remapped: bool,
     marker: u64,
     was_valid: bool,
     paused: bool,
     /// What the user was told last of the host's clock.
     said: Option<bool>,
     shared: Arc<Shared>,
+    /// The scenario, once there is one.
+    stage: Option<Stage>,
 }
 
 impl Worker {
@@ -97,10 +107,13 @@ impl Worker {
             page,
             guest: Guest::Running(None),
             written: None,
+            promises: Promises::default(),
+            remapped: false,
             was_valid: false,
             paused: false,
             said: None,
             shared,
+            stage: None,
         };
         worker.disrupt()?;
         worker.look_at_machine()?;
@@ -118,7 +131,7 @@ impl Worker {
                 self.handle(&event)?;
             }
             while let Ok((command, reply)) = commands.try_recv() {
-                if command == Command::End {
+                if matches!(command, Command::End) {
                     return Ok(());
                 }
                 let outcome = self.obey(command);
@@ -129,7 +142,11 @@ impl Worker {
                     return Ok(());
                 }
             }
-            let due = Instant::now() + self.update()?;
+            let pause = match self.stage {
+                Some(_) if !self.paused => self.play()?,
+                _ => self.update()?,
+            };
+            let due = Instant::now() + pause;
             self.sleep(due, wake, &clock_set)?;
         }
     }
@@ -171,6 +188,7 @@ impl Worker {
 
     fn obey(&mut self, command: Command) -> Result<(), PublishError> {
         match command {
+            Command::Play(scenario) => self.raise(*scenario)?,
             Command::Stop => {
                 self.disrupt()?;
                 self.guest = Guest::Running(None);
@@ -244,6 +262,7 @@ impl Worker {
                 since: status.sent,
             },
         };
+        self.remapped |= matches!(self.guest, Guest::Running(Some(_)));
         self.share();
         Ok(())
     }
@@ -268,6 +287,7 @@ impl Worker {
         }
         let earliest = self.not_before(event, since, latest);
         self.guest = Guest::Running(Some(self.map(counter, Bracket { earliest, latest })));
+        self.remapped = true;
         self.update().map(drop)
     }
 
@@ -386,12 +406,14 @@ impl Worker {
         if !vouched {
             return Ok(());
         }
+        if self.stage.is_some() {
+            return self.publish_scene(estimate, sample, &mapping);
+        }
         let fields = page::valid(estimate, sample, &mapping, self.options.scale);
-        let before = self.written.filter(|_| self.shared.report().valid);
-        if before.is_some_and(|before| !page::keeps_promise(&before, &fields)) {
+        let Some(fields) = self.promises.reconcile(&fields) else {
             self.shared.report().kept += 1;
             return Ok(());
-        }
+        };
         self.write(&fields, true)
     }
 
@@ -404,9 +426,8 @@ impl Worker {
         if self.written == Some(found) && !self.shared.report().valid {
             return Ok(()); // its marker has not been used with any time yet
         }
-        self.marker = self.marker.max(found.disruption_marker) + 1;
+        self.new_marker(&found);
         self.written = None;
-        self.shared.report().disruptions += 1;
         let status = if self.was_valid {
             ClockStatus::Unreliable
         } else {
@@ -424,36 +445,67 @@ impl Worker {
         if self.paused {
             return Ok(());
         }
+        let mut fields = self.compose(fields, valid)?;
+        let begun = SystemTime::now();
+        fields.seq_count = self.page.publish(&fields)?;
+        self.wrote(&fields, valid, begun);
+        Ok(())
+    }
+
+    /// Completes the page with what it has that is not time.
+    fn compose(&mut self, fields: &Fields, valid: bool) -> Result<Fields, PublishError> {
         let found = self.page.fields()?;
+        if valid && core::mem::take(&mut self.remapped) {
+            self.new_marker(&found);
+            self.written = None;
+        }
         let ours = self.written.is_none_or(|written| {
             (found.seq_count, found.disruption_marker)
                 == (written.seq_count, written.disruption_marker)
         });
         if !ours {
-            self.marker = self.marker.max(found.disruption_marker) + 1;
-            self.shared.report().disruptions += 1;
+            self.new_marker(&found);
         }
         let mut fields = Fields {
             magic: found.magic,
             size: found.size,
             version: found.version,
             disruption_marker: self.marker,
-            // Of these, the hypervisor knows; we only carry them over.
-            vm_generation_counter: found.vm_generation_counter,
-            flags: fields.flags | found.flags & flag::VM_GEN_COUNTER_PRESENT,
             ..*fields
         };
-        fields.seq_count = self.page.publish(&fields)?;
-        self.written = Some(fields);
+        // Of these, the hypervisor knows, or a scenario says; else we only carry them over.
+        let hypervisor = match &self.stage {
+            Some(stage) if stage.has_generation() && valid => return Ok(fields),
+            Some(stage) if !stage.has_generation() => stage.stock(),
+            _ => &found,
+        };
+        fields.vm_generation_counter = hypervisor.vm_generation_counter;
+        fields.flags |= hypervisor.flags & flag::VM_GEN_COUNTER_PRESENT;
+        Ok(fields)
+    }
+
+    /// Takes note of a page that has been written.
+    fn wrote(&mut self, fields: &Fields, valid: bool, begun: SystemTime) {
+        self.note_epoch(fields, begun);
+        self.written = Some(*fields);
         self.was_valid |= valid;
+        if valid {
+            self.promises.note(fields);
+        }
         {
             let mut report = self.shared.report();
-            report.fields = Some(fields);
+            report.fields = Some(*fields);
             report.valid = valid;
             report.updates += u64::from(valid);
         }
         self.share();
-        Ok(())
+    }
+
+    /// The next page is written under another marker than the one found.
+    fn new_marker(&mut self, found: &Fields) {
+        self.marker = self.marker.max(found.disruption_marker).wrapping_add(1);
+        self.promises.forget();
+        self.shared.report().disruptions += 1;
     }
 
     fn share(&self) {
@@ -504,7 +556,7 @@ impl Worker {
     /// The last words: a page that nobody keeps up must not look kept up.
     pub(crate) fn end(&mut self, outcome: &Result<(), PublishError>) {
         // When QEMU has ended its memory is gone too, and there is nobody to read the page.
-        let _gone = self.disrupt();
+        let _gone = self.strike().and_then(|()| self.disrupt());
         if let Err(error) = outcome {
             (self.notice)(&format!("publishing has ended: {error}"));
         }

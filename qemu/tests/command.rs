@@ -339,6 +339,45 @@ fn mistakes_are_one_clear_sentence() {
 }
 
 #[test]
+fn scenario_is_played_to_a_machine_from_its_start() {
+    let script = temporary("scenario");
+    fs::write(
+        &script,
+        "date 2036-02-07T06:28:10Z\nsay it has begun\nwait 1s\n",
+    )
+    .expect("written");
+    let script_path = script.to_str().expect("ASCII");
+    let mut run = Run::start(&["--scenario", script_path], Stdio::null());
+    run.read_until("it has begun");
+    run.signal(Signal::TERM);
+    assert_eq!(run.end().0.code(), Some(0));
+
+    fs::write(&script, "wait 1s\nwaite 1s\n").expect("written");
+    let said = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_gnomon-qemu"));
+        command
+            .arg("run")
+            .args(arguments)
+            .args(["--kernel", "/no/such/image"]);
+        let output = command.stdin(Stdio::null()).output().expect("the command");
+        assert_eq!(output.status.code(), Some(1));
+        String::from_utf8(output.stderr).expect("text")
+    };
+    let mistake = said(&["--scenario", script_path]);
+    assert!(
+        mistake.ends_with("scenario: line 2: unknown statement \"waite\"\n"),
+        "{mistake}"
+    );
+    assert!(said(&["--scenario", "/no/such/file"]).contains("/no/such/file: "));
+    fs::write(&script, "wait 1s\n").expect("written");
+    for other in [&["--no-publish"][..], &["--reference", "utc"]] {
+        let arguments = [&["--scenario", script_path], other].concat();
+        assert!(said(&arguments).contains("scenario"), "{other:?}");
+    }
+    fs::remove_file(&script).expect("our file");
+}
+
+#[test]
 fn publish_fills_the_page_of_a_qemu_that_runs() {
     let socket = temporary("qmp");
     let machine = Machine::new(Arch::X86_64)
