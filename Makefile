@@ -2,18 +2,21 @@
 .DEFAULT_GOAL := help
 .PHONY: help build run test bench lint loom miri pages doc clean
 
-GUEST := --profile guest -p gnomon --target x86_64-unknown-none
+GUEST := --profile guest -p gnomon --target
 TARGET = $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)
 
 help: ## show this
 	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' Makefile | expand -t 14
 
-build: ## build/gnomon-x86_64.elf and build/gnomon-qemu
+build: ## build/gnomon-x86_64.elf, build/gnomon-aarch64.img and build/gnomon-qemu
 	@qemu/setup.sh build
-	cargo build --locked $(GUEST)
+	cargo build --locked $(GUEST) x86_64-unknown-none
+	cargo build --locked $(GUEST) aarch64-unknown-none
 	cargo build --locked --release -p gnomon-qemu
 	@mkdir -p build
 	@cp $(TARGET)/x86_64-unknown-none/guest/gnomon build/gnomon-x86_64.elf
+	@cp $(TARGET)/aarch64-unknown-none/guest/gnomon build/gnomon-aarch64.img
+	@chmod -x build/gnomon-aarch64.img
 	@cp $(TARGET)/release/gnomon-qemu build/gnomon-qemu
 
 run: ## boot the image under QEMU with the host's time (ARGS="--seconds 10 ...")
@@ -36,9 +39,11 @@ lint: ## rustfmt, clippy on the host and the bare target, docs: no warnings
 	@qemu/setup.sh build
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --exclude gnomon --all-targets -- -D warnings
-	cargo clippy --locked $(GUEST) -- -D warnings
+	cargo clippy --locked $(GUEST) x86_64-unknown-none -- -D warnings
+	cargo clippy --locked $(GUEST) aarch64-unknown-none -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --exclude gnomon --no-deps
-	RUSTDOCFLAGS="-D warnings" cargo doc --locked $(GUEST) --no-deps
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked $(GUEST) x86_64-unknown-none --no-deps
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked $(GUEST) aarch64-unknown-none -p gnomon-arch --no-deps
 
 loom: ## the seqlock in every order of its loads and stores that the memory model allows
 	RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=$(TARGET)/loom cargo test --locked --release -p gnomon-clock --test loom

@@ -6,6 +6,7 @@
 //!
 //! * `counter`: the counter that the vmclock page speaks of, read with the fences that the seqlock
 //!   needs;
+//! * `mmio`: loads and stores to device registers;
 //! * `mmu`: page tables, identity mapped, writable or executable but never both;
 //! * `trap`: exceptions end the run with a report;
 //! * `interrupt`: wake-ups from sleep;
@@ -21,7 +22,12 @@
 
 pub mod cell;
 pub mod dev;
+pub mod mapping;
 
 #[cfg(target_arch = "x86_64")]
 #[path = "x86_64/mod.rs"]
+pub mod machine;
+
+#[cfg(target_arch = "aarch64")]
+#[path = "aarch64/mod.rs"]
 pub mod machine;

@@ -4,15 +4,15 @@ use core::time::Duration;
 
 use gnomon_arch::dev::net::{Frame, Nic};
 use gnomon_arch::machine::interrupt::Interrupts;
-use gnomon_arch::machine::io::{self, Com1};
-use gnomon_arch::machine::power::{self, SoftOff};
+use gnomon_arch::machine::io;
+use gnomon_arch::machine::power::Power;
 use gnomon_arch::machine::timer::{Alarm, Uptime};
 use gnomon_kernel::console::SerialPort;
 use gnomon_kernel::machine::Machine;
 use gnomon_kernel::net::port::{self, FramePort, PortCounters};
 
 /// The console UART.
-pub(crate) struct Uart(pub(crate) Com1);
+pub(crate) struct Uart(pub(crate) io::Uart);
 
 impl SerialPort for Uart {
     fn receive(&mut self) -> Option<u8> {
@@ -25,14 +25,14 @@ impl SerialPort for Uart {
 }
 
 /// The machine proper.
-pub(crate) struct Pc {
+pub(crate) struct Board {
     pub(crate) uptime: Uptime,
     pub(crate) alarm: Alarm,
     pub(crate) interrupts: Interrupts,
-    pub(crate) soft_off: Option<SoftOff>,
+    pub(crate) power: Power,
 }
 
-impl Machine for Pc {
+impl Machine for Board {
     fn uptime(&mut self) -> Option<Duration> {
         self.uptime.nanoseconds().map(Duration::from_nanos)
     }
@@ -48,11 +48,11 @@ impl Machine for Pc {
     }
 
     fn power_off(&mut self) -> ! {
-        power::off(self.soft_off)
+        self.power.off()
     }
 
     fn reboot(&mut self) -> ! {
-        power::reboot()
+        self.power.reboot()
     }
 }
 

@@ -11,8 +11,6 @@ pub(crate) const COMMAND_LINE_MAX: usize = 1024;
 /// What the loader handed over, copied out of its memory.
 #[derive(Debug)]
 pub(crate) struct BootInfo {
-    /// Physical address of the ACPI root pointer, where the loader knows it.
-    pub(crate) rsdp: Option<u64>,
     ranges: [MemoryRange; RANGES],
     range_count: usize,
     command_line: [u8; COMMAND_LINE_MAX],
@@ -28,7 +26,6 @@ impl BootInfo {
             kind: MemoryKind::Reserved,
         };
         Self {
-            rsdp: None,
             ranges: [NONE; RANGES],
             range_count: 0,
             command_line: [0; COMMAND_LINE_MAX],

@@ -11,23 +11,26 @@
 #![deny(clippy::float_arithmetic)]
 
 mod find;
-mod firmware;
 mod glue;
 mod info;
 mod layout;
-mod pvh;
 mod text;
+
+#[cfg(target_arch = "x86_64")]
+#[path = "x86_64/mod.rs"]
+mod platform;
+
+#[cfg(target_arch = "aarch64")]
+#[path = "aarch64/mod.rs"]
+mod platform;
 
 use core::cell::RefCell;
 use core::fmt::{self, Write};
 use core::panic::PanicInfo;
 
 use gnomon_arch::cell::TakeCell;
-use gnomon_arch::machine::counter::Tsc;
-use gnomon_arch::machine::interrupt::Interrupts;
-use gnomon_arch::machine::io::Com1;
 use gnomon_arch::machine::timer::{Alarm, Uptime};
-use gnomon_arch::machine::{power, trap};
+use gnomon_arch::machine::{counter, io, power, trap};
 use gnomon_clock::Clock;
 use gnomon_kernel::config::Config;
 use gnomon_kernel::console::Console;
@@ -36,51 +39,46 @@ use gnomon_kernel::report;
 use gnomon_kernel::serve::responder;
 use gnomon_kernel::service::{Found, Memory, Service};
 
-use crate::firmware::Firmware;
-use crate::glue::{Pc, Port, Uart};
+use crate::glue::{Board, Port, Uart};
+use crate::platform::{Firmware, Handover, Hardware};
 use crate::text::Text;
 
 /// What the NTP server remembers of its clients.
 static CLIENTS: TakeCell<responder::Memory> = TakeCell::new(responder::Memory::new());
 
-/// Where the entry code goes once it is in long mode, with the physical address of the loader's
-/// start info.
-extern "C" fn start(start_info: u32) -> ! {
+/// Where the entry code goes once Rust can run, with the physical address of the loader's words.
+extern "C" fn start(handover: u64) -> ! {
     trap::install(|frame| last_words(format_args!("{frame}")));
-    let boot = pvh::read(start_info);
+    let handover = Handover::read(handover);
     let mmu = RefCell::new(layout::own_address_space());
-    let firmware = Firmware {
-        mmu: &mmu,
-        memory: boot.memory(),
-    };
-    let tables = firmware.tables(boot.rsdp);
+    let firmware = Firmware::new(handover, &mmu);
+    let hardware = Hardware::new(&firmware);
 
-    let uptime = Uptime::new(tables.as_ref().ok().and_then(find::pm_timer));
+    let uptime = hardware.uptime();
     let mut log = Log {
-        console: Console::new(Com1::open().map(Uart)),
+        console: Console::new(hardware.console().map(Uart)),
         uptime,
     };
-    let config = Config::parse(boot.command_line(), &mut |warning| log.line(&warning));
-    let page = find::page(config.vmclock, &tables, boot.memory(), &mmu);
-    let tables = tables.ok();
-    let interrupts = Interrupts::new(&mut mmu.borrow_mut()).unwrap_or_else(|why| fatal(&why));
-    let (nic, network) = find::network(tables.as_ref(), &mmu, interrupts.message());
-    let soft_off = tables.as_ref().and_then(find::soft_off);
+    let config = Config::parse(firmware.command_line(), &mut |warning| log.line(&warning));
+    let page = hardware.page(config.vmclock);
+    let interrupts = hardware.interrupts(&mut |why| log.line(why));
+    let (nic, network) = hardware.network(&interrupts);
+    let power = hardware.power();
 
     let network = Text::<128>::of(&network);
     let found = Found {
-        machine: "x86_64, PVH",
+        machine: platform::NAME,
         page: page.place(),
         nic: network.as_str(),
     };
     let Log { console, uptime } = log;
-    let machine = Pc {
+    let machine = Board {
         uptime,
         alarm: Alarm::default(),
         interrupts,
-        soft_off,
+        power,
     };
-    let clock = Clock::new(page.page, Tsc);
+    let clock = Clock::new(page.page, counter::this_cpu());
     let memory = Memory {
         stack: &mut Storage::default(),
         clients: CLIENTS.take().unwrap_or_else(|| fatal(&"entered twice")),
@@ -113,7 +111,7 @@ impl Log {
 
 /// Prints on a console of its own, whatever state the other one is in.
 fn last_words(text: fmt::Arguments<'_>) {
-    let mut console = Console::new(Com1::open().map(Uart));
+    let mut console = Console::new(io::Uart::steal().map(Uart));
     let _ = writeln!(console, "\n{text}");
     console.drain(1_000_000);
 }

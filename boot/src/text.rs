@@ -27,6 +27,12 @@ impl<const N: usize> Text<N> {
     }
 }
 
+impl<const N: usize> Display for Text<N> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
 impl<const N: usize> Write for Text<N> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         for character in text.chars() {

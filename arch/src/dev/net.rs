@@ -8,12 +8,10 @@
 use core::fmt;
 use core::ptr::NonNull;
 
-use super::pci::{Function, Pci};
 use super::ring::{Queue, RingMemory};
-use super::virtio::{Doorbell, Error, Transport, VENDOR};
+use super::virtio::pci::VENDOR;
+use super::virtio::{Doorbell, Error, RaisedLine, Transport};
 use crate::cell::TakeCell;
-use crate::machine::interrupt::Message;
-use crate::machine::mmu::Mmu;
 
 /// Feature: the device has a MAC address.
 const MAC: u64 = 1 << 5;
@@ -95,7 +93,8 @@ pub struct Nic {
     spare_count: usize,
     unsent: bool,
     mac: [u8; 6],
-    has_vectors: bool,
+    wakes: bool,
+    line: Option<RaisedLine>,
     counters: Counters,
 }
 
@@ -108,23 +107,17 @@ pub const fn is_nic(vendor: u16, device: u16) -> bool {
 }
 
 impl Nic {
-    /// Brings the device up with all receive buffers in place.
+    /// Brings the device behind `transport` up with all receive buffers in place.
     ///
     /// # Errors
-    /// The device or its transport is unusable, or a device is running already (there is one set of
+    /// The device is unusable, or a device is running already (there is one set of
     /// rings).
-    pub fn new(
-        pci: &Pci<'_>,
-        function: Function,
-        mmu: &mut Mmu,
-        message: Message,
-    ) -> Result<Self, Error> {
+    pub fn new(mut transport: impl Transport) -> Result<Self, Error> {
         static RECEIVE_RING: TakeCell<RingMemory<RECEIVE>> = TakeCell::new(RingMemory::new());
         static TRANSMIT_RING: TakeCell<RingMemory<TRANSMIT>> = TakeCell::new(RingMemory::new());
         static POOL: TakeCell<[Buffer; BUFFERS]> =
             TakeCell::new([const { Buffer([0; BUFFER as usize]) }; BUFFERS]);
 
-        let mut transport = Transport::new(pci, function, mmu, message)?;
         let features = transport.negotiate(MAC)?;
         let mac = mac_address(&transport, features);
         let in_use = Error::Queue {
@@ -145,7 +138,8 @@ impl Nic {
             spare_count: 0,
             unsent: false,
             mac,
-            has_vectors: transport.has_vectors(),
+            wakes: transport.wakes(),
+            line: transport.line(),
             counters: Counters::default(),
         };
         for buffer in POOL.take().into_iter().flatten() {
@@ -167,7 +161,7 @@ impl Nic {
     /// Whether the device can wake a sleeping CPU.
     #[must_use]
     pub const fn wakes(&self) -> bool {
-        self.has_vectors
+        self.wakes
     }
 
     /// What has gone through.
@@ -262,6 +256,9 @@ impl Nic {
     /// Before sleeping: asks for an interrupt, and says whether it is safe to sleep (nothing has
     /// come meanwhile).
     pub fn prepare_sleep(&mut self) -> bool {
+        if let Some(line) = &self.line {
+            line.lower();
+        }
         self.receive.set_interrupts(true);
         !self.receive.has_used()
     }
@@ -335,7 +332,7 @@ fn reclaim(Lent(buffer): Lent) -> &'static mut Buffer {
 }
 
 /// The device's address, or a locally administered one where it has none.
-fn mac_address(transport: &Transport, features: u64) -> [u8; 6] {
+fn mac_address(transport: &impl Transport, features: u64) -> [u8; 6] {
     let mut mac = [0x02, 0x67, 0x6e, 0x6f, 0x6d, 0x01];
     if features & MAC != 0 {
         for (offset, byte) in mac.iter_mut().enumerate() {

@@ -15,6 +15,12 @@ impl Function {
     pub const fn bus(self) -> u8 {
         (self.0 >> 8) as u8
     }
+
+    /// The device number on its bus, below 32.
+    #[must_use]
+    pub const fn device(self) -> u8 {
+        (self.0 >> 3 & 0x1f) as u8
+    }
 }
 
 impl core::fmt::Display for Function {
@@ -88,6 +94,43 @@ pub struct Bar {
     pub address: u64,
     /// Length in bytes, a power of two.
     pub length: u64,
+}
+
+/// Addresses below 4 GiB that BARs can be given.
+#[derive(Clone, Copy, Debug)]
+pub struct BarSpace {
+    next: u64,
+    end: u64,
+}
+
+impl BarSpace {
+    /// `length` bytes from `start` on, as far as they are below 4 GiB.
+    #[must_use]
+    pub const fn new(start: u64, length: u64) -> Self {
+        let end = start.saturating_add(length);
+        let limit = 1 << 32;
+        Self {
+            next: start,
+            end: if end < limit { end } else { limit },
+        }
+    }
+
+    /// `length` bytes, a power of two, at a multiple of that. Never at address zero, which means none.
+    fn take(&mut self, length: u64) -> Option<u32> {
+        let start = self.next.max(1).checked_next_multiple_of(length)?;
+        let end = start.checked_add(length).filter(|&end| end <= self.end)?;
+        self.next = end;
+        u32::try_from(start).ok()
+    }
+}
+
+/// The message that makes a device's MSI-X interrupt arrive at this CPU (MSI-X).
+#[derive(Clone, Copy, Debug)]
+pub struct Message {
+    /// Where the device writes.
+    pub address: u64,
+    /// What it writes.
+    pub data: u32,
 }
 
 /// Capability id of MSI-X.
@@ -178,6 +221,38 @@ impl Pci<'_> {
     /// address.
     #[must_use]
     pub fn bar(&self, function: Function, index: u8) -> Option<Bar> {
+        let (Bar { address, length }, _) = self.any_bar(function, index)?;
+        (address != 0 && address % length == 0).then_some(Bar { address, length })
+    }
+
+    /// Gives the memory BARs of `function` places in `space`, where firmware has left all of them
+    /// without one. What does not fit stays without.
+    ///
+    /// For machines without firmware; only the functions that are used need places.
+    pub fn place_bars(&self, function: Function, space: &mut BarSpace) {
+        let bars = || {
+            let mut next = 0;
+            (0..6).filter_map(move |index| {
+                // The upper half of a 64-bit BAR is none of its own.
+                let (bar, wide) = self.any_bar(function, index).filter(|_| index >= next)?;
+                next = index + 1 + u8::from(wide);
+                Some((index, bar))
+            })
+        };
+        if bars().any(|(_, bar)| bar.address != 0) {
+            return;
+        }
+        for (index, Bar { length, .. }) in bars() {
+            let offset = 0x10 + 4 * u16::from(index);
+            // A 64-bit BAR takes a 32-bit address too: its upper half is zero already.
+            if let Some(address) = space.take(length) {
+                self.0.write32(function, offset, address);
+            }
+        }
+    }
+
+    /// Memory BAR `index` as it is, with an address or without, and whether it has 64 bits.
+    fn any_bar(&self, function: Function, index: u8) -> Option<(Bar, bool)> {
         let offset = 0x10 + 4 * u16::from(index);
         if index > 5 {
             return None;
@@ -211,11 +286,8 @@ impl Pci<'_> {
         let mask = u64::from(size_high) << 32 | u64::from(size_low & !0xf);
         let length = (!mask).wrapping_add(1);
         let address = u64::from(high) << 32 | u64::from(low & !0xf);
-        let usable = size_low & !0xf != 0
-            && length.is_power_of_two()
-            && address != 0
-            && address % length == 0;
-        usable.then_some(Bar { address, length })
+        let usable = size_low & !0xf != 0 && length.is_power_of_two();
+        usable.then_some((Bar { address, length }, wide))
     }
 
     fn probe(&self, function: Function, offset: u16, value: u32) -> u32 {
@@ -225,13 +297,20 @@ impl Pci<'_> {
         size
     }
 
-    /// Lets the function decode memory and write to memory; turns its pin interrupt off.
-    pub fn enable(&self, function: Function) {
+    /// The interrupt pin of `function`: 1 to 4, or 0 for none.
+    #[must_use]
+    pub fn pin(&self, function: Function) -> u8 {
+        self.0.read32(function, 0x3c).to_le_bytes()[1]
+    }
+
+    /// Lets the function decode memory and write to memory; turns its pin interrupt on or off.
+    pub fn enable(&self, function: Function, pin: bool) {
+        let pin_off = if pin { 0 } else { COMMAND_NO_INTX };
         let command = self.0.read32(function, COMMAND) & 0xffff;
         self.0.write32(
             function,
             COMMAND,
-            command | COMMAND_MEMORY | COMMAND_MASTER | COMMAND_NO_INTX,
+            command & !COMMAND_NO_INTX | COMMAND_MEMORY | COMMAND_MASTER | pin_off,
         );
     }
 }
@@ -256,7 +335,10 @@ mod tests {
         fn write32(&self, _: Function, offset: u16, value: u32) {
             let index = usize::from(offset / 4);
             let value = match index {
-                4..10 => value & self.1[index - 4] | self.0.borrow()[index] & 0xf,
+                4..10 => {
+                    let mask = self.1[index - 4];
+                    value & mask | self.0.borrow()[index] & !mask & 0xf
+                }
                 _ => value,
             };
             self.0.borrow_mut()[index] = value;
@@ -307,6 +389,38 @@ mod tests {
             0xfebd_0000,
             "sizing puts the address back"
         );
+    }
+
+    #[test]
+    fn places_bars_that_have_no_address() {
+        let fake = fake();
+        let pci = Pci(&fake);
+        let function = Function(8);
+        let mut space = BarSpace::new(0x1000_0800, 0x1_0000);
+        pci.place_bars(function, &mut space);
+        assert_eq!(fake.0.borrow()[4], 0xfebd_0000, "firmware's places stay");
+        for index in [4, 6, 7] {
+            fake.0.borrow_mut()[index] &= 0xf * u32::from(index != 7);
+        }
+        pci.place_bars(function, &mut space);
+        let bars = [0, 2].map(|index| pci.bar(function, index).map(|bar| bar.address));
+        assert_eq!(
+            bars,
+            [Some(0x1000_1000), Some(0x1000_4000)],
+            "each at a multiple of its size"
+        );
+        assert_eq!(fake.0.borrow()[5], 0xc001, "I/O is left alone");
+    }
+
+    #[test]
+    fn bar_space_ends() {
+        let mut space = BarSpace::new(0, 0x3000);
+        assert_eq!(space.take(0x1000), Some(0x1000), "zero is no place");
+        assert_eq!(space.take(0x2000), None);
+        assert_eq!(space.take(0x1000), Some(0x2000));
+        assert_eq!(space.take(1), None);
+        assert_eq!(BarSpace::new(u64::MAX, u64::MAX).take(16), None);
+        assert_eq!(BarSpace::new(0xffff_0000, u64::MAX).take(0x2_0000), None);
     }
 
     /// A bridge on every bus that says its secondary bus is `bus * 2 + 1`, or back to bus 0.

@@ -2,6 +2,8 @@
 
 use core::fmt;
 
+use crate::machine::mmio;
+
 /// A block of device registers.
 ///
 /// Accesses outside the block read as all ones and write nothing, like an absent device on a bus:
@@ -29,6 +31,12 @@ impl Registers {
         Self { base, length }
     }
 
+    /// What follows `offset`, if there is anything.
+    #[must_use]
+    pub fn rest(&self, offset: usize) -> Option<Self> {
+        self.part(offset, self.length.checked_sub(offset)?)
+    }
+
     /// A part of the block, cut to what exists.
     #[must_use]
     pub fn part(&self, offset: usize, length: usize) -> Option<Self> {
@@ -52,7 +60,7 @@ macro_rules! access {
                 match self.at::<$t>(offset) {
                     // SAFETY: `at` checked bounds and alignment; the constructor's promise covers
                     // the rest.
-                    Some(register) => <$t>::from_le(unsafe { register.read_volatile() }),
+                    Some(register) => <$t>::from_le(unsafe { mmio::read(register) }),
                     None => <$t>::MAX,
                 }
             }
@@ -61,7 +69,7 @@ macro_rules! access {
             pub fn $write(&self, offset: usize, value: $t) {
                 if let Some(register) = self.at::<$t>(offset) {
                     // SAFETY: as for the read.
-                    unsafe { register.write_volatile(value.to_le()) };
+                    unsafe { mmio::write(register, value.to_le()) };
                 }
             }
         }

@@ -1,5 +1,4 @@
-//! The virtio PCI transport (virtio 1.3 §4.1): modern devices and transitional ones through their
-//! modern interface.
+//! Virtio devices: what the transports have in common (virtio 1.3 §2, §3.1), and one file for each.
 //!
 //! Written here and not taken from a crate because the one there is reads and writes three
 //! registers for each kick, stops the machine on a bad notification offset, and gives no way to
@@ -7,14 +6,13 @@
 
 use core::fmt;
 
-use super::pci::{CAPABILITY_MSI_X, CAPABILITY_VENDOR, Function, Pci};
 use super::registers::Registers;
 use super::ring::RingMemory;
-use crate::machine::interrupt::Message;
-use crate::machine::mmu::{Kind, MapError, Mmu};
+use crate::machine::mmu::MapError;
 
-/// PCI vendor id of virtio devices.
-pub const VENDOR: u16 = 0x1af4;
+pub mod mmio;
+pub mod pci;
+
 /// Feature: the device follows virtio 1.0 or later.
 pub const VERSION_1: u64 = 1 << 32;
 
@@ -23,14 +21,14 @@ const DRIVER: u8 = 2;
 const DRIVER_OK: u8 = 4;
 const FEATURES_OK: u8 = 8;
 const FAILED: u8 = 128;
-/// "No vector" (§4.1.5.1.2).
-const NO_VECTOR: u16 = 0xffff;
 /// How often the status register is read before a reset is given up.
 const RESET_READS: u32 = 100_000;
 
 /// Why a device cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Error {
+    /// The device is of the time before virtio 1.0, which has other registers.
+    Legacy,
     /// A capability that the driver needs is missing or lies outside its BAR.
     Capability(&'static str),
     /// The registers could not be mapped.
@@ -57,6 +55,7 @@ impl fmt::Display for Error {
             Self::Capability(name) => {
                 write!(f, "its {name} capability is missing or out of bounds")
             }
+            Self::Legacy => write!(f, "it is a legacy device (before virtio 1.0)"),
             Self::Map(error) => write!(f, "{error}"),
             Self::Reset => write!(f, "it does not leave reset"),
             Self::Features { offered } => write!(f, "features do not fit (offered {offered:#x})"),
@@ -71,14 +70,37 @@ impl From<MapError> for Error {
     }
 }
 
-/// A virtio device on PCI, between reset and running.
-#[derive(Debug)]
-pub struct Transport {
-    common: Registers,
-    notify: Registers,
-    notify_multiplier: u32,
-    device: Registers,
-    vectors: bool,
+/// A virtio device between reset and running, however its registers are reached.
+pub trait Transport {
+    /// Takes those of `wanted` that the device offers; `VERSION_1` must be among them.
+    ///
+    /// # Errors
+    /// The device is older than virtio 1.0, or does not accept the set.
+    fn negotiate(&mut self, wanted: u64) -> Result<u64, Error>;
+
+    /// Gives the device the memory of queue `index`. With `interrupts`, the device may signal for
+    /// it.
+    ///
+    /// # Errors
+    /// The device has no such queue or allows fewer than `N` descriptors.
+    fn queue<const N: usize>(
+        &mut self,
+        index: u16,
+        memory: &RingMemory<N>,
+        interrupts: bool,
+    ) -> Result<Doorbell, Error>;
+
+    /// Starts the device.
+    fn start(&mut self);
+
+    /// The device-specific configuration.
+    fn configuration(&self) -> &Registers;
+
+    /// Whether the device wakes a sleeping CPU.
+    fn wakes(&self) -> bool;
+
+    /// The device's interrupt line, where it stays raised until it is told that it was heard.
+    fn line(&self) -> Option<RaisedLine>;
 }
 
 /// Rings the device for one queue.
@@ -86,250 +108,52 @@ pub struct Transport {
 pub struct Doorbell {
     register: Registers,
     queue: u16,
+    /// The register has 32 bits instead of 16.
+    wide: bool,
 }
 
 impl Doorbell {
     /// Tells the device to look at the queue. One register write, which costs a trip to the host.
     #[inline]
     pub fn ring(&self) {
-        self.register.write16(0, self.queue);
+        if self.wide {
+            self.register.write32(0, u32::from(self.queue));
+        } else {
+            self.register.write16(0, self.queue);
+        }
     }
 }
 
-impl Transport {
-    /// Maps the device's registers, resets it, and directs its interrupts to `message` if it has
-    /// MSI-X.
-    ///
-    /// # Errors
-    /// A capability is missing or wrong, memory cannot be mapped, or the device does not come out
-    /// of reset.
-    pub fn new(
-        pci: &Pci<'_>,
-        function: Function,
-        mmu: &mut Mmu,
-        message: Message,
-    ) -> Result<Self, Error> {
-        const COMMON: u8 = 1;
-        const NOTIFY: u8 = 2;
-        const DEVICE: u8 = 4;
-        pci.enable(function);
-        let mut structures = [None; 5];
-        let mut notify_multiplier = 0;
-        let mut msix = None;
-        for (at, id) in pci.capabilities(function) {
-            match id {
-                CAPABILITY_VENDOR => {
-                    let kind = pci.0.read32(function, at).to_le_bytes()[3];
-                    if let Some(place @ None) = structures.get_mut(usize::from(kind)) {
-                        *place = Structure::read(pci, function, at);
-                        if kind == NOTIFY {
-                            notify_multiplier = pci.0.read32(function, at + 16);
-                        }
-                    }
+/// An interrupt line that is lowered by hand.
+#[derive(Clone, Copy, Debug)]
+pub enum RaisedLine {
+    /// By a read of the ISR status on PCI (virtio 1.3 §4.1.4.5).
+    Read(Registers),
+    /// By telling what was heard (§4.2.2, `InterruptStatus` and `InterruptACK`).
+    Write {
+        /// What the line says.
+        status: Registers,
+        /// Where to answer.
+        acknowledge: Registers,
+    },
+}
+
+impl RaisedLine {
+    /// Tells the device that its interrupt was heard, if it has raised one.
+    pub fn lower(&self) {
+        match self {
+            Self::Read(status) => {
+                let _ = status.read8(0);
+            }
+            Self::Write {
+                status,
+                acknowledge,
+            } => {
+                let status = status.read32(0);
+                if status != 0 {
+                    acknowledge.write32(0, status);
                 }
-                CAPABILITY_MSI_X => msix = Some(at),
-                _ => {}
             }
         }
-        let mut region = |kind: u8, length: u32, name| {
-            let structure: Structure =
-                structures[usize::from(kind)].ok_or(Error::Capability(name))?;
-            structure.map(pci, function, mmu, length, name)
-        };
-        let common = region(COMMON, 0x38, "common configuration")?;
-        let notify = region(NOTIFY, 2, "notification")?;
-        let device = region(DEVICE, 6, "device configuration")?;
-        let mut transport = Self {
-            common,
-            notify,
-            notify_multiplier,
-            device,
-            vectors: false,
-        };
-        transport.reset()?;
-        if let Some(at) = msix {
-            direct_interrupts(pci, function, at, mmu, message)?;
-            transport.vectors = true;
-        }
-        Ok(transport)
     }
-
-    /// Whether the device has MSI-X and so wakes a sleeping CPU.
-    #[must_use]
-    pub const fn has_vectors(&self) -> bool {
-        self.vectors
-    }
-
-    /// Takes those of `wanted` that the device offers; `VERSION_1` must be among them.
-    ///
-    /// # Errors
-    /// The device is older than virtio 1.0, or does not accept the set.
-    pub fn negotiate(&mut self, wanted: u64) -> Result<u64, Error> {
-        self.common.write32(0x00, 0);
-        let low = self.common.read32(0x04);
-        self.common.write32(0x00, 1);
-        let offered = u64::from(self.common.read32(0x04)) << 32 | u64::from(low);
-        let chosen = offered & (wanted | VERSION_1);
-        if chosen & VERSION_1 == 0 {
-            return Err(self.failed(Error::Features { offered }));
-        }
-        for (select, half) in [(0, chosen & 0xffff_ffff), (1, chosen >> 32)] {
-            self.common.write32(0x08, select);
-            self.common.write32(0x0c, u32::try_from(half).unwrap_or(0));
-        }
-        self.set_status(ACKNOWLEDGE | DRIVER | FEATURES_OK);
-        if self.status() & FEATURES_OK == 0 {
-            return Err(self.failed(Error::Features { offered }));
-        }
-        Ok(chosen)
-    }
-
-    /// Gives the device the memory of queue `index`. With `interrupts`, the device may signal for
-    /// it.
-    ///
-    /// # Errors
-    /// The device has no such queue or allows fewer than `N` descriptors.
-    pub fn queue<const N: usize>(
-        &mut self,
-        index: u16,
-        memory: &RingMemory<N>,
-        interrupts: bool,
-    ) -> Result<Doorbell, Error> {
-        self.common.write16(0x16, index);
-        let maximum = self.common.read16(0x18);
-        let Ok(size) = u16::try_from(N) else {
-            return Err(Error::Queue { index, maximum });
-        };
-        if maximum < size || maximum == u16::MAX {
-            return Err(self.failed(Error::Queue { index, maximum }));
-        }
-        self.common.write16(0x18, size);
-        if self.vectors {
-            self.common.write16(0x10, NO_VECTOR); // configuration changes
-            self.common
-                .write16(0x1a, if interrupts { 0 } else { NO_VECTOR });
-        }
-        for (offset, address) in [0x20, 0x28, 0x30].into_iter().zip(memory.addresses()) {
-            self.common.write64(offset, address);
-        }
-        let notify_offset = u64::from(self.common.read16(0x1e)) * u64::from(self.notify_multiplier);
-        let register = usize::try_from(notify_offset)
-            .ok()
-            .and_then(|offset| self.notify.part(offset & !3, 2 + (offset & 2)));
-        let Some(register) = register.filter(|_| notify_offset % 4 == 0) else {
-            return Err(self.failed(Error::Capability("notification")));
-        };
-        self.common.write16(0x1c, 1);
-        Ok(Doorbell {
-            register,
-            queue: index,
-        })
-    }
-
-    /// Starts the device.
-    pub fn start(&mut self) {
-        self.set_status(ACKNOWLEDGE | DRIVER | FEATURES_OK | DRIVER_OK);
-    }
-
-    /// The device-specific configuration.
-    #[must_use]
-    pub const fn configuration(&self) -> &Registers {
-        &self.device
-    }
-
-    fn reset(&mut self) -> Result<(), Error> {
-        self.set_status(0);
-        if (0..RESET_READS).all(|_| self.status() != 0) {
-            return Err(Error::Reset);
-        }
-        self.set_status(ACKNOWLEDGE);
-        self.set_status(ACKNOWLEDGE | DRIVER);
-        Ok(())
-    }
-
-    fn failed(&self, error: Error) -> Error {
-        self.set_status(FAILED);
-        error
-    }
-
-    fn status(&self) -> u8 {
-        self.common.read8(0x14)
-    }
-
-    fn set_status(&self, status: u8) {
-        self.common.write8(0x14, status);
-    }
-}
-
-/// Where a capability says a structure lies (§4.1.4).
-#[derive(Clone, Copy, Debug)]
-struct Structure {
-    bar: u8,
-    offset: u32,
-    length: u32,
-}
-
-impl Structure {
-    fn read(pci: &Pci<'_>, function: Function, at: u16) -> Option<Self> {
-        let bar = pci.0.read32(function, at + 4).to_le_bytes()[0];
-        (bar < 6).then(|| Self {
-            bar,
-            offset: pci.0.read32(function, at + 8),
-            length: pci.0.read32(function, at + 12),
-        })
-    }
-
-    /// Maps the structure, which must be at least `least` bytes and lie inside its BAR.
-    fn map(
-        self,
-        pci: &Pci<'_>,
-        function: Function,
-        mmu: &mut Mmu,
-        least: u32,
-        name: &'static str,
-    ) -> Result<Registers, Error> {
-        /// No structure of a virtio device is larger; a longer one is cut, so that it cannot use up
-        /// the page tables.
-        const MOST: u32 = 64 * 1024;
-        let bad = Error::Capability(name);
-        let bar = pci.bar(function, self.bar).ok_or(bad)?;
-        let end = u64::from(self.offset) + u64::from(self.length);
-        if end > bar.length || self.length < least || !self.offset.is_multiple_of(4) {
-            return Err(bad);
-        }
-        let (start, length) = (bar.address + u64::from(self.offset), self.length.min(MOST));
-        mmu.map(start, u64::from(length), Kind::Device)?;
-        // SAFETY: the range lies inside a BAR of a virtio function, mapped uncached just now; this
-        // driver is its only user, and the structures do no DMA other than through the
-        // queues that are set up here.
-        Ok(unsafe { Registers::new(start as *mut u8, length as usize) })
-    }
-}
-
-/// Programs MSI-X entry 0 with `message`, masks nothing else, and turns MSI-X on (PCI Local Bus 3.0
-/// §6.8.2).
-fn direct_interrupts(
-    pci: &Pci<'_>,
-    function: Function,
-    at: u16,
-    mmu: &mut Mmu,
-    message: Message,
-) -> Result<(), Error> {
-    const ENTRY: u32 = 16;
-    let table = pci.0.read32(function, at + 4);
-    let structure = Structure {
-        bar: (table & 7) as u8,
-        offset: table & !7,
-        length: ENTRY,
-    };
-    if structure.bar > 5 {
-        return Err(Error::Capability("MSI-X"));
-    }
-    let entry = structure.map(pci, function, mmu, ENTRY, "MSI-X")?;
-    entry.write64(0, message.address);
-    entry.write32(8, message.data);
-    entry.write32(12, 0);
-    let control = pci.0.read32(function, at);
-    pci.0.write32(function, at, control & !(1 << 30) | 1 << 31);
-    Ok(())
 }

@@ -14,6 +14,12 @@ use gnomon_clock::{Counter, CounterId, Ticks};
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Tsc;
 
+/// The counter of this CPU that a vmclock page speaks of.
+#[must_use]
+pub const fn this_cpu() -> Tsc {
+    Tsc
+}
+
 impl Counter for Tsc {
     const ID: CounterId = CounterId::X86Tsc;
 

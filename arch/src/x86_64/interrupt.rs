@@ -13,21 +13,13 @@ use x86_64::registers::model_specific::Msr;
 
 use super::mmu::{Kind, MapError, Mmu, PAGE};
 use super::timer;
+use crate::dev::pci::Message;
 use crate::dev::registers::Registers;
 
 /// First vector of the remapped legacy interrupts: timer is +0, COM1 is +4.
 pub(super) const LEGACY_BASE: u8 = 32;
 /// The vector that devices with MSI-X are given.
 pub const DEVICE_VECTOR: u8 = 48;
-
-/// The message that makes a device's MSI-X interrupt arrive here.
-#[derive(Clone, Copy, Debug)]
-pub struct Message {
-    /// Where the device writes.
-    pub address: u64,
-    /// What it writes.
-    pub data: u32,
-}
 
 /// The local APIC and the two 8259s behind it.
 pub struct Interrupts {

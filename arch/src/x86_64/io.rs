@@ -12,11 +12,11 @@ use crate::dev::pci::ConfigAccess;
 /// I/O base of COM1.
 const COM1: u16 = 0x3f8;
 
-/// The console UART, as every PC has it.
+/// The console UART, COM1 as every PC has it.
 #[derive(Debug)]
-pub struct Com1(Uart16550<PioBackend>);
+pub struct Uart(Uart16550<PioBackend>);
 
-impl Com1 {
+impl Uart {
     /// Sets up COM1: 8 bits, no parity, FIFO on, an interrupt when 14 bytes have been received or the
     /// line is silent (for each byte, a line full of noise would be all that we do). `None` when
     /// nothing answers there.
@@ -32,6 +32,12 @@ impl Com1 {
         };
         uart.init(config).ok()?;
         Some(Self(uart))
+    }
+
+    /// The console UART once more, whoever else has it: for the last words.
+    #[must_use]
+    pub fn steal() -> Option<Self> {
+        Self::open()
     }
 
     /// Takes a received byte.

@@ -5,69 +5,19 @@
 //! device and firmware table as boot learns of it. Physical and virtual addresses are the same,
 //! always.
 
-use core::fmt;
-
 use x86_64::PhysAddr;
 use x86_64::registers::control::{Cr3, Cr3Flags, Cr4, Cr4Flags};
 use x86_64::structures::paging::PhysFrame;
 use x86_64::structures::paging::page_table::{PageTable, PageTableEntry, PageTableFlags};
 
 use crate::cell::TakeCell;
+pub use crate::mapping::{Kind, MapError, PAGE};
 
-/// Bytes in a page, the unit of mapping.
-pub const PAGE: u64 = 4096;
 /// Page-table pages that exist: enough for the image, every device of one PCI bus, and scattered
 /// firmware tables.
 const POOL: usize = 48;
 /// Highest address plus one that four levels of tables map in the lower half.
 const LIMIT: u64 = 1 << 47;
-
-/// What a range is, and so how it is mapped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// Our instructions: readable, executable, never writable.
-    Text,
-    /// Constants and firmware tables: write-back, readable only. The vmclock page too (UAPI.13: it
-    /// is ordinary memory).
-    ReadOnly,
-    /// Our data: write-back, writable, never executable.
-    Data,
-    /// Device registers: uncached, writable, never executable.
-    Device,
-}
-
-/// Why a range could not be mapped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum MapError {
-    /// The range is empty, wraps, or reaches beyond what the tables can express.
-    Range {
-        /// First address of the range.
-        start: u64,
-        /// Its length in bytes.
-        length: u64,
-    },
-    /// All page-table pages are in use.
-    OutOfTables,
-    /// The page is already mapped as something else, and the two kinds must not be mixed.
-    Conflict {
-        /// The page's address.
-        page: u64,
-    },
-}
-
-impl fmt::Display for MapError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Range { start, length } => {
-                write!(f, "cannot map {length:#x} bytes at {start:#x}")
-            }
-            Self::OutOfTables => write!(f, "out of page-table pages"),
-            Self::Conflict { page } => {
-                write!(f, "page {page:#x} is already mapped as something else")
-            }
-        }
-    }
-}
 
 /// The one address space.
 #[derive(Debug)]

@@ -21,38 +21,47 @@ pub struct SoftOff {
     pub sleep_type: u8,
 }
 
-/// Powers the machine off; where that fails, stops for ever.
-pub fn off(soft_off: Option<SoftOff>) -> ! {
-    const SLEEP_ENABLE: u16 = 1 << 13;
-    const SCI_ENABLE: u16 = 1;
-    if let Some(SoftOff {
-        pm1a_control,
-        sleep_type,
-    }) = soft_off
-    {
-        let value = SLEEP_ENABLE | SCI_ENABLE | u16::from(sleep_type & 7) << 10;
-        // SAFETY: the firmware names this port as `PM1a_CNT`; the machine is about to stop, so no
-        // state can be hurt.
-        unsafe { Port::<u16>::new(pm1a_control).write(value) };
-    }
-    halt()
+/// Power control as PCs have it.
+#[derive(Clone, Copy, Debug)]
+pub struct Power {
+    /// How to switch off; without it the machine can only stop.
+    pub soft_off: Option<SoftOff>,
 }
 
-/// Restarts the machine: chipset reset, then the keyboard controller, then a triple fault.
-pub fn reboot() -> ! {
-    // SAFETY: both ports mean "reset" on a PC and nothing on machines without them.
-    unsafe { Port::<u8>::new(RESET_CONTROL).write(0x06) };
-    // SAFETY: as above.
-    unsafe { Port::<u8>::new(KEYBOARD).write(0xfe) };
-    let none = x86_64::structures::DescriptorTablePointer {
-        limit: 0,
-        base: x86_64::VirtAddr::zero(),
-    };
-    // SAFETY: with an empty IDT the next exception triple-faults, which resets the CPU: that is the
-    // intent.
-    unsafe { x86_64::instructions::tables::lidt(&none) };
-    interrupts::int3();
-    halt()
+impl Power {
+    /// Powers the machine off; where that fails, stops for ever.
+    pub fn off(&self) -> ! {
+        const SLEEP_ENABLE: u16 = 1 << 13;
+        const SCI_ENABLE: u16 = 1;
+        if let Some(SoftOff {
+            pm1a_control,
+            sleep_type,
+        }) = self.soft_off
+        {
+            let value = SLEEP_ENABLE | SCI_ENABLE | u16::from(sleep_type & 7) << 10;
+            // SAFETY: the firmware names this port as `PM1a_CNT`; the machine is about to stop, so no
+            // state can be hurt.
+            unsafe { Port::<u16>::new(pm1a_control).write(value) };
+        }
+        halt()
+    }
+
+    /// Restarts the machine: chipset reset, then the keyboard controller, then a triple fault.
+    pub fn reboot(&self) -> ! {
+        // SAFETY: both ports mean "reset" on a PC and nothing on machines without them.
+        unsafe { Port::<u8>::new(RESET_CONTROL).write(0x06) };
+        // SAFETY: as above.
+        unsafe { Port::<u8>::new(KEYBOARD).write(0xfe) };
+        let none = x86_64::structures::DescriptorTablePointer {
+            limit: 0,
+            base: x86_64::VirtAddr::zero(),
+        };
+        // SAFETY: with an empty IDT the next exception triple-faults, which resets the CPU: that is the
+        // intent.
+        unsafe { x86_64::instructions::tables::lidt(&none) };
+        interrupts::int3();
+        halt()
+    }
 }
 
 /// Ends in failure: QEMU exits with status 99 where `isa-debug-exit` stands; elsewhere the CPU

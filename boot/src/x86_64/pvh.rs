@@ -23,15 +23,29 @@ const MAPPED: u64 = 1 << 30;
 /// Memory map entries that are looked at.
 const ENTRIES_MAX: u32 = 128;
 
-/// Reads the start info at physical address `start_info`; an unusable one leaves everything empty.
-pub(crate) fn read(start_info: u32) -> BootInfo {
+/// What the start info says.
+pub(crate) struct Handover {
+    pub(super) boot: BootInfo,
+    /// Physical address of the ACPI root pointer, where the loader knows it.
+    pub(super) rsdp: Option<u64>,
+}
+
+impl Handover {
+    /// Reads the start info at physical address `base`, in the entry code's map: QEMU puts it into page
+    /// zero, which is never mapped again. An unusable one leaves everything empty.
+    pub(crate) fn read(base: u64) -> Self {
+        let (boot, rsdp) = read(base);
+        Self { boot, rsdp }
+    }
+}
+
+fn read(base: u64) -> (BootInfo, Option<u64>) {
     let mut info = BootInfo::new();
-    let base = u64::from(start_info);
     if read32(base) != Some(MAGIC) {
-        return info;
+        return (info, None);
     }
     let version = read32(base + 4).unwrap_or(0);
-    info.rsdp = read64(base + 32).filter(|&rsdp| rsdp != 0);
+    let rsdp = read64(base + 32).filter(|&rsdp| rsdp != 0);
     if let Some(command_line) = read64(base + 24).filter(|&address| address != 0) {
         info.set_command_line((command_line..).take(COMMAND_LINE_MAX + 1).map_while(read8));
     }
@@ -52,7 +66,7 @@ pub(crate) fn read(start_info: u32) -> BootInfo {
             });
         }
     }
-    info
+    (info, rsdp)
 }
 
 fn read8(address: u64) -> Option<u8> {

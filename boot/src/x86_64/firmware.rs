@@ -5,7 +5,10 @@ use core::cell::RefCell;
 
 use gnomon_arch::machine::mmu::{Kind, Mmu};
 use gnomon_kernel::discover::acpi::{Bad, Tables};
-use gnomon_kernel::memory::{MemoryRange, PhysicalMemory};
+use gnomon_kernel::memory::PhysicalMemory;
+
+use super::pvh::Handover;
+use crate::info::BootInfo;
 
 /// Where a PC's BIOS keeps read-only data, listed in the memory map or not (ACPI 6.5 §5.2.5.1).
 const BIOS: core::ops::Range<u64> = 0xe_0000..0x10_0000;
@@ -14,17 +17,28 @@ const FIRST_MAPPED: u64 = 4096;
 /// The longest single table.
 const LENGTH_MAX: usize = 1 << 20;
 
-/// Physical memory as the boot protocol described it.
+/// What the loader left: its words, and memory with tables in it.
 pub(crate) struct Firmware<'a> {
-    pub(crate) mmu: &'a RefCell<Mmu>,
-    pub(crate) memory: &'a [MemoryRange],
+    pub(super) mmu: &'a RefCell<Mmu>,
+    pub(super) boot: BootInfo,
+    rsdp: Option<u64>,
 }
 
-impl Firmware<'_> {
+impl<'a> Firmware<'a> {
+    /// Keeps what the start info said.
+    pub(crate) fn new(Handover { boot, rsdp }: Handover, mmu: &'a RefCell<Mmu>) -> Self {
+        Self { mmu, boot, rsdp }
+    }
+
+    /// The command line.
+    pub(crate) fn command_line(&self) -> &str {
+        self.boot.command_line()
+    }
+
     /// ACPI's tables, from the root pointer that the loader gave; without one that leads anywhere, by
     /// searching for it.
-    pub(crate) fn tables(&self, rsdp: Option<u64>) -> Result<Tables<'_>, Bad> {
-        match rsdp.map(|rsdp| Tables::at(self, rsdp)) {
+    pub(super) fn tables(&self) -> Result<Tables<'_>, Bad> {
+        match self.rsdp.map(|rsdp| Tables::at(self, rsdp)) {
             Some(Err(why)) => Tables::search(self).map_err(|_| why),
             Some(tables) => tables,
             None => Tables::search(self),
@@ -37,7 +51,8 @@ impl Firmware<'_> {
         let inside = |from: u64, to: u64| from <= start && end <= to;
         inside(BIOS.start, BIOS.end)
             || self
-                .memory
+                .boot
+                .memory()
                 .iter()
                 .any(|range| inside(range.start, range.start.saturating_add(range.length)))
     }

@@ -1,0 +1,193 @@
+//! The console UART, and randomness.
+
+use core::ptr::NonNull;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use gnomon_clock::Counter;
+use uart_16550::backend::MmioBackend;
+use uart_16550::{Config, Uart16550};
+
+use super::sysreg::mrs;
+use super::{counter, trap};
+use crate::dev::registers::Registers;
+use crate::machine::mmu::Mmu;
+use crate::mapping::{Kind, MapError, PAGE};
+
+/// Where the console UART is and what it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Physical address of its registers.
+    pub address: u64,
+    /// What it is.
+    pub model: Model,
+}
+
+/// What a UART is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Model {
+    /// Arm's PL011 or a generic UART by its rules (SBSA).
+    Pl011,
+    /// A 16550 with registers so many bytes apart.
+    Ns16550 {
+        /// Bytes from one register to the next, a power of two.
+        stride: u8,
+    },
+}
+
+/// The console UART.
+#[derive(Debug)]
+pub enum Uart {
+    /// Arm's PL011.
+    Pl011(Pl011),
+    /// A 16550.
+    Ns16550(Uart16550<MmioBackend>),
+}
+
+/// Where the console is, for the last words: the address in the high bits, the model below.
+static CONSOLE: AtomicU64 = AtomicU64::new(0);
+
+impl Uart {
+    /// Maps the UART at `place` and sets it up.
+    ///
+    /// # Errors
+    /// Its registers cannot be mapped.
+    pub fn open(place: Place, mmu: &mut Mmu) -> Result<Option<Self>, MapError> {
+        mmu.map(place.address, PAGE, Kind::Device)?;
+        if !trap::answers(place.address) {
+            return Ok(None);
+        }
+        let stride = match place.model {
+            Model::Pl011 => 0,
+            Model::Ns16550 { stride } => stride,
+        };
+        if place.address.is_multiple_of(256) {
+            CONSOLE.store(place.address | u64::from(stride), Ordering::Relaxed);
+        }
+        Ok(Self::steal())
+    }
+
+    /// The console UART once more, whoever else has it: for the last words. `None` before it has
+    /// been opened.
+    #[must_use]
+    pub fn steal() -> Option<Self> {
+        let console = CONSOLE.load(Ordering::Relaxed);
+        let (address, stride) = (console & !0xff, (console & 0xff) as u8);
+        if address == 0 {
+            return None;
+        }
+        if stride == 0 {
+            // SAFETY: `open` has mapped the page, which the firmware names as a PL011; two drivers
+            // can at worst mix up their characters.
+            let registers = unsafe { Registers::new(address as *mut u8, 0x1000) };
+            return Some(Self::Pl011(Pl011::new(registers)));
+        }
+        let base = NonNull::new(address as *mut u8)?;
+        // SAFETY: as above, for a 16550.
+        let mut uart = unsafe { Uart16550::new_mmio(base, stride) }.ok()?;
+        let config = Config {
+            fifo_trigger_level: Some(uart_16550::spec::registers::FifoTriggerLevel::Fourteen),
+            interrupts: uart_16550::spec::registers::IER::DATA_READY,
+            ..Config::DEFAULT
+        };
+        uart.init(config).ok()?;
+        Some(Self::Ns16550(uart))
+    }
+
+    /// Takes a received byte.
+    pub fn receive(&mut self) -> Option<u8> {
+        match self {
+            Self::Pl011(uart) => uart.receive(),
+            Self::Ns16550(uart) => uart.try_receive_byte().ok(),
+        }
+    }
+
+    /// Hands over as many bytes as the FIFO takes now; returns how many.
+    pub fn send(&mut self, bytes: &[u8]) -> usize {
+        match self {
+            Self::Pl011(uart) => uart.send(bytes),
+            Self::Ns16550(uart) => uart.send_bytes(bytes),
+        }
+    }
+}
+
+/// Arm's `PrimeCell` UART (Arm DDI 0183), at whatever speed firmware has set.
+///
+/// A few registers, so written here: a crate for them would bring eight others into the guest, and
+/// wants a pointer that owns the registers, which the last words cannot have.
+#[derive(Debug)]
+pub struct Pl011(Registers);
+
+impl Pl011 {
+    const DATA: usize = 0x00;
+    const FLAGS: usize = 0x18;
+    const LINE_CONTROL: usize = 0x2c;
+    const CONTROL: usize = 0x30;
+    const FIFO_LEVELS: usize = 0x34;
+    const INTERRUPT_MASK: usize = 0x38;
+    const INTERRUPT_CLEAR: usize = 0x44;
+
+    /// Turned on if firmware has not, with an interrupt for received bytes: at the FIFO's level, and when fewer have waited for long.
+    fn new(registers: Registers) -> Self {
+        const RECEIVED: u32 = 1 << 4;
+        const TIMED_OUT: u32 = 1 << 6;
+        const ENABLE: u32 = 1;
+        if registers.read32(Self::CONTROL) & ENABLE == 0 {
+            registers.write32(Self::LINE_CONTROL, 0x70); // eight bits, FIFOs
+            registers.write32(Self::CONTROL, ENABLE | 0x300); // both directions
+        }
+        registers.write32(Self::FIFO_LEVELS, 0x20); // seven eighths received
+        registers.write32(Self::INTERRUPT_CLEAR, 0x7ff);
+        registers.write32(Self::INTERRUPT_MASK, RECEIVED | TIMED_OUT);
+        Self(registers)
+    }
+
+    fn receive(&self) -> Option<u8> {
+        const EMPTY: u32 = 1 << 4;
+        /// Framing, parity, break, overrun.
+        const ERRORS: u32 = 0xf00;
+        if self.0.read32(Self::FLAGS) & EMPTY != 0 {
+            return None;
+        }
+        let data = self.0.read32(Self::DATA);
+        // A byte that did not arrive whole is not what was typed; the line editor rejects a zero.
+        Some(if data & ERRORS == 0 {
+            (data & 0xff) as u8
+        } else {
+            0
+        })
+    }
+
+    fn send(&self, bytes: &[u8]) -> usize {
+        const FULL: u32 = 1 << 5;
+        let mut sent = 0;
+        for &byte in bytes {
+            if self.0.read32(Self::FLAGS) & FULL != 0 {
+                break;
+            }
+            self.0.write32(Self::DATA, u32::from(byte));
+            sent += 1;
+        }
+        sent
+    }
+}
+
+/// A 64-bit random number: RNDR where the CPU has it, else drawn from the counter.
+///
+/// Good for the filler bits below the clock's precision and for port numbers; not for keys.
+pub fn random() -> u64 {
+    static STATE: AtomicU64 = AtomicU64::new(0);
+    let has_instruction = mrs!("id_aa64isar0_el1") >> 60 != 0;
+    // RNDR; zero when it had nothing to give.
+    let hardware = if has_instruction {
+        mrs!("s3_3_c2_c4_0")
+    } else {
+        0
+    };
+    // SplitMix64 over state, counter and hardware: the state makes consecutive numbers differ even
+    // where the counter has not moved.
+    let state = STATE.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed);
+    let mut x = state ^ hardware ^ counter::this_cpu().read().0.rotate_left(32);
+    x = (x ^ x >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    x = (x ^ x >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    x ^ x >> 31
+}

@@ -1,0 +1,17 @@
+//! The arm64 image header and entry code.
+
+use core::arch::global_asm;
+
+use gnomon_arch::machine::mmu::MAIR;
+
+global_asm!(
+    include_str!("image.s"),
+    entry = sym image_entry,
+    start = sym crate::start,
+    mair = const MAIR,
+);
+
+unsafe extern "C" {
+    /// The header and entry in `image.s`. Never called from Rust.
+    fn image_entry();
+}

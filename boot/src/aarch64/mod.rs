@@ -1,0 +1,227 @@
+//! `aarch64`: entered as an arm64 Image, described by a device tree.
+
+mod firmware;
+mod image;
+
+use core::fmt::Display;
+
+use gnomon_arch::dev::net::Nic;
+use gnomon_arch::dev::pci::{BarSpace, Ecam, Function, Pci};
+use gnomon_arch::dev::registers::Registers;
+use gnomon_arch::dev::virtio::mmio::{self, MmioTransport};
+use gnomon_arch::dev::virtio::pci::Wake;
+use gnomon_arch::machine::interrupt::{Block, Controller, Interrupts, Line};
+use gnomon_arch::machine::io::{Model, Place, Uart};
+use gnomon_arch::machine::mmu::{Kind, PAGE};
+use gnomon_arch::machine::power::{Conduit, Power};
+use gnomon_arch::machine::timer::Uptime;
+use gnomon_arch::machine::trap;
+use gnomon_kernel::discover::Window;
+use gnomon_kernel::discover::fdt::{self, Bad, Gic, Interrupt, NotFound, PciHost, Tree, UartModel};
+
+use crate::find::{self, Network, Page};
+
+pub(crate) use firmware::{Firmware, Handover};
+
+/// The machine and its boot protocol, in words.
+pub(crate) const NAME: &str = "aarch64, Image";
+
+/// The machine as its device tree describes it.
+pub(crate) struct Hardware<'a> {
+    firmware: &'a Firmware<'a>,
+    tree: Result<Tree<'static>, Bad>,
+}
+
+impl<'a> Hardware<'a> {
+    /// Reads the description.
+    pub(crate) fn new(firmware: &'a Firmware<'a>) -> Self {
+        Self {
+            firmware,
+            tree: firmware.tree.clone(),
+        }
+    }
+
+    /// A count of time since now, by the counter itself.
+    #[expect(clippy::unused_self, reason = "the other platform looks it up")]
+    pub(crate) fn uptime(&self) -> Uptime {
+        Uptime::new()
+    }
+
+    /// The console UART.
+    pub(crate) fn console(&self) -> Option<Uart> {
+        let uart = self.tree.as_ref().ok()?.console()?;
+        let place = Place {
+            address: uart.window.address,
+            model: match uart.model {
+                UartModel::Pl011 => Model::Pl011,
+                UartModel::Ns16550 { stride } => Model::Ns16550 { stride },
+            },
+        };
+        // There is nowhere to say why it cannot be mapped.
+        Uart::open(place, &mut self.firmware.mmu.borrow_mut()).ok()?
+    }
+
+    /// The vmclock page, at `address` if that is given.
+    pub(crate) fn page(&self, address: Option<u64>) -> Page {
+        let memory = self.firmware.boot.memory();
+        let found = match (&self.tree, address) {
+            (Ok(tree), address) => tree.vmclock(address, memory),
+            (Err(_), Some(address)) => fdt::by_address(address, memory),
+            (Err(why), None) => Err(NotFound::Tree(why.clone())),
+        };
+        let found = found.as_ref();
+        find::page(
+            found
+                .map(|found| (found.window, found as &dyn Display))
+                .map_err(|why| why as &dyn Display),
+            self.firmware.mmu,
+        )
+    }
+
+    /// Sets the interrupt controller up; without a usable one nothing sleeps.
+    pub(crate) fn interrupts(&self, complain: &mut dyn FnMut(&dyn Display)) -> Interrupts {
+        let tree = self.tree.as_ref().ok();
+        let Some(gic) = tree.and_then(Tree::interrupt_controller) else {
+            complain(&"interrupts: no controller is known; the cpu will not sleep");
+            return Interrupts::none();
+        };
+        let controller = match gic {
+            Gic::V2 { distributor, cpu } => Controller::V2 {
+                distributor: block(distributor),
+                cpu: block(cpu),
+            },
+            Gic::V3 {
+                distributor,
+                redistributors,
+            } => Controller::V3 {
+                distributor: block(distributor),
+                redistributors: block(redistributors),
+            },
+        };
+        let mmu = &mut self.firmware.mmu.borrow_mut();
+        let interrupts = Interrupts::new(controller, mmu).unwrap_or_else(|why| {
+            complain(&format_args!("interrupts: {why}; the cpu will not sleep"));
+            Interrupts::none()
+        });
+        let console = tree.and_then(Tree::console);
+        if let Some(interrupt) = console.and_then(|uart| uart.interrupt) {
+            // Without it, typed bytes wait for the next nap to end.
+            let _ = interrupts.enable(line(interrupt));
+        }
+        interrupts
+    }
+
+    /// Starts the network device: the first with registers in memory, or else the first on PCI.
+    pub(crate) fn network(&self, interrupts: &Interrupts) -> (Option<Nic>, Network) {
+        let none = || (None, Network::Absent("mmio or PCI"));
+        let Ok(tree) = &self.tree else {
+            return none();
+        };
+        let in_memory = self.network_in_memory(tree, interrupts);
+        let on_pci = || {
+            tree.pci_host()
+                .and_then(|host| self.network_on_pci(tree, &host, interrupts))
+        };
+        in_memory.or_else(on_pci).unwrap_or_else(none)
+    }
+
+    fn network_on_pci(
+        &self,
+        tree: &Tree<'_>,
+        host: &PciHost,
+        interrupts: &Interrupts,
+    ) -> Option<(Option<Nic>, Network)> {
+        let mmu = self.firmware.mmu;
+        let Window { address, length } = host.ecam;
+        let length = usize::try_from(length).unwrap_or(0);
+        // SAFETY: the device tree says that this is configuration space; `reach` below maps a bus
+        // before it is touched.
+        let registers = unsafe { Registers::new(address as *mut u8, length) };
+        let access = Ecam::new(registers, host.first_bus);
+        let reach = |bus: u8| {
+            let offset = u64::from(bus.wrapping_sub(host.first_bus)) * Ecam::BUS;
+            let mut mmu = mmu.borrow_mut();
+            bus <= host.last_bus
+                && mmu.map(address + offset, Ecam::BUS, Kind::Device).is_ok()
+                && trap::answers(address + offset)
+        };
+        let prepare = |pci: &Pci<'_>, function: Function| {
+            // No firmware has run that could have given the device addresses.
+            if let Some(Window { address, length }) = host.memory {
+                pci.place_bars(function, &mut BarSpace::new(address, length));
+            }
+            // Behind a bridge the pins are wired otherwise.
+            let interrupt = tree
+                .pci_interrupt(function.device(), pci.pin(function))
+                .filter(|_| function.bus() == host.first_bus);
+            match interrupt {
+                Some(interrupt) if interrupts.enable(line(interrupt)) => Wake::Pin,
+                _ => Wake::Never,
+            }
+        };
+        match find::nic_on_pci(&access, host.first_bus, reach, mmu, prepare) {
+            (None, Network::Absent(_)) => None,
+            result => Some(result),
+        }
+    }
+
+    fn network_in_memory(
+        &self,
+        tree: &Tree<'_>,
+        interrupts: &Interrupts,
+    ) -> Option<(Option<Nic>, Network)> {
+        let (mut first, mut others) = (None, 0);
+        for device in tree.virtio_mmio() {
+            let Some(registers) = self.registers(device.window) else {
+                continue;
+            };
+            if mmio::device_id(&registers) == Some(mmio::NETWORK) {
+                match first {
+                    None => first = Some((device, registers)),
+                    Some(_) => others += 1,
+                }
+            }
+        }
+        let (device, registers) = first?;
+        let interrupt = device.interrupt.map(line);
+        let wakes = interrupt.is_some_and(|line| interrupts.enable(line));
+        let started = MmioTransport::new(registers, wakes).and_then(Nic::new);
+        let at = format_args!("mmio {:#x}", device.window.address);
+        Some(find::started_nic(started, &at, others))
+    }
+
+    /// Maps the registers of a virtio device.
+    fn registers(&self, Window { address, length }: Window) -> Option<Registers> {
+        let length = length.min(PAGE);
+        if !address.is_multiple_of(8) {
+            return None;
+        }
+        let mut mmu = self.firmware.mmu.borrow_mut();
+        mmu.map(address, length, Kind::Device).ok()?;
+        if !trap::answers(address) {
+            return None;
+        }
+        // SAFETY: the device tree says that a virtio device's registers are here; they are mapped as
+        // device memory, and this driver is their only user.
+        Some(unsafe { Registers::new(address as *mut u8, usize::try_from(length).ok()?) })
+    }
+
+    /// How to switch the machine off and restart it.
+    pub(crate) fn power(&self) -> Power {
+        let conduit = self.tree.as_ref().ok().and_then(Tree::psci);
+        Power {
+            conduit: conduit.map(|conduit| match conduit {
+                fdt::Conduit::Hvc => Conduit::Hvc,
+                fdt::Conduit::Smc => Conduit::Smc,
+            }),
+        }
+    }
+}
+
+const fn block(Window { address, length }: Window) -> Block {
+    Block { address, length }
+}
+
+const fn line(Interrupt { number, edge }: Interrupt) -> Line {
+    Line { number, edge }
+}

@@ -1,0 +1,123 @@
+//! `x86_64`: entered by PVH, described by ACPI.
+
+mod firmware;
+mod pvh;
+
+use core::fmt::Display;
+
+use gnomon_arch::dev::net::Nic;
+use gnomon_arch::dev::pci::Ecam;
+use gnomon_arch::dev::registers::Registers;
+use gnomon_arch::dev::virtio::pci::Wake;
+use gnomon_arch::machine::interrupt::Interrupts;
+use gnomon_arch::machine::io::{PortConfig, Uart};
+use gnomon_arch::machine::mmu::Kind;
+use gnomon_arch::machine::power::{Power, SoftOff};
+use gnomon_arch::machine::timer::Uptime;
+use gnomon_kernel::discover;
+use gnomon_kernel::discover::acpi::{Bad, Space, Tables};
+use gnomon_kernel::discover::aml::Namespace;
+
+use crate::fatal;
+use crate::find::{self, Network, Page};
+
+pub(crate) use firmware::Firmware;
+pub(crate) use pvh::Handover;
+
+/// The machine and its boot protocol, in words.
+pub(crate) const NAME: &str = "x86_64, PVH";
+
+/// The machine as ACPI describes it.
+pub(crate) struct Hardware<'a> {
+    firmware: &'a Firmware<'a>,
+    tables: Result<Tables<'a>, Bad>,
+}
+
+impl<'a> Hardware<'a> {
+    /// Reads the description.
+    pub(crate) fn new(firmware: &'a Firmware<'a>) -> Self {
+        Self {
+            firmware,
+            tables: firmware.tables(),
+        }
+    }
+
+    /// A count of time since now, by ACPI's power management timer.
+    pub(crate) fn uptime(&self) -> Uptime {
+        let port = || {
+            let fadt = self.tables.as_ref().ok()?.fadt().ok()?;
+            let timer = fadt.pm_timer().filter(|timer| timer.space == Space::Port)?;
+            u16::try_from(timer.address).ok()
+        };
+        Uptime::new(port())
+    }
+
+    /// The console UART.
+    #[expect(clippy::unused_self, reason = "the other platform looks it up")]
+    pub(crate) fn console(&self) -> Option<Uart> {
+        Uart::open()
+    }
+
+    /// The vmclock page, at `address` if that is given.
+    pub(crate) fn page(&self, address: Option<u64>) -> Page {
+        let tables = self.tables.as_ref().map_err(|&why| why);
+        let found = discover::vmclock(address, tables, self.firmware.boot.memory());
+        let found = found.as_ref();
+        find::page(
+            found
+                .map(|found| (found.window, found as &dyn Display))
+                .map_err(|why| why as &dyn Display),
+            self.firmware.mmu,
+        )
+    }
+
+    /// Sets the interrupt controllers up.
+    pub(crate) fn interrupts(&self, _: &mut dyn FnMut(&dyn Display)) -> Interrupts {
+        Interrupts::new(&mut self.firmware.mmu.borrow_mut()).unwrap_or_else(|why| fatal(&why))
+    }
+
+    /// Starts the network device.
+    pub(crate) fn network(&self, interrupts: &Interrupts) -> (Option<Nic>, Network) {
+        let mmu = self.firmware.mmu;
+        let wake = Wake::Message(interrupts.message());
+        let tables = self.tables.as_ref().ok();
+        let ecam = tables.and_then(|tables| tables.ecam().find(|ecam| ecam.segment == 0));
+        let Some(ecam) = ecam else {
+            return find::nic_on_pci(&PortConfig, 0, |_| true, mmu, |_, _| wake);
+        };
+        let (start, length) = ecam.window();
+        let length = usize::try_from(length).unwrap_or(0);
+        // SAFETY: the firmware's MCFG says that this is configuration space; `reach` below maps a bus
+        // before it is touched.
+        let registers = unsafe { Registers::new(start as *mut u8, length) };
+        let access = Ecam::new(registers, ecam.first_bus);
+        let reach = |bus: u8| {
+            let offset = u64::from(bus.wrapping_sub(ecam.first_bus)) * Ecam::BUS;
+            let mut mmu = mmu.borrow_mut();
+            bus <= ecam.last_bus && mmu.map(start + offset, Ecam::BUS, Kind::Device).is_ok()
+        };
+        find::nic_on_pci(&access, ecam.first_bus, reach, mmu, |_, _| wake)
+    }
+
+    /// How to switch the machine off and restart it.
+    pub(crate) fn power(&self) -> Power {
+        Power {
+            soft_off: self.tables.as_ref().ok().and_then(soft_off),
+        }
+    }
+}
+
+/// How to switch the machine off (ACPI S5).
+fn soft_off(tables: &Tables<'_>) -> Option<SoftOff> {
+    let register = tables
+        .fadt()
+        .ok()?
+        .pm1a_control()
+        .filter(|register| register.space == Space::Port)?;
+    let blocks = tables.definition_blocks();
+    let (sleep_type, _) = Namespace::new(blocks.aml()).soft_off()?;
+    Some(SoftOff {
+        pm1a_control: u16::try_from(register.address).ok()?,
+        sleep_type,
+    })
+}
