@@ -102,6 +102,8 @@ fn no_reply_is_wrong_or_stale_under_load() {
         .play(Scenario::parse(EVERYTHING).expect("well-formed"))
         .expect("QEMU runs");
     guest.wait_published(|report| report.scenario.is_some_and(|scenario| scenario.line > 0));
+    // What is asked before the first page of the scenario is told under none of its markers.
+    guest.wait_published(|_| !publisher.journal().is_empty());
     let port = guest.ntp_port().expect("user network");
     let page = guest.page().expect("a page");
     let (enough, timed) = (AtomicBool::new(false), AtomicU64::new(0));
