@@ -1,5 +1,6 @@
 //! Time spans for the machine's own use: log stamps and sleeping. Never for telling the time.
 
+use core::arch::x86_64::_rdtsc;
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use x86_64::instructions::port::{Port, PortReadOnly};
@@ -9,15 +10,20 @@ const PM_TIMER_HZ: u64 = 3_579_545;
 /// PIT input frequency, Hz.
 const PIT_HZ: u64 = 1_193_182;
 
+/// TSC ticks for which a reading of the PM timer is good enough: 20 to 100 µs.
+const FRESH: u64 = 100_000;
+
 /// Time since start by the ACPI PM timer, which every PC has and which needs no calibration.
 ///
 /// The timer has 24 bits that can be relied on and wraps in 4.69 s: `nanoseconds` must be called
-/// more often than that, and the idle loop does.
+/// more often than that, and the idle loop does. Reading it is a trip to the host, so a reading
+/// serves until the TSC has moved on by [`FRESH`], or has jumped; the TSC's rate does not matter.
 #[derive(Debug)]
 pub struct Uptime {
     port: Option<PortReadOnly<u32>>,
     last: u32,
     ticks: u64,
+    read_at: u64,
 }
 
 impl Uptime {
@@ -28,6 +34,7 @@ impl Uptime {
             port: port.map(PortReadOnly::new),
             last: 0,
             ticks: 0,
+            read_at: 0,
         };
         uptime.last = uptime.read().unwrap_or(0);
         uptime
@@ -35,9 +42,14 @@ impl Uptime {
 
     /// Nanoseconds since `new`.
     pub fn nanoseconds(&mut self) -> Option<u64> {
-        let now = self.read()?;
-        self.ticks += u64::from(now.wrapping_sub(self.last) & 0x00ff_ffff);
-        self.last = now;
+        // SAFETY: RDTSC exists on every x86_64 CPU and touches no memory.
+        let counter = unsafe { _rdtsc() };
+        if self.read_at == 0 || counter.wrapping_sub(self.read_at) >= FRESH {
+            let now = self.read()?;
+            self.ticks += u64::from(now.wrapping_sub(self.last) & 0x00ff_ffff);
+            self.last = now;
+            self.read_at = counter;
+        }
         let seconds = self.ticks / PM_TIMER_HZ;
         let rest = self.ticks % PM_TIMER_HZ;
         Some(seconds * 1_000_000_000 + rest * 1_000_000_000 / PM_TIMER_HZ)
