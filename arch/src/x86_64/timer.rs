@@ -17,7 +17,7 @@ const FRESH: u64 = 100_000;
 ///
 /// The timer has 24 bits that can be relied on and wraps in 4.69 s: `nanoseconds` must be called
 /// more often than that, and the idle loop does. Reading it is a trip to the host, so a reading
-/// serves until the TSC has moved on by [`FRESH`], or has jumped; the TSC's rate does not matter.
+/// serves until the TSC has moved on by `FRESH`, or has jumped; the TSC's rate does not matter.
 #[derive(Debug)]
 pub struct Uptime {
     port: Option<PortReadOnly<u32>>,
