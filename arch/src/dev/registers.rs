@@ -37,7 +37,7 @@ impl Registers {
         self.part(offset, self.length.checked_sub(offset)?)
     }
 
-    /// A part of the block, cut to what exists.
+    /// A part of the block; `None` if it does not lie inside it, or not at a multiple of 4.
     #[must_use]
     pub fn part(&self, offset: usize, length: usize) -> Option<Self> {
         let end = offset.checked_add(length)?;

@@ -174,8 +174,8 @@ impl Transport for PciTransport {
         let notify_offset = u64::from(self.common.read16(0x1e)) * u64::from(self.notify_multiplier);
         let register = usize::try_from(notify_offset)
             .ok()
-            .and_then(|offset| self.notify.part(offset & !3, 2 + (offset & 2)));
-        let Some(register) = register.filter(|_| notify_offset % 4 == 0) else {
+            .and_then(|offset| self.notify.part(offset, 2));
+        let Some(register) = register else {
             return Err(self.failed(Error::Capability("notification")));
         };
         self.common.write16(0x1c, 1);
