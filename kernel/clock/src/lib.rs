@@ -214,6 +214,9 @@
 pub mod audit;
 pub mod calendar;
 pub mod clock;
+pub mod compare;
+pub mod cross;
+pub mod estimate;
 pub mod leap;
 pub mod page;
 pub mod scale;
@@ -229,6 +232,9 @@ mod atomic {
 
 pub use audit::{Audit, Evidence, Violation};
 pub use clock::{Clock, Counter, Exchange, Kiss, NoTime, Stamp};
+pub use compare::{Comparison, Difference, Likely, compare};
+pub use cross::{Bracket, CrossTimestamp, Origin, Source, SourceTime};
+pub use estimate::{Conflict, Disagreement, Estimator, Limits, NoLine, Prior, Rejected, Wander};
 pub use leap::{Announcement, Leap, LeapSecond, OperatorOffset, TaiOffset, UtcTime};
 pub use page::{
     Busy, ClockStatus, CounterId, Fields, LeapIndicator, PageMemory, SmearingHint, TimeType,

@@ -549,6 +549,20 @@ codes! {
     }
 }
 
+impl LeapIndicator {
+    /// What the two bits of NTP say (RFC 5905 §7.3), which speak of the end of the present month;
+    /// `None` for 3, unsynchronised, and for what is no such code.
+    #[must_use]
+    pub const fn from_ntp(leap: u8) -> Option<Self> {
+        match leap {
+            0 => Some(Self::None),
+            1 => Some(Self::PrePos),
+            2 => Some(Self::PreNeg),
+            _ => None,
+        }
+    }
+}
+
 codes! {
     /// How the host would have leap seconds smeared, if anybody smears.
     SmearingHint {
