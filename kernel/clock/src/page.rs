@@ -200,6 +200,9 @@ vmclock_abi! {
 /// A page must reach this far to hold a time: the end of `time_frac_sec`.
 pub(crate) const LEN_WITH_TIME: u32 = 0x58;
 
+/// And this far to hold a disruption marker.
+pub(crate) const LEN_WITH_MARKER: u32 = 0x18;
+
 impl Fields {
     /// What a hypervisor without a clock publishes, QEMU 10 for one: a valid header and no time.
     #[must_use]
