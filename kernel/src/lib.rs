@@ -23,4 +23,5 @@ pub mod net;
 pub mod report;
 pub mod serve;
 pub mod service;
+pub mod source;
 pub mod shell;
