@@ -19,7 +19,9 @@
 
 use core::fmt;
 
-use gnomon_clock::{Audit, ClockStatus, Disruption, Origin, Reading, Source, Span, Tai, Timestamp, Utc, Violation};
+use gnomon_clock::{
+    Audit, ClockStatus, Disruption, Origin, Reading, Source, Span, Tai, Timestamp, Utc, Violation,
+};
 
 /// What the operator asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -23,5 +23,6 @@ pub mod net;
 pub mod report;
 pub mod serve;
 pub mod service;
-pub mod source;
 pub mod shell;
+pub mod source;
+pub mod text;

@@ -2,6 +2,7 @@
 
 use core::fmt::Write;
 use core::net::Ipv4Addr;
+use std::sync::LazyLock;
 
 use gnomon_clock::page::flag;
 use gnomon_clock::{
@@ -15,6 +16,7 @@ use gnomon_kernel::report::{self, NetView, SmearView, View};
 use gnomon_kernel::serve::ntp::{Counters, Server};
 use gnomon_kernel::shell::command::{self, Command};
 use gnomon_kernel::shell::{Action, PROMPT, Shell};
+use gnomon_kernel::source::{Choice, Sources, Table};
 use proptest::prelude::*;
 
 /// 2026-11-20T12:05:31Z in TAI.
@@ -57,6 +59,8 @@ fn read(fields: &Fields) -> Result<Reading, NoTime> {
 
 static NO_AUDIT: Audit = Audit::new();
 static NO_DUTY: Duty = Duty::new(Conditions::DEFAULT);
+static NO_SOURCES: LazyLock<Table> =
+    LazyLock::new(|| Sources::new(Choice::AUTO, &mut [], &[]).table().clone());
 
 fn view(fields: &Fields) -> View<'static> {
     View {
@@ -93,6 +97,7 @@ fn view(fields: &Fields) -> View<'static> {
         audit: &NO_AUDIT,
         smear: None,
         idle: Idle::Halt,
+        sources: &NO_SOURCES,
     }
 }
 

@@ -3,7 +3,7 @@
 use core::fmt::{self, Write};
 use core::time::Duration;
 
-use gnomon_clock::{ClockStatus, Counter, NoTime, Smear};
+use gnomon_clock::{ClockStatus, Counter, NoTime, Origin, Smear, Source};
 
 use super::Service;
 use super::served::nanoseconds;
@@ -15,6 +15,7 @@ use crate::net::port::FramePort;
 use crate::net::stack::Address;
 use crate::report::{self, SmearName};
 use crate::serve::ntp::Answer;
+use crate::source::State as SourceState;
 
 /// Lines that the log may print at once, and how long each takes to be allowed again: what a host
 /// does may fill a line or two a second, and not the console.
@@ -24,7 +25,11 @@ const PACE: Duration = Duration::from_millis(500);
 /// What is known of the time, for the log.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Known {
-    Time { status: ClockStatus, marker: u64 },
+    Time {
+        status: ClockStatus,
+        marker: u64,
+        origin: Origin,
+    },
     Nothing(NoTime),
 }
 
@@ -36,6 +41,8 @@ pub(super) struct State {
     pub(super) smear: SmearState,
     /// Violations, if there is to be an alarm.
     pub(super) violations: u64,
+    /// How often a source contradicted the time, if there is to be an alarm.
+    pub(super) alarms: u64,
     pub(super) address: Option<Address>,
     /// Second lives of this machine.
     pub(super) lives: u64,
@@ -67,6 +74,7 @@ impl Log {
             told: State {
                 withheld: None,
                 violations: 0,
+                alarms: 0,
                 smear: SmearState {
                     is_off_utc: false,
                     ..now.smear
@@ -118,6 +126,9 @@ where
         if before.violations != now.violations {
             self.tell_violation(now.violations - before.violations);
         }
+        if before.alarms != now.alarms {
+            self.tell_contradictions();
+        }
         match (now.time, before.withheld, now.withheld) {
             (_, before, Some(why)) if before != now.withheld => {
                 let kiss = Answer::from(why).kiss();
@@ -151,13 +162,16 @@ where
                 Known::Time {
                     marker: next,
                     status,
+                    origin,
                 },
             ) if next != marker => {
                 self.log(format_args!(
-                    "time: disruption, marker {marker:#x} is now {next:#x}; {status}"
+                    "time: disruption, marker {marker:#x} is now {next:#x}; {status}, {origin}"
                 ));
             }
-            (_, Known::Time { status, .. }) => self.log(format_args!("time: {status}")),
+            (_, Known::Time { status, origin, .. }) => {
+                self.log(format_args!("time: {status}, {origin}"));
+            }
         }
     }
 
@@ -173,6 +187,24 @@ where
             )),
             // Found in a page that gave no time in the end.
             (_, None) => self.log(format_args!("audit: {new} violations")),
+        }
+    }
+
+    /// Every source that contradicts the time now.
+    fn tell_contradictions(&mut self) {
+        let mut contradictions = [None; Source::ALL.len()];
+        for (slot, entry) in contradictions
+            .iter_mut()
+            .zip(self.core.sources.table().entries())
+        {
+            if let SourceState::Disagrees(difference) = entry.state {
+                *slot = Some((entry.source, difference));
+            }
+        }
+        for (source, difference) in contradictions.into_iter().flatten() {
+            self.log(format_args!(
+                "sources: {source} contradicts the time, {difference}"
+            ));
         }
     }
 

@@ -17,6 +17,7 @@ use crate::report::{NetView, SmearView, View};
 use crate::serve::ntp;
 use crate::serve::responder::{Datagram, Responder, Served};
 use crate::serve::times::{SmearService, Told};
+use crate::source::Sources;
 
 /// Frames that are looked at before everything else gets its turn.
 const BATCH: usize = 32;
@@ -41,6 +42,7 @@ pub(super) struct Core<'a, M, C, P> {
     pub(super) network: Option<Network<'a, P>>,
     pub(super) ntp: Responder<'a>,
     pub(super) life: Life,
+    pub(super) sources: Sources<'a>,
     /// At the last reading.
     pub(super) smear_state: SmearState,
     /// Time since start as this round began to look.
@@ -214,6 +216,16 @@ impl<M: Machine, C: Counter, P: FramePort> Core<'_, M, C, P> {
         self.follow_network();
     }
 
+    /// Asks the sources of time that are due.
+    pub(super) fn follow_sources(&mut self) {
+        let alarms = self.sources.table().alarms();
+        // No register is asked for the counter's frequency: two answers of a source tell it.
+        self.sources.follow(&mut self.clock, self.uptime, || None);
+        if self.sources.table().alarms() != alarms {
+            self.duty.contradicted(self.clock.stamp().marker);
+        }
+    }
+
     /// Does what the IP stack has planned.
     pub(super) fn follow_network(&mut self) {
         if let Some(Network { port, stack, .. }) = &mut self.network {
@@ -223,10 +235,19 @@ impl<M: Machine, C: Counter, P: FramePort> Core<'_, M, C, P> {
 
     pub(super) fn sleep(&mut self) {
         let now = instant(self.uptime);
-        let Some(Network { port, stack, .. }) = &mut self.network else {
-            return self.machine.sleep(NAP);
+        let until_source = match (self.sources.next(), self.uptime) {
+            (Some(next), Some(uptime)) => next.saturating_sub(uptime),
+            _ => NAP,
         };
-        let mut limit = if port.can_wake() { NAP } else { SHORT_NAP };
+        let nap = NAP.min(until_source);
+        let Some(Network { port, stack, .. }) = &mut self.network else {
+            return self.machine.sleep(nap);
+        };
+        let mut limit = if port.can_wake() {
+            nap
+        } else {
+            SHORT_NAP.min(nap)
+        };
         if let Some(next) = stack.next_poll() {
             let wait = next.total_micros().saturating_sub(now.total_micros());
             limit = limit.min(Duration::from_micros(u64::try_from(wait).unwrap_or(0)));
@@ -276,8 +297,22 @@ impl<M: Machine, C: Counter, P: FramePort> Core<'_, M, C, P> {
         }
         let alarm = self.config.conditions.on_violation != OnViolation::Serve;
         State {
+            alarms: if alarm {
+                self.sources.table().alarms()
+            } else {
+                0
+            },
             time: match reading {
-                Ok(Reading { status, marker, .. }) => Known::Time { status, marker },
+                Ok(Reading {
+                    status,
+                    marker,
+                    origin,
+                    ..
+                }) => Known::Time {
+                    status,
+                    marker,
+                    origin,
+                },
                 Err(why) => Known::Nothing(why),
             },
             withheld: self.withheld(&reading),
@@ -336,6 +371,7 @@ impl<M: Machine, C: Counter, P: FramePort> Core<'_, M, C, P> {
             audit: self.clock.audit(),
             smear,
             idle: self.config.idle,
+            sources: self.sources.table(),
         }
     }
 }

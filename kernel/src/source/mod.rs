@@ -29,9 +29,11 @@ use core::time::Duration;
 
 use gnomon_clock::{
     Bound, Bracket, Clock, ClockStatus, Comparison, Counter, CrossTimestamp, Difference, Estimator,
-    LeapIndicator, Limits, Origin, Prior, Rejected, Source, SourceTime, Stamp, Ticks, Timeline, Wander,
-    compare,
+    LeapIndicator, Limits, Origin, Prior, Rejected, Source, SourceTime, Stamp, Ticks, Timeline,
+    Wander, compare,
 };
+
+use crate::text::Text;
 
 /// A source of time as it is asked.
 pub trait Driver {
@@ -46,6 +48,9 @@ pub trait Driver {
     fn poll(&mut self) -> Answer;
 
     /// What it is, in a few words: `PCI 00:05.0, clock 0 of 1, UTC`.
+    ///
+    /// # Errors
+    /// What `f` returns.
     fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result;
 }
 
@@ -148,10 +153,16 @@ impl Choice {
     }
 }
 
-/// The sources and what is known of each.
+/// The sources: how each is asked, and what is known of it.
 pub struct Sources<'a> {
-    choice: Choice,
     drivers: &'a mut [&'a mut dyn Driver],
+    table: Table,
+}
+
+/// What is known of each source, and which is in use.
+#[derive(Clone, Debug)]
+pub struct Table {
+    choice: Choice,
     slots: [Slot; COUNT],
     /// The marker under which everything here was learned; `None` before the first look.
     marker: Option<u64>,
@@ -166,12 +177,28 @@ struct Slot {
     estimator: Estimator,
     state: State,
     line: Option<Timeline>,
+    /// The line was not with the time in use when last compared.
+    contradicts: bool,
+    about: Text<56>,
     /// When it is asked next.
     due: Duration,
     /// The question under way: the counter before it, and when it was asked.
     asked: Option<(Stamp, Duration)>,
     /// Until the question after the next.
     interval: Duration,
+}
+
+/// A source as it is shown.
+#[derive(Clone, Copy, Debug)]
+pub struct Entry<'a> {
+    /// Which one.
+    pub source: Source,
+    /// How it is doing.
+    pub state: State,
+    /// Its line.
+    pub line: Option<&'a Timeline>,
+    /// What its driver says that it is; empty until it has been asked.
+    pub about: &'a str,
 }
 
 /// How a source is doing.
@@ -227,65 +254,45 @@ impl<'a> Sources<'a> {
                     None => State::Absent("not found"),
                 },
                 line: None,
+                contradicts: false,
+                about: Text::EMPTY,
                 due: Duration::ZERO,
                 asked: None,
                 interval: FIRST,
             }
         });
-        Self {
+        let table = Table {
             choice,
-            drivers,
             slots,
             marker: None,
             origin: None,
             alarms: 0,
-        }
+        };
+        Self { drivers, table }
     }
 
-    /// What may be used.
+    /// What is known of each.
     #[must_use]
-    pub const fn choice(&self) -> &Choice {
-        &self.choice
-    }
-
-    /// Where the time came from at the last look; `None` without any.
-    #[must_use]
-    pub const fn origin(&self) -> Option<Origin> {
-        self.origin
-    }
-
-    /// How often a source has begun to contradict the time in use.
-    #[must_use]
-    pub const fn alarms(&self) -> u64 {
-        self.alarms
-    }
-
-    /// Each source with how it is doing and its line.
-    pub fn states(&self) -> impl Iterator<Item = (Source, State, Option<&Timeline>)> {
-        Source::ALL
-            .into_iter()
-            .zip(&self.slots)
-            .map(|(source, slot)| (source, slot.state, slot.line.as_ref()))
-    }
-
-    /// The driver of a source, to describe it.
-    #[must_use]
-    pub fn driver(&self, source: Source) -> Option<&dyn Driver> {
-        self.drivers
-            .iter()
-            .find(|driver| driver.source() == source)
-            .map(|driver| &**driver)
+    pub const fn table(&self) -> &Table {
+        &self.table
     }
 
     /// When there is something to do next; at once while an answer is waited for.
     #[must_use]
     pub fn next(&self) -> Option<Duration> {
         let waits = |slot: &&Slot| !matches!(slot.state, State::Absent(_));
-        self.slots
+        self.table
+            .slots
             .iter()
             .zip(Source::ALL)
             .filter(|(slot, source)| waits(slot) && *source != Source::Ntp)
-            .map(|(slot, _)| if slot.asked.is_some() { Duration::ZERO } else { slot.due })
+            .map(|(slot, _)| {
+                if slot.asked.is_some() {
+                    Duration::ZERO
+                } else {
+                    slot.due
+                }
+            })
             .min()
     }
 
@@ -299,8 +306,8 @@ impl<'a> Sources<'a> {
         frequency: impl FnOnce() -> Option<u64>,
     ) {
         let marker = clock.stamp().marker;
-        if self.marker != Some(marker) {
-            self.start_over(marker, uptime, frequency());
+        if self.table.marker != Some(marker) {
+            self.table.start_over(marker, uptime, frequency());
         }
         for index in 0..self.drivers.len() {
             self.follow_one(index, clock, uptime);
@@ -314,29 +321,10 @@ impl<'a> Sources<'a> {
         source: Source,
         sample: Result<&CrossTimestamp, &'static str>,
     ) {
-        let Some(slot) = self.slots.get_mut(source as usize) else {
-            return;
-        };
-        slot.take(sample);
-        self.choose(clock);
-    }
-
-    /// Forgets everything, for the counter may be another one now.
-    fn start_over(&mut self, marker: u64, uptime: Option<Duration>, frequency: Option<u64>) {
-        self.marker = Some(marker);
-        self.origin = None;
-        for slot in &mut self.slots {
-            slot.estimator.forget();
-            let prior = frequency.and_then(|hertz| Prior::from_hertz(hertz, TOLERANCE));
-            slot.estimator.set_prior(prior, marker);
-            slot.line = None;
-            slot.asked = None;
-            slot.interval = FIRST;
-            slot.due = uptime.unwrap_or(Duration::ZERO);
-            if !matches!(slot.state, State::Absent(_)) {
-                slot.state = State::Waiting;
-            }
+        if let Some(slot) = self.table.slots.get_mut(source as usize) {
+            slot.take(sample);
         }
+        self.table.choose(clock);
     }
 
     fn follow_one<C: Counter>(
@@ -348,7 +336,7 @@ impl<'a> Sources<'a> {
         let Some(driver) = self.drivers.get_mut(index) else {
             return;
         };
-        let Some(slot) = self.slots.get_mut(driver.source() as usize) else {
+        let Some(slot) = self.table.slots.get_mut(driver.source() as usize) else {
             return;
         };
         if matches!(slot.state, State::Absent(_)) {
@@ -383,9 +371,64 @@ impl<'a> Sources<'a> {
             Answer::Time(said) => said.between(before, after),
         };
         slot.asked = None;
+        slot.about = Text::of(&About(&**driver));
         slot.take(sample.as_ref().map_err(|why| *why));
         let source = driver.source();
-        self.choose(clock);
+        self.table.choose(clock);
+        self.table.plan(source, uptime);
+    }
+}
+
+impl Table {
+    /// What may be used.
+    #[must_use]
+    pub const fn choice(&self) -> &Choice {
+        &self.choice
+    }
+
+    /// Where the time came from at the last look; `None` without any.
+    #[must_use]
+    pub const fn origin(&self) -> Option<Origin> {
+        self.origin
+    }
+
+    /// How often a source has begun to contradict the time in use.
+    #[must_use]
+    pub const fn alarms(&self) -> u64 {
+        self.alarms
+    }
+
+    /// Each source, the best first.
+    pub fn entries(&self) -> impl Iterator<Item = Entry<'_>> {
+        let slots = Source::ALL.into_iter().zip(&self.slots);
+        slots.map(|(source, slot)| Entry {
+            source,
+            state: slot.state,
+            line: slot.line.as_ref(),
+            about: slot.about.as_str(),
+        })
+    }
+
+    /// Forgets everything, for the counter may be another one now.
+    fn start_over(&mut self, marker: u64, uptime: Option<Duration>, frequency: Option<u64>) {
+        self.marker = Some(marker);
+        self.origin = None;
+        for slot in &mut self.slots {
+            slot.estimator.forget();
+            let prior = frequency.and_then(|hertz| Prior::from_hertz(hertz, TOLERANCE));
+            slot.estimator.set_prior(prior, marker);
+            slot.line = None;
+            slot.asked = None;
+            slot.interval = FIRST;
+            slot.due = uptime.unwrap_or(Duration::ZERO);
+            if !matches!(slot.state, State::Absent(_)) {
+                slot.state = State::Waiting;
+            }
+        }
+    }
+
+    /// When a source that was just asked is asked again.
+    fn plan(&mut self, source: Source, uptime: Option<Duration>) {
         let is_in_use = self.origin == Some(Origin::Own(source)) && source != Source::Rtc;
         let longest = if is_in_use { STEADY } else { SLOW };
         if let Some(slot) = self.slots.get_mut(source as usize) {
@@ -410,16 +453,17 @@ impl<'a> Sources<'a> {
                 continue;
             };
             let comparison = line.at(now.ticks).map(|reading| compare(&now, &reading));
-            let was_bad = matches!(slot.state, State::Disagrees(_));
             slot.state = match comparison {
                 Ok(Comparison::Disagree(difference)) if now.origin != Origin::Own(source) => {
                     State::Disagrees(difference)
                 }
                 _ => State::Good,
             };
-            if !was_bad && matches!(slot.state, State::Disagrees(_)) {
+            let contradicts = matches!(slot.state, State::Disagrees(_));
+            if contradicts && !slot.contradicts {
                 self.alarms += 1;
             }
+            slot.contradicts = contradicts;
         }
     }
 }
@@ -478,12 +522,18 @@ impl Indication {
     }
 }
 
+struct About<'a>(&'a dyn Driver);
+
+impl fmt::Display for About<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.describe(f)
+    }
+}
+
 impl fmt::Debug for Sources<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Sources")
-            .field("choice", &self.choice)
-            .field("origin", &self.origin)
-            .field("alarms", &self.alarms)
+            .field("table", &self.table)
             .finish_non_exhaustive()
     }
 }
