@@ -133,13 +133,20 @@ impl Server {
     /// The stratum and reference id of a reply with these times (RFC 5905 §7.3). A real-time clock is
     /// nobody's reference: its stratum is 10 at least, by which chrony and others name a clock that was
     /// not set by another.
-    fn rank(&self, times: &Times) -> (u8, [u8; 4]) {
+    const fn rank(self, times: &Times) -> (u8, [u8; 4]) {
         match times.origin {
             Origin::Own(Source::Ntp) => {
-                let above = self.upstream.stratum.saturating_add(1).min(15);
-                (self.stratum.max(above), self.upstream.reference_id)
+                let above = self.upstream.stratum.saturating_add(1);
+                (above, self.upstream.reference_id)
             }
-            Origin::Own(Source::Rtc) => (self.stratum.max(RTC_STRATUM), times.reference_id),
+            Origin::Own(Source::Rtc) => (
+                if self.stratum < RTC_STRATUM {
+                    RTC_STRATUM
+                } else {
+                    self.stratum
+                },
+                times.reference_id,
+            ),
             _ => (self.stratum, times.reference_id),
         }
     }
