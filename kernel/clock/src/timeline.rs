@@ -200,6 +200,12 @@ impl Timeline {
         }
     }
 
+    /// How long a tick lasts, P.
+    #[must_use]
+    pub const fn period(&self) -> Period {
+        self.period
+    }
+
     /// Where the line comes from.
     #[must_use]
     pub const fn origin(&self) -> Origin {
