@@ -200,7 +200,8 @@ impl Estimator {
             self.push(new);
             self.scale.calendar = scale.calendar;
         }
-        let offset = scale.calendar.and_then(|calendar| calendar.offset);
+        let calendar = scale.calendar.filter(|calendar| calendar.is_tai);
+        let offset = calendar.and_then(|calendar| calendar.offset);
         let difference = match (conflict, predicted) {
             (Conflict::Period | Conflict::Time, Ok(Some(line))) => {
                 Some(line.difference(&new, offset))
