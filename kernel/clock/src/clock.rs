@@ -75,6 +75,8 @@ pub struct Clock<'p, C> {
     marker: u64,
     /// The page under which time was last valid.
     last: Option<Timeline>,
+    /// The page looked at is not that one, or may not be.
+    is_new: bool,
     /// The marker has moved since, and time has not been valid yet.
     stepped: bool,
     /// The host itself has taken the time back since then, under a marker that has moved.
@@ -115,6 +117,7 @@ impl<'p, C: Counter> Clock<'p, C> {
             counter,
             marker,
             last: None,
+            is_new: true,
             stepped: false,
             withdrawn: false,
             renewed: false,
@@ -245,7 +248,7 @@ impl<'p, C: Counter> Clock<'p, C> {
                     offset,
                     page: timeline.leap_knowledge(),
                 });
-                self.audit.observe(fields.seq_count, &timeline, ticks);
+                self.is_new |= self.audit.observe(fields.seq_count, &timeline, ticks);
                 Ok((timeline, ticks))
             }
             Err(why) => self.fall_back(why, &fields, ticks),
@@ -296,7 +299,10 @@ impl<'p, C: Counter> Clock<'p, C> {
             }
             Ok(reading) => {
                 self.marker = reading.marker;
-                self.last = Some(*timeline);
+                if self.is_new {
+                    self.last = Some(*timeline);
+                    self.is_new = false;
+                }
                 self.stepped = false;
                 self.withdrawn = false;
                 Ok(reading)
