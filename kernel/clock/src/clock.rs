@@ -49,7 +49,7 @@ pub struct Exchange {
 /// ([`set_own`](Self::set_own)) serves, for as long as the page has the marker that the line was drawn
 /// under: both are looked at in the snapshot that the answer rests on. If the marker has moved there is no
 /// time, in that very answer ([`Kiss::Step`]), and the line is dropped for good; a marker that comes back
-/// does not bring it back.
+/// does not bring it back. So it is when the counter is behind the line's reference.
 ///
 /// | The page | What is served |
 /// |---|---|
@@ -169,7 +169,7 @@ impl<'p, C: Counter> Clock<'p, C> {
 
     /// Whether there is a page, and so a disruption marker, to guard the own line. Without one a
     /// restored snapshot, or a migration to a host with another counter, goes unnoticed until the source
-    /// contradicts the line.
+    /// contradicts the line, or the counter is behind it.
     #[must_use]
     pub const fn has_marker(&self) -> bool {
         self.page.is_some()
@@ -268,9 +268,7 @@ impl<'p, C: Counter> Clock<'p, C> {
         let Some(own) = self.own.filter(|own| allows(fields, why, own.origin())) else {
             return Err(refused);
         };
-        if own.is_expired(ticks) {
-            return Err(self.no_time(Unusable::Expired));
-        }
+        self.check_own(&own, ticks)?;
         Ok((own.beside(fields), ticks))
     }
 
@@ -279,10 +277,23 @@ impl<'p, C: Counter> Clock<'p, C> {
     fn look_unguarded(&mut self) -> Result<(Timeline, Ticks), NoTime> {
         let own = self.own.ok_or(NoTime::NoPage)?;
         let ticks = self.counter.read();
+        self.check_own(&own, ticks)?;
+        Ok((own, ticks))
+    }
+
+    /// Whether the own line can be used at `ticks`. Its reference is a counter value that was read, so
+    /// that a counter behind it has been disrupted, whatever the marker says.
+    fn check_own(&mut self, own: &Timeline, ticks: Ticks) -> Result<(), NoTime> {
+        if ticks.since(own.counter()) < 0 {
+            self.own = None;
+            self.stepped = true;
+            self.renewed = false;
+            return Err(self.no_time(Unusable::CounterBack));
+        }
         if own.is_expired(ticks) {
             return Err(self.no_time(Unusable::Expired));
         }
-        Ok((own, ticks))
+        Ok(())
     }
 
     fn settle(

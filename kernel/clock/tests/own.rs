@@ -226,13 +226,34 @@ fn a_stamp_from_before_the_disruption_is_stale_for_the_line_after_it() {
         .expect("whole fields");
     assert!(clock.set_own(Some(line(9000, 5 * MEGAHERTZ, 2))));
     assert_eq!(clock.exchange(stamp), Err(NoTime::StaleStamp));
+    counter.ticks.set(7 * MEGAHERTZ);
     let stamp = clock.stamp();
-    counter.ticks.set(4 * MEGAHERTZ);
-    assert_eq!(
-        clock.exchange(stamp),
-        Err(NoTime::StaleStamp),
-        "nor after a counter that went back"
-    );
+    counter.ticks.set(6 * MEGAHERTZ);
+    let stale = clock.exchange(stamp);
+    assert_eq!(stale, Err(NoTime::StaleStamp), "a counter that went back");
+}
+
+#[test]
+fn a_counter_behind_the_line_ends_it_with_a_page_and_without() {
+    let page = VmclockPage::new(&marker_only(0));
+    for page in [None, Some(&page)] {
+        let counter = Fake::at(5 * MEGAHERTZ);
+        let mut clock = Clock::new(page, &counter);
+        assert!(clock.set_own(Some(line(1000, 5 * MEGAHERTZ, 0))));
+        assert!(clock.now().is_ok());
+        let stamp = clock.stamp();
+        counter.ticks.set(5 * MEGAHERTZ - 1);
+        let ended = no_time(Unusable::CounterBack, true);
+        assert_eq!(clock.exchange(stamp), Err(ended));
+        assert_eq!(
+            ended.to_string(),
+            "the counter went back (after a disruption)"
+        );
+        counter.ticks.set(6 * MEGAHERTZ);
+        assert!(clock.now().is_err() && clock.own().is_none(), "for good");
+        assert!(clock.set_own(Some(line(9000, 6 * MEGAHERTZ, 0))));
+        assert_eq!(clock.now().map(|now| told(&now)), Ok((9000, OWN)));
+    }
 }
 
 #[test]
