@@ -507,6 +507,8 @@ fn a_source_of_utc_crosses_the_leap_second_that_it_tells_of() {
                     Leap::Delete => Announcement::Delete,
                 };
                 assert_eq!(utc.announcement, announced, "{kind:?} {at}");
+                let known = reading.leap.expect("told of");
+                assert_eq!((known.month.seconds(), known.kind), (MONTH, kind), "{at}");
                 let is_past = utc.time.seconds() >= MONTH;
                 let expected = offset.map(|_| 36 + i16::from(is_past) * kind.change());
                 assert_eq!(reading.tai_offset, expected, "{kind:?} {at}");
@@ -517,6 +519,28 @@ fn a_source_of_utc_crosses_the_leap_second_that_it_tells_of() {
                 }
             }
         }
+    }
+}
+
+/// virtio-rtc's UTC steps back at the start of the inserted second, so that the offset of its two clocks
+/// changes there.
+#[test]
+fn a_source_of_tai_may_change_its_offset_at_the_start_of_the_leap_second() {
+    let mut estimator = with_prior();
+    // The inserted second begins at 20.
+    for at in 0..40 {
+        let sample = CrossTimestamp {
+            tai_offset: Some(if at < 20 { 36 } else { 37 }),
+            leap: (at == 0).then_some(LeapIndicator::PrePos),
+            ..tai(at, MONTH - 20 + 36 + at)
+        };
+        assert_eq!(estimator.add(&sample), Ok(()));
+        let half = Ticks(ticks(at).0 + 500_000);
+        let reading = line(&estimator).at(half).expect("in range");
+        let utc = reading.utc.expect("UTC");
+        let code = MONTH - 20 + at - i64::from(at >= 20);
+        assert_eq!((utc.time.seconds(), utc.leap_second), (code, at == 20));
+        assert_eq!(reading.tai_offset, Some(if at < 21 { 36 } else { 37 }));
     }
 }
 
