@@ -49,7 +49,7 @@ pub struct Exchange {
 /// ([`set_own`](Self::set_own)) serves, for as long as the page has the marker that the line was drawn
 /// under: both are looked at in the snapshot that the answer rests on. If the marker has moved there is no
 /// time, in that very answer ([`Kiss::Step`]), and the line is dropped for good; a marker that comes back
-/// does not bring it back.
+/// does not bring it back. So it is when the counter is behind the line's reference.
 ///
 /// | The page | What is served |
 /// |---|---|
@@ -75,6 +75,8 @@ pub struct Clock<'p, C> {
     marker: u64,
     /// The page under which time was last valid.
     last: Option<Timeline>,
+    /// The page looked at is not that one, or may not be.
+    is_new: bool,
     /// The marker has moved since, and time has not been valid yet.
     stepped: bool,
     /// The host itself has taken the time back since then, under a marker that has moved.
@@ -115,6 +117,7 @@ impl<'p, C: Counter> Clock<'p, C> {
             counter,
             marker,
             last: None,
+            is_new: true,
             stepped: false,
             withdrawn: false,
             renewed: false,
@@ -166,7 +169,7 @@ impl<'p, C: Counter> Clock<'p, C> {
 
     /// Whether there is a page, and so a disruption marker, to guard the own line. Without one a
     /// restored snapshot, or a migration to a host with another counter, goes unnoticed until the source
-    /// contradicts the line.
+    /// contradicts the line, or the counter is behind it.
     #[must_use]
     pub const fn has_marker(&self) -> bool {
         self.page.is_some()
@@ -245,7 +248,7 @@ impl<'p, C: Counter> Clock<'p, C> {
                     offset,
                     page: timeline.leap_knowledge(),
                 });
-                self.audit.observe(fields.seq_count, &timeline, ticks);
+                self.is_new |= self.audit.observe(fields.seq_count, &timeline, ticks);
                 Ok((timeline, ticks))
             }
             Err(why) => self.fall_back(why, &fields, ticks),
@@ -265,9 +268,7 @@ impl<'p, C: Counter> Clock<'p, C> {
         let Some(own) = self.own.filter(|own| allows(fields, why, own.origin())) else {
             return Err(refused);
         };
-        if own.is_expired(ticks) {
-            return Err(self.no_time(Unusable::Expired));
-        }
+        self.check_own(&own, ticks)?;
         Ok((own.beside(fields), ticks))
     }
 
@@ -276,10 +277,23 @@ impl<'p, C: Counter> Clock<'p, C> {
     fn look_unguarded(&mut self) -> Result<(Timeline, Ticks), NoTime> {
         let own = self.own.ok_or(NoTime::NoPage)?;
         let ticks = self.counter.read();
+        self.check_own(&own, ticks)?;
+        Ok((own, ticks))
+    }
+
+    /// Whether the own line can be used at `ticks`. Its reference is a counter value that was read, so
+    /// that a counter behind it has been disrupted, whatever the marker says.
+    fn check_own(&mut self, own: &Timeline, ticks: Ticks) -> Result<(), NoTime> {
+        if ticks.since(own.counter()) < 0 {
+            self.own = None;
+            self.stepped = true;
+            self.renewed = false;
+            return Err(self.no_time(Unusable::CounterBack));
+        }
         if own.is_expired(ticks) {
             return Err(self.no_time(Unusable::Expired));
         }
-        Ok((own, ticks))
+        Ok(())
     }
 
     fn settle(
@@ -296,7 +310,10 @@ impl<'p, C: Counter> Clock<'p, C> {
             }
             Ok(reading) => {
                 self.marker = reading.marker;
-                self.last = Some(*timeline);
+                if self.is_new {
+                    self.last = Some(*timeline);
+                    self.is_new = false;
+                }
                 self.stepped = false;
                 self.withdrawn = false;
                 Ok(reading)

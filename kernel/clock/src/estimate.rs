@@ -45,84 +45,28 @@
 
 use core::fmt;
 
-use crate::calendar::{self, DAY};
 use crate::compare::Difference;
-use crate::cross::{CrossTimestamp, Source, SourceTime};
-use crate::leap::{Leap, LeapRule, LeapSecond, OperatorOffset};
-use crate::page::{ClockStatus, LeapIndicator};
+use crate::cross::{CrossTimestamp, Source};
+use crate::leap::OperatorOffset;
+use crate::page::ClockStatus;
 use crate::scale::Period;
 use crate::time::{Bound, Span, Ticks, Timestamp};
 use crate::timeline::{Line, Timeline, Unusable};
 
+mod interval;
+mod uniform;
+
+use interval::{Rates, Sample, middle, saturated};
+use uniform::Scale;
+
+pub use interval::{HIGHEST_HERTZ, LOWEST_HERTZ, Prior, Wander};
+
 /// How many samples are in use, the newest ones.
 pub const SAMPLES: usize = 8;
-
-/// The slowest counter a line is drawn for: 100 kHz.
-pub const LOWEST_HERTZ: u64 = 100_000;
-/// The fastest: 10 GHz.
-pub const HIGHEST_HERTZ: u64 = 10_000_000_000;
 
 /// Rates are in 2^−(64+16) s a tick: a tick of the slowest counter fits with room for its errors, and one of
 /// the fastest is told to 10⁻¹⁴.
 const SHIFT: u8 = 16;
-
-const BILLION: u32 = 1_000_000_000;
-
-/// Beyond either the sums might not fit: times from the year 36 812 on, and errors of half a year.
-const LATEST: i64 = 1 << 40;
-const GREATEST_ERROR: u128 = 1 << 88;
-
-/// By how much the mean tick over any stretch may differ from that over all, in 10⁻⁹ of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Wander(u32);
-
-impl Wander {
-    /// 50 ppm, against true time: what the plain quartz of a computer may do between the coldest and
-    /// the hottest it is made for, so that over hours in a machine room it is an order of magnitude more than
-    /// seen. For sources that tell true time with an error of their own, as NTP does.
-    pub const CRYSTAL: Self = Self(50_000);
-
-    /// 550 ppm, against the host's clock: its quartz, and the 500 ppm by which the Linux kernel steers a
-    /// clock at most (`MAXFREQ`, and `adjtime`). For sources that read a clock which is steered. A host
-    /// that does it faster by altering the length of its tick is found out by the next sample.
-    pub const STEERED: Self = Self(550_000);
-
-    /// A wander in parts per billion; `None` above a tenth.
-    #[must_use]
-    pub const fn from_ppb(ppb: u32) -> Option<Self> {
-        if ppb > BILLION / 10 {
-            return None;
-        }
-        Some(Self(ppb))
-    }
-
-    /// The wander in parts per billion.
-    #[must_use]
-    pub const fn ppb(self) -> u32 {
-        self.0
-    }
-}
-
-/// What is known of a counter's period beforehand.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Prior(Rates);
-
-impl Prior {
-    /// A nominal frequency (`CNTFRQ`, CPUID) that is off by at most `tolerance` parts per billion of it;
-    /// `None` when it lies outside [`LOWEST_HERTZ`]..=[`HIGHEST_HERTZ`], or the tolerance above a tenth.
-    ///
-    /// Against a steered clock the tolerance has to have the steering in it, as [`Wander::STEERED`] has.
-    #[must_use]
-    pub const fn from_hertz(hertz: u64, tolerance: u32) -> Option<Self> {
-        if hertz < LOWEST_HERTZ || hertz > HIGHEST_HERTZ || tolerance > BILLION / 10 {
-            return None;
-        }
-        Some(Self(Rates {
-            low: rate_of(hertz, BILLION + tolerance, false),
-            high: rate_of(hertz, BILLION - tolerance, true),
-        }))
-    }
-}
 
 /// When a line is not to be used any more, whatever its bound says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -177,46 +121,9 @@ pub struct Estimator {
     samples: [Option<Sample>; SAMPLES],
     /// The marker of these.
     marker: u64,
-    /// What the newest one says beside the time.
-    calendar: Option<Calendar>,
-    almanac: Almanac,
+    scale: Scale,
     /// The samples before these contradicted them, and nothing has confirmed these.
     contested: bool,
-}
-
-/// What a sample says: t(`after` + 1) ≥ `earliest`, t(`before`) ≤ `latest`.
-#[derive(Clone, Copy, Debug)]
-struct Sample {
-    before: Ticks,
-    after: Ticks,
-    /// In 2⁻⁶⁴ s since 1970 on the uniform scale.
-    earliest: i128,
-    latest: i128,
-}
-
-/// How the uniform scale of the samples has to do with TAI and UTC.
-#[derive(Clone, Copy, Debug)]
-struct Calendar {
-    /// Whether it is TAI.
-    is_tai: bool,
-    /// By how much it is ahead of UTC until `leap`, or always; none where that is not known.
-    offset: Option<i16>,
-    leap: Option<LeapSecond>,
-    /// The source tells TAI − UTC; or tries to.
-    tells_offset: bool,
-    invalid_tai_offset: bool,
-    status: ClockStatus,
-}
-
-/// What is known of leap seconds, whatever becomes of the counter.
-#[derive(Clone, Copy, Debug)]
-struct Almanac {
-    /// The one that is ahead, or was at the beginning of this month.
-    leap: Option<LeapSecond>,
-    /// The operator's TAI − UTC in force at `second`.
-    operator: Option<OperatorOffset>,
-    /// UTC at the newest sample.
-    second: Option<i64>,
 }
 
 impl Estimator {
@@ -230,12 +137,7 @@ impl Estimator {
             prior: None,
             samples: [None; SAMPLES],
             marker: 0,
-            calendar: None,
-            almanac: Almanac {
-                leap: None,
-                operator: None,
-                second: None,
-            },
+            scale: Scale::new(),
             contested: false,
         }
     }
@@ -244,7 +146,7 @@ impl Estimator {
     /// tell it; as for a page ([`OperatorOffset`]).
     #[must_use]
     pub const fn with_operator_offset(mut self, offset: OperatorOffset) -> Self {
-        self.almanac.operator = Some(offset);
+        self.scale.almanac.operator = Some(offset);
         self
     }
 
@@ -266,50 +168,62 @@ impl Estimator {
             self.forget();
             self.marker = sample.bracket.marker;
         }
-        let (new, calendar, almanac) = self.resolve(sample)?;
-        self.almanac = almanac;
-        if self
-            .calendar
-            .is_some_and(|known| known.is_tai != calendar.is_tai)
+        let (new, scale) = self.scale.resolve(sample)?;
+        if let (Some(known), Some(calendar)) = (self.scale.calendar, scale.calendar)
+            && known.is_tai != calendar.is_tai
         {
-            // Another uniform scale, on which the older ones have no place.
+            // On another scale the older ones have no place.
             self.samples = [None; SAMPLES];
         }
-        let newest = self.samples[0];
         let predicted = self.solve();
-        self.calendar = Some(calendar);
-        let conflict = match newest {
-            Some(newest) if new.after.since(newest.after) < 0 => Some(Conflict::Counter),
-            _ => {
-                self.samples.rotate_right(1);
-                self.samples[0] = Some(new);
-                self.solve().err()
+        let went_back =
+            matches!(self.samples, [Some(newest), ..] if new.after.since(newest.after) < 0);
+        let conflict = if went_back {
+            Conflict::Counter
+        } else {
+            self.push(new);
+            match self.solve() {
+                Ok(_) => {
+                    self.scale = scale;
+                    // Confirmed by falling where a line put it, and by nothing less.
+                    self.contested &= !matches!(predicted, Ok(Some(_)));
+                    return Ok(());
+                }
+                Err(conflict) => conflict,
             }
         };
-        let Some(conflict) = conflict else {
-            // Confirmed by falling where a line put it, and by nothing less.
-            self.contested &= !matches!(predicted, Ok(Some(_)));
-            return Ok(());
-        };
-        self.samples = [None; SAMPLES];
-        self.samples[0] = Some(new);
         self.prior = None;
+        self.forget();
         self.contested = true;
-        let difference = predicted
-            .ok()
-            .flatten()
-            .filter(|_| conflict != Conflict::Counter)
-            .map(|line| line.difference(&new, calendar.offset));
+        // What is known of leap seconds stays as it was until this sample is confirmed.
+        if let Ok((new, scale)) = self.scale.resolve(sample) {
+            self.push(new);
+            self.scale.calendar = scale.calendar;
+        }
+        let calendar = scale.calendar.filter(|calendar| calendar.is_tai);
+        let offset = calendar.and_then(|calendar| calendar.offset);
+        let difference = match (conflict, predicted) {
+            (Conflict::Period | Conflict::Time, Ok(Some(line))) => {
+                Some(line.difference(&new, offset))
+            }
+            _ => None,
+        };
         Err(Rejected::Disagreement(Disagreement {
             conflict,
             difference,
         }))
     }
 
+    fn push(&mut self, sample: Sample) {
+        self.samples.rotate_right(1);
+        let [newest, ..] = &mut self.samples;
+        *newest = Some(sample);
+    }
+
     /// Forgets the samples: a disruption has been seen. What is known of leap seconds stays.
     pub const fn forget(&mut self) {
         self.samples = [None; SAMPLES];
-        self.calendar = None;
+        self.scale.calendar = None;
         self.contested = false;
     }
 
@@ -318,7 +232,7 @@ impl Estimator {
     /// # Errors
     /// Why there is none (yet).
     pub fn timeline(&self) -> Result<Timeline, NoLine> {
-        let Some(calendar) = self.calendar else {
+        let Some(calendar) = self.scale.calendar else {
             return Err(NoLine::NoSample);
         };
         // What contradicts itself is not kept.
@@ -343,7 +257,7 @@ impl Estimator {
             utc: calendar.offset.map(|before| (before, calendar.leap)),
             tells_offset: calendar.tells_offset,
             invalid_tai_offset: calendar.invalid_tai_offset,
-            operator: self.almanac.operator,
+            operator: self.scale.almanac.operator,
             status: calendar.status,
             marker: self.marker,
             source: self.source,
@@ -370,7 +284,7 @@ impl Estimator {
 
     /// The intersections; `None` while too little is known of the period.
     fn solve(&self) -> Result<Option<Solution>, Conflict> {
-        let Some(newest) = self.samples[0] else {
+        let [Some(newest), ..] = self.samples else {
             return Ok(None);
         };
         let mean = self.mean_rates()?;
@@ -412,332 +326,6 @@ impl Estimator {
         }
         Ok(rates)
     }
-
-    /// What a sample says on the uniform scale, and of UTC.
-    fn resolve(&self, sample: &CrossTimestamp) -> Result<(Sample, Calendar, Almanac), Rejected> {
-        let bracket = sample.bracket;
-        if bracket.after.since(bracket.before) < 0 {
-            return Err(Rejected::Reversed);
-        }
-        if !matches!(
-            sample.status,
-            ClockStatus::Synchronized | ClockStatus::Freerunning
-        ) {
-            return Err(Rejected::Status(sample.status));
-        }
-        let reading = Told::of(sample)?;
-        let code = self.utc_code(sample, &reading);
-        let leap = self.almanac.leap_at(code, sample.leap);
-        let is_past = |leap: &LeapSecond| code.is_some_and(|code| code >= leap.month.seconds());
-        let is_edge = sample.leap == Some(LeapIndicator::Pos)
-            || leap
-                .is_some_and(|leap| reading.is_near(&leap, reading.tai.then_some(code).flatten()));
-        if is_edge && !reading.tai {
-            return Err(Rejected::LeapSecond);
-        }
-        let claimed = claimed(sample);
-        let carried = self.calendar.and_then(|known| known.in_force(code));
-        let operator = self.almanac.operator_at(code);
-        let given = operator.map(OperatorOffset::tai_minus_utc);
-        // Inside and about the leap second sources differ in when they change the offset.
-        let offset = if is_edge {
-            carried.or(claimed).or(given)
-        } else {
-            claimed.or(carried).or(given)
-        };
-        let offset = if reading.tai {
-            offset
-        } else {
-            Some(offset.unwrap_or(0))
-        };
-        let change = leap.filter(is_past).map_or(0, |leap| leap.kind.change());
-        let is_tai = match (claimed, &self.calendar) {
-            _ if reading.tai => true,
-            (Some(_), _) => true,
-            (None, Some(known)) => known.is_tai,
-            (None, None) => given.is_some(),
-        };
-        let to_uniform = match offset {
-            Some(offset) if !reading.tai => Span::from_seconds(offset.into()).units(),
-            _ => 0,
-        };
-        let new = Sample {
-            before: bracket.before,
-            after: bracket.after,
-            earliest: reading.earliest + to_uniform,
-            latest: reading.latest + to_uniform,
-        };
-        let calendar = Calendar {
-            is_tai,
-            offset: offset.map(|offset| offset - change),
-            leap,
-            tells_offset: claimed.is_some()
-                || self.calendar.is_some_and(|known| known.tells_offset),
-            invalid_tai_offset: sample.tai_offset.is_some() && claimed.is_none(),
-            status: sample.status,
-        };
-        let almanac = Almanac {
-            leap,
-            operator,
-            second: code.or(self.almanac.second),
-        };
-        Ok((new, calendar, almanac))
-    }
-
-    /// UTC at a sample in whole seconds, as well as it can be known.
-    fn utc_code(&self, sample: &CrossTimestamp, reading: &Told) -> Option<i64> {
-        if !reading.tai {
-            return Some(reading.seconds);
-        }
-        let by_rule = self.calendar.and_then(|known| {
-            let rule = LeapRule::with_edge(known.offset?, known.leap).ok()?;
-            let (utc, _) = rule.utc(Timestamp::from_parts(reading.seconds, 0))?;
-            Some(utc.time.seconds())
-        });
-        by_rule.or_else(|| {
-            let given = self.almanac.operator.map(OperatorOffset::tai_minus_utc);
-            Some(reading.seconds - i64::from(claimed(sample).or(given)?))
-        })
-    }
-}
-
-/// TAI − UTC as the source has it, if that can be.
-fn claimed(sample: &CrossTimestamp) -> Option<i16> {
-    OperatorOffset::new(sample.tai_offset?).map(OperatorOffset::tai_minus_utc)
-}
-
-/// The time of a sample as an interval on its own scale.
-struct Told {
-    tai: bool,
-    seconds: i64,
-    earliest: i128,
-    latest: i128,
-}
-
-impl Told {
-    fn of(sample: &CrossTimestamp) -> Result<Self, Rejected> {
-        let (tai, seconds, fraction, smeared) = match sample.time {
-            SourceTime::Tai(time) => (true, time.seconds(), time.fraction(), false),
-            SourceTime::Utc(time) => (false, time.seconds(), time.fraction(), false),
-            SourceTime::PerhapsSmeared(time) => (false, time.seconds(), time.fraction(), true),
-        };
-        if !(0..LATEST).contains(&seconds) || sample.error.units() > GREATEST_ERROR {
-            return Err(Rejected::OutOfRange);
-        }
-        let time = i128::from(seconds) << 64 | i128::from(fraction);
-        let error = sample.error.units().cast_signed();
-        let mut told = Self {
-            tai,
-            seconds,
-            earliest: time - error,
-            latest: time + error,
-        };
-        if smeared && told.is_near_a_month_end() {
-            told.earliest -= SECOND;
-            told.latest += SECOND;
-        }
-        Ok(told)
-    }
-
-    /// Whether the end of a month may be less than a day away.
-    fn is_near_a_month_end(&self) -> bool {
-        let month = |second: i128| {
-            i64::try_from(second >> 64)
-                .ok()
-                .and_then(calendar::this_month)
-        };
-        let day = i128::from(DAY) << 64;
-        let (from, to) = (month(self.earliest - day), month(self.latest + day));
-        from.is_none() || from != to
-    }
-
-    /// Whether this may be within the leap second or a second on either side of it, where one code may
-    /// stand for two instants. Time on TAI is at the second `code` of UTC.
-    fn is_near(&self, leap: &LeapSecond, code: Option<i64>) -> bool {
-        let month = i128::from(leap.month.seconds()) << 64;
-        let ahead = code.map_or(0, |code| i128::from(self.seconds - code) << 64);
-        self.latest - ahead >= month - 2 * SECOND && self.earliest - ahead <= month + SECOND
-    }
-}
-
-const SECOND: i128 = 1 << 64;
-
-impl Calendar {
-    /// By how much the uniform scale is ahead of UTC at second `code`.
-    fn in_force(&self, code: Option<i64>) -> Option<i16> {
-        let past = self
-            .leap
-            .filter(|leap| code.is_some_and(|code| code >= leap.month.seconds()));
-        Some(self.offset? + past.map_or(0, |leap| leap.kind.change()))
-    }
-}
-
-impl Almanac {
-    /// The leap second known at second `code` of UTC, where the source says `indicator`.
-    fn leap_at(&self, code: Option<i64>, indicator: Option<LeapIndicator>) -> Option<LeapSecond> {
-        use LeapIndicator::{None as Nothing, Pos, PostNeg, PostPos, PreNeg, PrePos};
-
-        let code = code?;
-        let known = self.leap.filter(|known| {
-            let month = known.month.seconds();
-            code < month || calendar::this_month(code) == Some(month)
-        });
-        let is_past = known.is_some_and(|known| code >= known.month.seconds());
-        // A server may be late to take its announcement back.
-        let is_fresh = known.is_some_and(|known| {
-            let month = known.month.seconds();
-            (month..month.saturating_add(DAY)).contains(&code)
-        });
-        let at = |month: Option<i64>, kind| {
-            Some(LeapSecond {
-                month: Timestamp::from_parts(month?, 0),
-                kind,
-            })
-        };
-        match indicator {
-            None | Some(Pos) => known,
-            Some(Nothing) => known.filter(|_| is_past),
-            Some(PrePos | PreNeg) if is_fresh => known,
-            Some(PrePos) => at(calendar::next_month(code), Leap::Insert),
-            Some(PreNeg) => at(calendar::next_month(code), Leap::Delete),
-            Some(PostPos) => at(calendar::this_month(code), Leap::Insert),
-            Some(PostNeg) => at(calendar::this_month(code), Leap::Delete),
-        }
-    }
-
-    /// The operator's offset in force at second `code` of UTC: moved if the leap second that was known
-    /// lies between.
-    fn operator_at(&self, code: Option<i64>) -> Option<OperatorOffset> {
-        let operator = self.operator?;
-        let (Some(code), Some(second), Some(leap)) = (code, self.second, self.leap) else {
-            return Some(operator);
-        };
-        let month = leap.month.seconds();
-        if second < month && code >= month {
-            let moved = operator.tai_minus_utc() + leap.kind.change();
-            return OperatorOffset::new(moved).or(Some(operator));
-        }
-        Some(operator)
-    }
-}
-
-impl Sample {
-    /// Ticks from the end of the bracket to `counter`.
-    fn ticks_to(&self, counter: Ticks) -> i128 {
-        i128::from(counter.since(self.after)) - 1
-    }
-
-    /// Ticks from its beginning.
-    fn ticks_from_before_to(&self, counter: Ticks) -> i128 {
-        i128::from(counter.since(self.before))
-    }
-}
-
-/// An interval of rates, in 2⁻⁸⁰ s a tick.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Rates {
-    low: u64,
-    high: u64,
-}
-
-impl Rates {
-    const PLAUSIBLE: Self = Self {
-        low: rate_of(HIGHEST_HERTZ, BILLION, false),
-        high: rate_of(LOWEST_HERTZ, BILLION, true),
-    };
-    const ALL: Self = Self {
-        low: 0,
-        high: u64::MAX,
-    };
-
-    fn intersected(self, other: Self) -> Self {
-        Self {
-            low: self.low.max(other.low),
-            high: self.high.min(other.high),
-        }
-    }
-
-    /// P̄ by two samples.
-    fn between(earlier: &Sample, later: &Sample, wander: Wander) -> Self {
-        let inner = earlier.ticks_to(later.before);
-        let outer = i128::from(later.after.since(earlier.before)) + 1;
-        let (most, least) = (
-            later.latest - earlier.earliest,
-            later.earliest - earlier.latest,
-        );
-        let mut rates = Self::ALL;
-        if inner > 0 {
-            // Not negative: no time at all for more than no ticks is no rate.
-            let rate = quotient(most.max(0) << SHIFT, inner, true);
-            rates.high = scaled(rate, BILLION, BILLION - wander.0, true);
-        }
-        if least > 0 && outer > 0 {
-            let rate = quotient(least << SHIFT, outer, false);
-            rates.low = scaled(rate, BILLION, BILLION + wander.0, false);
-        }
-        rates
-    }
-
-    /// The rates at any moment, when these are those of the mean.
-    fn wandering(self, wander: Wander) -> Self {
-        Self {
-            low: scaled(self.low, BILLION - wander.0, BILLION, false),
-            high: scaled(self.high, BILLION + wander.0, BILLION, true),
-        }
-    }
-
-    /// The least time of `ticks`, in 2⁻⁶⁴ s; ticks back count the more.
-    fn least(self, ticks: i128) -> i128 {
-        time_of(ticks, if ticks < 0 { self.high } else { self.low })
-    }
-
-    /// The greatest.
-    fn most(self, ticks: i128) -> i128 {
-        -time_of(-ticks, if ticks < 0 { self.low } else { self.high })
-    }
-}
-
-/// `ticks`·`rate`, rounded down. Ticks are at most 2⁶³ of either sign: a whole 2¹²⁷ fits.
-fn time_of(ticks: i128, rate: u64) -> i128 {
-    ticks.saturating_mul(rate.into()) >> SHIFT
-}
-
-/// The rate of a counter of `hertz`·`parts`/10⁹.
-const fn rate_of(hertz: u64, parts: u32, up: bool) -> u64 {
-    // Below 2¹¹⁰, and 2⁸⁰ / 90 kHz is below 2⁶⁴.
-    let numerator = (1_u128 << (64 + SHIFT)) * BILLION as u128;
-    let denominator = hertz as u128 * parts as u128;
-    saturated(numerator / denominator + (up && !numerator.is_multiple_of(denominator)) as u128)
-}
-
-/// The quotient of two numbers that are not negative.
-fn quotient(numerator: i128, denominator: i128, up: bool) -> u64 {
-    let (numerator, denominator) = (numerator.unsigned_abs(), denominator.unsigned_abs());
-    saturated(if up {
-        numerator.div_ceil(denominator)
-    } else {
-        numerator / denominator
-    })
-}
-
-fn scaled(rate: u64, by: u32, of: u32, up: bool) -> u64 {
-    quotient(i128::from(rate) * i128::from(by), of.into(), up)
-}
-
-const fn saturated(value: u128) -> u64 {
-    if value > u64::MAX as u128 {
-        return u64::MAX;
-    }
-    #[expect(clippy::cast_possible_truncation, reason = "compared just above")]
-    let value = value as u64;
-    value
-}
-
-/// The middle of an interval, and how far the farther end is.
-fn middle(low: i128, high: i128) -> (i128, u128) {
-    let width = (high - low).unsigned_abs();
-    let half = width / 2;
-    (low + half.cast_signed(), width - half)
 }
 
 /// The middle of all that is possible, and the way to its ends.

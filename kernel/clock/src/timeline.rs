@@ -200,6 +200,12 @@ impl Timeline {
         }
     }
 
+    /// How long a tick lasts, P.
+    #[must_use]
+    pub const fn period(&self) -> Period {
+        self.period
+    }
+
     /// Where the line comes from.
     #[must_use]
     pub const fn origin(&self) -> Origin {
@@ -390,13 +396,13 @@ const TRUNCATION: Bound = Bound::from_units(1);
 pub struct Reading {
     /// The counter value.
     pub ticks: Ticks,
-    /// TAI; none from a UTC page that does not tell the offset.
+    /// TAI; none from a UTC page or source that does not tell the offset.
     pub tai: Option<Timestamp<Tai>>,
-    /// UTC; none from a TAI page that does not tell the offset.
+    /// UTC; none from a TAI page or source that does not tell the offset.
     pub utc: Option<UtcTime>,
     /// TAI − UTC in seconds, +37 in 2026. Inside 23:59:60 still the old one.
     pub tai_offset: Option<i16>,
-    /// True time lies within ± this of `tai` and `utc`, if the host speaks the truth.
+    /// True time lies within ± this of `tai` and `utc`, if the host, or the source, speaks the truth.
     pub bound: Bound,
     /// Synchronised or freerunning.
     pub status: ClockStatus,
@@ -404,11 +410,11 @@ pub struct Reading {
     pub marker: u64,
     /// The generation of the virtual machine, where the page has it.
     pub generation: Option<u64>,
-    /// When the host last updated the page, T1 in UTC.
+    /// When the host last updated the page, or the source was last read: T1 in UTC.
     pub reference_utc: Option<Timestamp<Utc>>,
     /// How long ago that was, T − T1 by the counter: negative before it. To end a holdover by.
     pub age: Span,
-    /// The leap second that the page tells of, ahead or past, wherever UTC is known.
+    /// The leap second that the page, or the source, tells of, ahead or past, wherever UTC is known.
     pub leap: Option<LeapSecond>,
     /// What the host says is coming.
     pub disruption: Disruption,
@@ -437,7 +443,7 @@ pub struct Notes {
     pub positive_tai_offset: bool,
     /// `tai_offset_sec` is flagged valid but is in neither range, and is not used.
     pub invalid_tai_offset: bool,
-    /// A UTC page without a usable offset: UTC is known, TAI is not.
+    /// A UTC page or source without a usable offset: UTC is known, TAI is not.
     pub utc_without_tai_offset: bool,
 }
 
@@ -550,6 +556,8 @@ pub enum Unusable {
     Unwanted,
     /// The own line has become older, or its bound wider, than it may.
     Expired,
+    /// The counter is behind a value that it had when the source was read.
+    CounterBack,
 }
 
 impl fmt::Display for Unusable {
@@ -576,6 +584,7 @@ impl fmt::Display for Unusable {
             Self::OutOfRange => f.write_str("time is out of range"),
             Self::NotUpdated => f.write_str("the page still has the time from before a disruption"),
             Self::Unwanted => f.write_str("the page's time is not to be used"),
+            Self::CounterBack => f.write_str("the counter went back"),
             Self::Expired => f.write_str("the source has not been read for too long"),
         }
     }
