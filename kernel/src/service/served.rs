@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-use gnomon_clock::{Clock, Counter, NoTime, Period, Reading, Span, Stamp};
+use gnomon_clock::{Clock, Counter, NoTime, Origin, Period, Reading, Span, Stamp, Timeline};
 use smoltcp::time::Instant;
 
 use super::Found;
@@ -263,11 +263,7 @@ impl<M: Machine, C: Counter, P: FramePort> Core<'_, M, C, P> {
         if self.calibrated {
             return;
         }
-        let Some(Ok(fields)) = self.clock.fields().filter(|_| self.clock.now().is_ok()) else {
-            return;
-        };
-        let Ok(period) = Period::new(fields.counter_period_frac_sec, fields.counter_period_shift)
-        else {
+        let Some(period) = self.period() else {
             return;
         };
         let mut cost = [0; READS];
@@ -283,6 +279,16 @@ impl<M: Machine, C: Counter, P: FramePort> Core<'_, M, C, P> {
         self.ntp
             .set(ntp::Server::new(self.config.stratum, resolution));
         self.calibrated = true;
+    }
+
+    /// How long a tick is, by the line that the time is on.
+    fn period(&mut self) -> Option<Period> {
+        if self.clock.now().ok()?.origin != Origin::Page {
+            return self.clock.own().map(Timeline::period);
+        }
+        let fields = self.clock.fields()?.ok()?;
+        let period = Period::new(fields.counter_period_frac_sec, fields.counter_period_shift);
+        period.ok()
     }
 
     /// Everything that the log tells the changes of, at this moment.

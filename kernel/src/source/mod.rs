@@ -222,8 +222,9 @@ pub enum State {
 
 /// The way to the second sample; doubled from sample to sample.
 const FIRST: Duration = Duration::from_millis(5);
-/// The way between samples of a source in use, in the end. With a wander of 550 ppm it adds 0.3 ms to the bound.
-const STEADY: Duration = Duration::from_millis(500);
+/// The way between samples of a source in use, in the end. The bound of a line with
+/// a wander of 550 ppm grows by 1.1 ms a second.
+const STEADY: Duration = Duration::from_millis(250);
 /// The way between samples of a source that is only compared, and of a real-time clock.
 const SLOW: Duration = Duration::from_secs(16);
 /// How long an answer is waited for.
