@@ -166,11 +166,12 @@ where
                 },
             ) if next != marker => {
                 self.log(format_args!(
-                    "time: disruption, marker {marker:#x} is now {next:#x}; {status}, {origin}"
+                    "time: disruption, marker {marker:#x} is now {next:#x}; {}",
+                    Standing(status, origin)
                 ));
             }
             (_, Known::Time { status, origin, .. }) => {
-                self.log(format_args!("time: {status}, {origin}"));
+                self.log(format_args!("time: {}", Standing(status, origin)));
             }
         }
     }
@@ -228,6 +229,19 @@ where
         self.prompt();
         if let (Some(log), Some(uptime)) = (&mut self.log, self.core.uptime) {
             log.busy_until = log.busy_until.max(uptime) + PACE;
+        }
+    }
+}
+
+/// `synchronized`, or `freerunning, by virtio-rtc`.
+struct Standing(ClockStatus, Origin);
+
+impl fmt::Display for Standing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)?;
+        match self.1 {
+            Origin::Page => Ok(()),
+            Origin::Own(source) => write!(f, ", by {source}"),
         }
     }
 }
