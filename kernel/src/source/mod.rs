@@ -29,11 +29,13 @@ use core::time::Duration;
 
 use gnomon_clock::{
     Bound, Bracket, Clock, ClockStatus, Comparison, Counter, CrossTimestamp, Difference, Estimator,
-    LeapIndicator, Limits, Origin, Prior, Rejected, Source, SourceTime, Stamp, Ticks, Timeline,
-    Wander, compare,
+    LeapIndicator, Limits, OperatorOffset, Origin, Prior, Rejected, Source, SourceTime, Stamp,
+    Ticks, Timeline, Wander, compare,
 };
 
 use crate::text::Text;
+
+pub mod ntp;
 
 /// A source of time as it is asked.
 pub trait Driver {
@@ -272,6 +274,15 @@ impl<'a> Sources<'a> {
         Self { drivers, table }
     }
 
+    /// The sources with an operator's TAI − UTC, for those that do not tell it.
+    #[must_use]
+    pub fn with_operator_offset(mut self, offset: OperatorOffset) -> Self {
+        for slot in &mut self.table.slots {
+            slot.estimator = slot.estimator.clone().with_operator_offset(offset);
+        }
+        self
+    }
+
     /// What is known of each.
     #[must_use]
     pub const fn table(&self) -> &Table {
@@ -326,6 +337,27 @@ impl<'a> Sources<'a> {
             slot.take(sample);
         }
         self.table.choose(clock);
+    }
+
+    /// Takes in more about the last sample of a source that is not asked here: of the same bracket, and narrower. It
+    /// is no second witness, so that it counts only where there is a line already.
+    pub fn refine<C: Counter>(
+        &mut self,
+        clock: &mut Clock<'_, C>,
+        source: Source,
+        sample: &CrossTimestamp,
+    ) {
+        let slot = self.table.slots.get(source as usize);
+        if slot.is_some_and(|slot| slot.line.is_some()) {
+            self.add(clock, source, Ok(sample));
+        }
+    }
+
+    /// Says of a source that is not asked here what it is.
+    pub fn describe(&mut self, source: Source, what: &dyn fmt::Display) {
+        if let Some(slot) = self.table.slots.get_mut(source as usize) {
+            slot.about = Text::of(what);
+        }
     }
 
     fn follow_one<C: Counter>(
