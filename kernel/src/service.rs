@@ -2,6 +2,7 @@
 
 mod log;
 mod served;
+mod upstream;
 
 use core::fmt;
 use core::time::Duration;
@@ -10,6 +11,7 @@ use gnomon_clock::{Clock, Counter, Source};
 
 use self::log::{Log, SmearState};
 use self::served::{Core, Life, Network, instant};
+use self::upstream::Upstream;
 use crate::config::{Config, Idle, Ip, Serial};
 use crate::console::{Console, SerialPort};
 use crate::duty::Duty;
@@ -128,6 +130,7 @@ where
         } else {
             clock.without_page_time()
         };
+        let all = Sources::new(config.source, sources, found.absent);
         let mut core = Core {
             machine,
             clock,
@@ -136,7 +139,11 @@ where
             network,
             ntp,
             life: Life::default(),
-            sources: Sources::new(config.source, sources, found.absent),
+            sources: match config.tai_offset {
+                Some(offset) => all.with_operator_offset(offset),
+                None => all,
+            },
+            upstream: config.source.server.map(Upstream::new),
             smear_state: SmearState::default(),
             uptime,
             calibrated: false,
@@ -170,6 +177,7 @@ where
         self.core.uptime = self.core.machine.uptime();
         self.core.follow_network();
         self.core.follow_sources();
+        self.core.follow_upstream();
         self.console.pump();
         more |= self.serve_console();
         self.report();

@@ -15,6 +15,8 @@ mod duty;
 mod network;
 #[path = "service/smear.rs"]
 mod smear;
+#[path = "service/upstream.rs"]
+mod upstream;
 
 use gnomon_clock::page::{Fields, VmclockPage, Writer, flag};
 use gnomon_clock::{Clock, Counter, CounterId, Period, Ticks};
@@ -197,6 +199,31 @@ fn good(marker: u64, time_sec: u64) -> Fields {
 }
 
 fn rig(fields: &Fields, command_line: &str) -> Rig {
+    let mut rig = rig_without_checks(fields, command_line);
+    if command_line.contains("ip=") {
+        // A known address is announced before anything else.
+        while rig.service.turn() {}
+        let sent = core::mem::take(&mut rig.wire.0.borrow_mut().from_guest);
+        let [frame] = &sent[..] else {
+            panic!("{sent:?}")
+        };
+        let frame = EthernetFrame::new_checked(frame).unwrap();
+        assert_eq!(
+            (frame.dst_addr().0, frame.src_addr().0),
+            ([0xff; 6], GUEST_MAC)
+        );
+        let arp = ArpPacket::new_checked(frame.payload()).unwrap();
+        assert_eq!(
+            (arp.source_hardware_addr(), arp.source_protocol_addr()),
+            (&GUEST_MAC[..], &GUEST[..])
+        );
+        assert_eq!(arp.target_protocol_addr(), &GUEST, "an announcement");
+    }
+    rig
+}
+
+/// The same, whose first frames nobody has seen.
+fn rig_without_checks(fields: &Fields, command_line: &str) -> Rig {
     let page: &'static VmclockPage = Box::leak(Box::new(VmclockPage::new(fields)));
     let (counter, wire, line) = (Gigahertz::default(), Wire::default(), Line::default());
     let uptime = Rc::new(Cell::new(Duration::ZERO));
@@ -223,34 +250,14 @@ fn rig(fields: &Fields, command_line: &str) -> Rig {
             absent: &[],
         },
     );
-    let mut rig = Rig {
+    Rig {
         service,
         page,
         counter,
         uptime,
         wire,
         line,
-    };
-    if command_line.contains("ip=") {
-        // A known address is announced before anything else.
-        while rig.service.turn() {}
-        let sent = core::mem::take(&mut rig.wire.0.borrow_mut().from_guest);
-        let [frame] = &sent[..] else {
-            panic!("{sent:?}")
-        };
-        let frame = EthernetFrame::new_checked(frame).unwrap();
-        assert_eq!(
-            (frame.dst_addr().0, frame.src_addr().0),
-            ([0xff; 6], GUEST_MAC)
-        );
-        let arp = ArpPacket::new_checked(frame.payload()).unwrap();
-        assert_eq!(
-            (arp.source_hardware_addr(), arp.source_protocol_addr()),
-            (&GUEST_MAC[..], &GUEST[..])
-        );
-        assert_eq!(arp.target_protocol_addr(), &GUEST, "an announcement");
     }
-    rig
 }
 
 const STATIC: &str = "ip=10.0.2.15/24,10.0.2.2";

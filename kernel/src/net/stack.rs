@@ -3,7 +3,7 @@
 use core::fmt;
 use core::net::Ipv4Addr;
 
-use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet, SocketStorage};
+use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
 use smoltcp::socket::{dhcpv4, udp};
 use smoltcp::time::{Duration, Instant};
 use smoltcp::wire::{
@@ -14,17 +14,19 @@ use smoltcp::wire::{
 use super::port::{Frame, FramePort, StackPort};
 use crate::serve::ntp;
 
-/// Sockets that the stack has room for: DHCP, and one for each UDP port that the service answers on.
-const SOCKETS: usize = 1 + PORTS;
+mod outbound;
+
+pub use self::outbound::Storage;
+
+/// Sockets that the stack has room for: DHCP, one that asks, and one for each UDP port that the service
+/// answers on.
+const SOCKETS: usize = 2 + PORTS;
 
 /// UDP ports that the service may answer on.
 const PORTS: usize = 2;
 
 /// How long an address from an earlier life is kept while DHCP is asked about it.
 const CONFIRMATION: Duration = Duration::from_secs(10);
-
-/// Memory for the stack's sockets.
-pub type Storage<'s> = [SocketStorage<'s>; SOCKETS];
 
 /// An IPv4 address, its prefix length, and the router.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +54,8 @@ pub struct Stack<'s> {
     interface: Interface,
     sockets: SocketSet<'s>,
     dhcp: Option<SocketHandle>,
+    /// The socket that asks.
+    outbound: SocketHandle,
     address: Option<Address>,
     /// The address is from before a restart and ends then, unless DHCP gives it again.
     unconfirmed: Option<Instant>,
@@ -71,7 +75,11 @@ impl<'s> Stack<'s> {
         random: u64,
     ) -> Self {
         let interface = interface(port, now, random);
-        let mut sockets = SocketSet::new(&mut storage[..]);
+        let Storage {
+            sockets, outbound, ..
+        } = storage;
+        let mut sockets = SocketSet::new(&mut sockets[..]);
+        let outbound = sockets.add(outbound.socket());
         sockets.add(swallow(ntp::PORT));
         if let Some(second) = second {
             sockets.add(swallow(second));
@@ -81,6 +89,7 @@ impl<'s> Stack<'s> {
             interface,
             sockets,
             dhcp,
+            outbound,
             address: None,
             unconfirmed: None,
             next: Some(now),

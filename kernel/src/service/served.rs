@@ -7,6 +7,7 @@ use smoltcp::time::Instant;
 
 use super::Found;
 use super::log::{Known, SmearState, State};
+use super::upstream::Upstream;
 use crate::config::{Config, Smearing};
 use crate::duty::{Duty, Incarnation, OnViolation, Withheld};
 use crate::machine::Machine;
@@ -43,6 +44,8 @@ pub(super) struct Core<'a, M, C, P> {
     pub(super) ntp: Responder<'a>,
     pub(super) life: Life,
     pub(super) sources: Sources<'a>,
+    /// The NTP server that is followed, if the command line names one.
+    pub(super) upstream: Option<Upstream>,
     /// At the last reading.
     pub(super) smear_state: SmearState,
     /// Time since start as this round began to look.
@@ -138,6 +141,7 @@ impl<M: Machine, C: Counter, P: FramePort> Core<'_, M, C, P> {
             *others += 1;
             stack.take(port, received, instant(self.uptime));
             port.kick();
+            self.hear_upstream(stamp);
             return;
         };
         *ntp += 1;
@@ -228,14 +232,19 @@ impl<M: Machine, C: Counter, P: FramePort> Core<'_, M, C, P> {
 
     /// Does what the IP stack has planned.
     pub(super) fn follow_network(&mut self) {
+        let before = self.is_asking().then(|| self.clock.stamp());
         if let Some(Network { port, stack, .. }) = &mut self.network {
             stack.poll(port, instant(self.uptime));
+        }
+        if let Some(before) = before {
+            self.note_departure(before);
         }
     }
 
     pub(super) fn sleep(&mut self) {
         let now = instant(self.uptime);
-        let until_source = match (self.sources.next(), self.uptime) {
+        let next = [self.sources.next(), self.upstream_next()];
+        let until_source = match (next.into_iter().flatten().min(), self.uptime) {
             (Some(next), Some(uptime)) => next.saturating_sub(uptime),
             _ => NAP,
         };
@@ -276,8 +285,14 @@ impl<M: Machine, C: Counter, P: FramePort> Core<'_, M, C, P> {
         let (_, &mut ticks, _) = cost.select_nth_unstable(READS / 2);
         let ticks = ticks.max(1);
         let resolution = period.span_outward(ticks).nanos();
-        self.ntp
-            .set(ntp::Server::new(self.config.stratum, resolution));
+        let server = ntp::Server::new(self.config.stratum, resolution);
+        let upstream = self.upstream.as_ref();
+        self.ntp.set(
+            match upstream.and_then(|upstream| upstream.client.upstream()) {
+                Some(upstream) => server.following(upstream),
+                None => server,
+            },
+        );
         self.calibrated = true;
     }
 
