@@ -357,8 +357,9 @@ fn every_tail_cut_everywhere() {
                     port: 40_000,
                     payload: &whole[..length],
                 };
-                let served = server.serve(&datagram, None, || Ok::<_, NoTime>(times()), 0x5555);
-                let outcome = served.map(|Served { reply, .. }| reply.tail().len());
+                let outcome = server
+                    .serve(&datagram, None, || Ok::<_, NoTime>(times()), 0x5555)
+                    .map(|Served { reply, .. }| reply.tail().len());
                 assert_eq!(
                     outcome,
                     expected_tail(&tail, version, length - 48),

@@ -21,7 +21,6 @@ use std::time::Instant;
 use gnomon_qemu::machine::{Machine, Net};
 use rustix::thread::{CapabilitySet, capabilities, remove_capability_from_bounding_set};
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, apply_filter};
-use serde_json::json;
 
 use crate::guest::Guest;
 use crate::netns::Netns;
@@ -90,10 +89,10 @@ impl Judge {
     /// Its version, as its package has it.
     #[must_use]
     pub fn version(&self) -> String {
-        let versions = fs::read_to_string(built("judges/versions", "make test"));
+        let versions = fs::read_to_string(built("judges/versions", "make judges"));
         let versions = versions.expect("a list of versions");
         let ours = versions.lines().filter_map(|line| line.split_once(' '));
-        let found = ours.filter(|(package, _)| *package == self.package).last();
+        let found = ours.rev().find(|(package, _)| *package == self.package);
         if let Some((_, version)) = found {
             return version.to_owned();
         }
@@ -177,12 +176,8 @@ impl Trial {
         } else {
             machine.publish(None)
         };
-        let mut guest = netns.enter(|| Guest::start(machine));
         let file = directory.path().join("frames");
-        let dump =
-            json!({ "qom-type": "filter-dump", "id": "dump", "netdev": "net", "file": file });
-        let dumping = guest.qmp().execute("object-add", dump);
-        dumping.expect("QEMU writes down every frame");
+        let guest = netns.enter(|| capture::start(machine, &file));
         let trial = Self {
             guest,
             netns,
@@ -330,7 +325,7 @@ fn listen(judge: &Process, accepting: &[&str], refusing: &[&str]) -> Verdict {
 
 /// A file of a judge that is not installed.
 fn unpacked(path: &str) -> PathBuf {
-    built(&format!("judges/{path}"), "make test")
+    built(&format!("judges/{path}"), "make judges")
 }
 
 /// A temporary directory, removed when this is dropped.
@@ -362,5 +357,31 @@ impl Drop for Directory {
     fn drop(&mut self) {
         // Nothing depends on its going.
         let _gone = fs::remove_dir_all(&self.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_program_can_set_a_clock_from_its_seat() {
+        let (netns, directory) = (Netns::new(), Directory::new("seat"));
+        let seat = Seat {
+            netns: &netns,
+            server: Ipv4Addr::LOCALHOST,
+            directory: directory.path(),
+        };
+        let (exit, said) = seat.run(Command::new("cat").arg("/proc/self/status"));
+        assert!(exit.success(), "{said}");
+        let field = |name| {
+            let mut lines = said.lines().filter_map(|line| line.strip_prefix(name));
+            lines.next().expect(name).trim()
+        };
+        for name in ["CapInh:", "CapPrm:", "CapEff:", "CapBnd:", "CapAmb:"] {
+            let capabilities = u64::from_str_radix(field(name), 16).expect("a set");
+            assert_eq!(capabilities & CapabilitySet::SYS_TIME.bits(), 0, "{said}");
+        }
+        assert_eq!(field("Seccomp:"), "2", "a filter");
     }
 }

@@ -1,10 +1,13 @@
 //! Programs that nobody here wrote ask the guest for the time, and take apart what it sends.
 
-use std::time::{Duration, Instant};
+use core::time::Duration;
+use std::fs;
+use std::time::Instant;
 
+use gnomon_tests::PATIENCE;
 use gnomon_tests::guest::machine;
-use gnomon_tests::judge::capture::{examine, spoiled};
-use gnomon_tests::judge::{PACKAGED, Row, Trial};
+use gnomon_tests::judge::capture::{self, examine, spoiled};
+use gnomon_tests::judge::{Directory, PACKAGED, Row, Trial};
 use gnomon_tests::ntp::{V4_CLIENT, cookie, request};
 
 #[test]
@@ -16,7 +19,7 @@ fn every_judge_accepts_the_guest() {
     // tshark has nothing against any of it, and it has looked: it finds a wrong byte anywhere.
     let found = examine(&frames).expect("flawless frames");
     println!("{found:?}");
-    // Five chronyds had five good replies each, and twelve were to us.
+    // Five chronyds had five good replies each, and the rest is ours.
     assert!(found.replies >= 40, "{found:?}");
     let saw = |protocol| {
         found
@@ -46,6 +49,32 @@ fn every_judge_refuses_a_guest_without_time() {
     assert!(found.replies > 30, "{found:?}");
 }
 
+/// What the other guests do not say: DHCP, and the kiss `RATE`.
+#[test]
+fn tshark_finds_no_fault_with_dhcp_and_kisses() {
+    let directory = Directory::new("kisses");
+    let file = directory.path().join("frames");
+    let machine = machine().append("ntp.limit=2,64s");
+    let mut guest = capture::start(machine, &file);
+    guest.wait_prompt();
+    let client = guest.client();
+    let deadline = Instant::now() + PATIENCE;
+    let mut kissed = false;
+    while !kissed {
+        assert!(Instant::now() < deadline, "no kiss");
+        client.send(&request(V4_CLIENT, cookie()));
+        let heard = client.receive(Instant::now() + Duration::from_millis(20));
+        kissed = heard.is_some_and(|(reply, _)| &reply[12..16] == b"RATE");
+    }
+    drop(guest);
+    let found = examine(&fs::read(&file).expect("a capture")).expect("flawless frames");
+    println!("{found:?}");
+    assert!(
+        found.protocols.iter().any(|known| known.ends_with(":dhcp")),
+        "{found:?}"
+    );
+}
+
 fn assert_right(rows: &[Row]) {
     for row in rows {
         println!("{row}");
@@ -54,8 +83,8 @@ fn assert_right(rows: &[Row]) {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
-/// Asks in every version and mode that is answered, with everything that is answered too, and pings;
-/// returns all frames.
+/// Asks in every version and mode that is answered, and with everything else that is, pings, and sends
+/// fragments and a jumbo frame, which are not; returns all frames.
 fn say_everything(trial: Trial) -> Vec<u8> {
     let client = trial.client();
     let unknown = [&[0x01, 0x04, 0, 28][..], &[0; 24]].concat();
@@ -81,5 +110,15 @@ fn say_everything(trial: Trial) -> Vec<u8> {
     let ping = ["-n", "-W", "60", "-c", "2", "-i", "0.2", &guest];
     let (success, said) = trial.netns().run("ping", &ping);
     assert!(success, "{said}");
+    let again = || trial.client().ask();
+    client.send(&[&request(V4_CLIENT, cookie())[..], &[0; 4000]].concat());
+    again();
+    let jumbo = ["link", "set", "gt0", "mtu", "9000"];
+    let (success, said) = trial.netns().run("ip", &jumbo);
+    assert!(success, "{said}");
+    trial
+        .client()
+        .send(&[&request(V4_CLIENT, cookie())[..], &[0; 8000]].concat());
+    again();
     trial.into_frames()
 }

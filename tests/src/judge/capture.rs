@@ -1,12 +1,29 @@
 //! tshark, which looks at every frame that a guest has sent.
 
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 
+use gnomon_qemu::machine::Machine;
+use serde_json::json;
+
 use super::Directory;
+use crate::guest::Guest;
 use crate::process::Process;
 
-/// The guest's frames of one kind.
+/// Starts the machine; QEMU writes every frame of its network to the file, from the first one to the
+/// machine's end, in pcap format.
+#[must_use]
+pub fn start(machine: Machine, file: &Path) -> Guest {
+    let mut guest = Guest::start(machine.paused(true));
+    let dump = json!({ "qom-type": "filter-dump", "id": "dump", "netdev": "net", "file": file });
+    let dumping = guest.qmp().execute("object-add", dump);
+    dumping.expect("QEMU writes down every frame");
+    guest.cont().expect("QEMU runs");
+    guest
+}
+
+/// What tshark has found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Found {
     /// Frames that the guest has sent.

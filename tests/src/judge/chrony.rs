@@ -11,8 +11,8 @@ use crate::PATIENCE;
 
 /// One clock setting, which it is told only to print.
 pub(super) fn one_shot(seat: &Seat<'_>) -> Verdict {
-    // On a slow machine it may need longer to hear anything.
-    for seconds in [5, 60] {
+    // It waits so long for a sample that it likes, and on a slow machine may need longer to hear anything.
+    for seconds in [10, 100] {
         let (directory, server) = (seat.directory.display(), seat.server);
         let mut command = Command::new(unpacked("usr/sbin/chronyd"));
         command.args(["-Q", "-t", &seconds.to_string()]).args([
@@ -34,18 +34,19 @@ pub(super) fn one_shot(seat: &Seat<'_>) -> Verdict {
             assert_bounds_hold(line, &samples, &log);
             return Verdict::Accepts(line.to_owned());
         }
-        assert!(samples.is_empty(), "{said}\n{log}");
         assert!(!said.contains("System clock wrong by"), "{said}");
         // It has heard us say INIT, and that was that.
         let heard = |line: &&str| line.contains(" ?  0 ") && line.contains(" 494E4954 ");
         let verdict = said
             .lines()
             .find(|line| line.contains("No suitable source"));
-        if let (Some(_), Some(line)) = (log.lines().find(heard), verdict) {
+        if samples.is_empty()
+            && let (Some(_), Some(line)) = (log.lines().find(heard), verdict)
+        {
             return Verdict::Refuses(line.to_owned());
         }
     }
-    panic!("chronyd has heard nothing");
+    panic!("chronyd has heard nothing that it could judge");
 }
 
 /// Every sample's offset lies within its own round trip and our bound, and so does the result.
@@ -156,11 +157,11 @@ fn watch(seat: &Seat<'_>, options: &str, wanted: &[&str], dispersion: Dispersion
         seat.server
     );
     let keys = format!("1 AES128 HEX:{KEY}\n2 AES128 HEX:{}\n", "5A".repeat(16));
-    let file = seat.directory.join("conf");
-    fs::write(&file, configuration).expect("our own directory");
+    let settings = seat.directory.join("conf");
+    fs::write(&settings, configuration).expect("our own directory");
     fs::write(seat.directory.join("keys"), keys).expect("our own directory");
     let mut chronyd = Command::new(unpacked("usr/sbin/chronyd"));
-    let chronyd = seat.start(chronyd.args(["-x", "-d", "-f"]).arg(file));
+    let chronyd = seat.start(chronyd.args(["-x", "-d", "-f"]).arg(settings));
 
     let deadline = Instant::now() + PATIENCE;
     let mut fine = false;
