@@ -2,7 +2,7 @@
 //!
 //! A judge is a function from a [`Seat`] (a network and a server's address in it) to a [`Verdict`],
 //! which is a line of the judge's own output and is never read out of its silence: one that neither
-//! accepts nor refuses within [`PATIENCE`](crate::PATIENCE) fails. So each is asked twice, by
+//! accepts nor refuses within [`PATIENCE`] fails. So each is asked twice, by
 //! [`Trial`]: about a guest with time and about one without, which it has to refuse.
 //!
 //! Time daemons steer the clock of the machine that they run on. None can from its seat: the capability that
