@@ -11,17 +11,38 @@ pub enum Conduit {
     Smc,
 }
 
+/// Functions that end the machine or touch nothing but the registers that the convention gives them.
+/// Others could start processors or take memory away, so they are not called.
+const HARMLESS: [u64; 14] = [
+    0x8000_0000, // SMCCC_VERSION
+    0x8000_0001, // SMCCC_ARCH_FEATURES
+    0x8400_0000, // PSCI_VERSION
+    0x8400_0008, // SYSTEM_OFF
+    0x8400_0009, // SYSTEM_RESET
+    0x8400_0050, // TRNG_VERSION
+    0x8400_0051, // TRNG_FEATURES
+    0x8400_0052, // TRNG_GET_UUID
+    0xc400_0053, // TRNG_RND64
+    0x8600_0000, // KVM: FEATURES
+    0x8600_0001, // KVM: PTP
+    0x8600_ff01, // CALL_UID of the vendor's functions
+    0xc500_0020, // PV_TIME_FEATURES
+    0xc500_0021, // PV_TIME_ST
+];
+
 impl Conduit {
     /// Calls with x0 to x3 and returns what they hold then (Arm DEN 0028, SMC Calling Convention). A function that
-    /// is not known, or an instruction that does not exist here, gives −1 in x0.
-    ///
-    /// Only for functions that leave memory and the other registers alone.
+    /// is not known there or is none of the harmless ones, and an instruction that does not exist here, give −1
+    /// in x0.
     #[must_use]
     pub fn call(self, arguments: [u64; 4]) -> [u64; 4] {
         let mut registers = arguments;
+        if !HARMLESS.contains(&arguments[0]) {
+            return [u64::MAX, 0, 0, 0];
+        }
         match self {
             // SAFETY: the firmware's own description of the machine names this instruction; the
-            // function touches nothing but the registers that the convention gives it.
+            // function is one of the harmless.
             Self::Hvc => unsafe { call_hvc(&mut registers) },
             // SAFETY: as above.
             Self::Smc => unsafe { call_smc(&mut registers) },
