@@ -59,7 +59,7 @@ pages: ## 100 million random pages against exact arithmetic
 miri: ## the atomics and the unsafe code that can run on the host, under Miri (nightly)
 	@qemu/setup.sh miri
 	MIRIFLAGS=-Zmiri-ignore-leaks cargo +nightly miri test --locked -p gnomon-arch --lib
-	MIRIFLAGS=-Zmiri-disable-isolation cargo +nightly miri test --locked -p gnomon-clock --test page --test clock
+	MIRIFLAGS=-Zmiri-disable-isolation cargo +nightly miri test --locked -p gnomon-clock --test page --test clock --test own
 
 doc: ## the crates' documentation
 	cargo doc --locked --workspace --exclude gnomon --no-deps
