@@ -16,6 +16,7 @@
 //! | `on_violation` | `serve`, `alarm`, `stop` | `alarm` |
 //! | `drain` | `off`, `soon`, `imminent` | `off` |
 //! | `holdover.max` | seconds | no limit |
+//! | `source` | `auto`, or names separated by commas: `vmclock`, `kvm`, `virtio-rtc`, `ntp:ADDR`, `rtc`, `auto` ([`source`](crate::source)) | `auto` |
 //! | `vmclock` | physical address of the page, decimal or `0x` hexadecimal, a multiple of 4096 | found in ACPI or the device tree |
 //!
 //! A word that is not understood never stops the boot: it is reported as a [`Warning`] and the
@@ -37,6 +38,7 @@ use crate::serve::access::Rule;
 use crate::serve::limit::Limit;
 use crate::serve::ntp;
 use crate::serve::responder::Policy;
+use crate::source::Choice;
 
 pub use self::ip::Ip;
 use self::warning::{ADDING, KEYS, SMEAR_PORT, could_be_secret};
@@ -64,6 +66,8 @@ pub struct Config {
     pub tai_offset: Option<OperatorOffset>,
     /// `on_violation=`, `drain=` and `holdover.max=`: when to stop serving.
     pub conditions: Conditions,
+    /// `source=`: where the time may come from.
+    pub source: Choice,
     /// `vmclock=`: physical address of the vmclock page, in place of discovery.
     pub vmclock: Option<u64>,
 }
@@ -109,6 +113,7 @@ impl Config {
         smear_port: None,
         tai_offset: None,
         conditions: Conditions::DEFAULT,
+        source: Choice::AUTO,
         vmclock: None,
     };
 
@@ -235,6 +240,10 @@ impl Config {
                 }
             }
             "holdover.max" => self.conditions.holdover_max = Some(digits(value)?),
+            "source" => {
+                self.source = Choice::parse(value)?;
+                self.conditions.serve_rtc = self.source.rtc_is_asked_for;
+            }
             "vmclock" => self.vmclock = Some(page_address(value)?),
             _ => return None,
         }

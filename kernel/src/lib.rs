@@ -28,3 +28,5 @@ pub mod serve;
 pub mod service;
 pub mod services;
 pub mod shell;
+pub mod source;
+pub mod text;

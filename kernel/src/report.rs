@@ -15,6 +15,7 @@ use crate::serve::ntp;
 use crate::serve::times::reference_id;
 use crate::services::Services;
 use crate::services::counters::Watch;
+use crate::source::Table;
 
 /// Everything there is to tell at one moment: plain data, gathered by whoever runs the service.
 #[derive(Clone, Copy, Debug)]
@@ -48,6 +49,8 @@ pub struct View<'a> {
     pub smear: Option<SmearView>,
     /// What the processor does when there is nothing to do.
     pub idle: Idle,
+    /// Where time may come from beside the page.
+    pub sources: &'a Table,
     /// What firmware and hypervisor offer.
     pub services: &'a dyn Services,
     /// The counter's two views.

@@ -6,7 +6,7 @@ mod served;
 use core::fmt;
 use core::time::Duration;
 
-use gnomon_clock::{Clock, Counter};
+use gnomon_clock::{Clock, Counter, Source};
 
 use self::log::{Log, SmearState};
 use self::served::{Core, Life, Network, instant};
@@ -16,7 +16,7 @@ use crate::duty::Duty;
 use crate::machine::Machine;
 use crate::net::port::FramePort;
 use crate::net::stack::{Address, Stack, Storage};
-use crate::random::{Random, Source};
+use crate::random::{self, Random};
 use crate::report;
 use crate::serve::ntp;
 use crate::serve::responder::{self, Responder};
@@ -24,6 +24,7 @@ use crate::serve::times::SmearService;
 use crate::services::Services;
 use crate::services::counters::Watch;
 use crate::shell::{Action, Shell};
+use crate::source::{Driver, Sources};
 
 /// Bytes of console input that are looked at in one round.
 const INPUT: usize = 64;
@@ -43,17 +44,21 @@ pub struct Found<'a> {
     pub page: Result<&'a str, &'a str>,
     /// The network device in a few words, or why there is none.
     pub nic: &'a str,
+    /// The sources of time that are absent, and why.
+    pub absent: &'a [(Source, &'static str)],
     /// What firmware and hypervisor offer.
     pub services: &'a dyn Services,
 }
 
 /// Memory that the service is lent, because it is too much for a stack or must outlive it.
-#[derive(Debug)]
+#[expect(missing_debug_implementations, reason = "drivers are not for printing")]
 pub struct Memory<'a> {
     /// For the IP stack.
     pub stack: &'a mut Storage<'a>,
     /// For what the NTP server remembers of its clients.
     pub clients: &'a mut responder::Memory,
+    /// The sources of time beside the page.
+    pub sources: &'a mut [&'a mut dyn Driver],
 }
 
 /// Everything the service owns: what it serves, and the console it tells of it.
@@ -84,7 +89,11 @@ where
         config: Config,
         found: Found<'a>,
     ) -> Self {
-        let Memory { stack, clients } = memory;
+        let Memory {
+            stack,
+            clients,
+            sources,
+        } = memory;
         let fixed = match config.ip {
             Ip::Dhcp => None,
             Ip::Static {
@@ -102,7 +111,7 @@ where
         let mut random = Random::new(&mut |take| machine.gather(take));
         let network = port.map(|mut port| {
             // Machines that were started alike are not to ask DHCP alike.
-            random.renew(&mut |take| take(Source::Identity, &port.mac()));
+            random.renew(&mut |take| take(random::Source::Identity, &port.mac()));
             let seed = random.secret();
             let stack = Stack::new(&mut port, stack, fixed, config.smear_port, now, seed);
             Network {
@@ -122,6 +131,11 @@ where
             Some(offset) => clock.with_operator_offset(offset),
             None => clock,
         };
+        let clock = if config.source.page {
+            clock
+        } else {
+            clock.without_page_time()
+        };
         let mut core = Core {
             machine,
             random,
@@ -133,6 +147,7 @@ where
             network,
             ntp,
             life: Life::default(),
+            sources: Sources::new(config.source, sources, found.absent),
             smear_state: SmearState::default(),
             uptime,
             calibrated: false,
@@ -165,6 +180,7 @@ where
         let mut more = self.core.serve_frames();
         self.core.uptime = self.core.machine.uptime();
         self.core.follow_network();
+        self.core.follow_sources();
         self.console.pump();
         more |= self.serve_console();
         self.report();

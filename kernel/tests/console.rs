@@ -2,6 +2,7 @@
 
 use core::fmt::Write;
 use core::net::Ipv4Addr;
+use std::sync::LazyLock;
 
 use gnomon_clock::page::flag;
 use gnomon_clock::{
@@ -11,13 +12,14 @@ use gnomon_clock::{
 use gnomon_kernel::config::{Idle, Smearing};
 use gnomon_kernel::duty::{Conditions, Duty, OnViolation, Withheld};
 use gnomon_kernel::net;
-use gnomon_kernel::random::Sources;
+use gnomon_kernel::random;
 use gnomon_kernel::report::{self, NetView, SmearView, View};
 use gnomon_kernel::serve::ntp::{Counters, Server};
 use gnomon_kernel::services::Nothing;
 use gnomon_kernel::services::counters::Watch;
 use gnomon_kernel::shell::command::{self, Command};
 use gnomon_kernel::shell::{Action, PROMPT, Shell};
+use gnomon_kernel::source::{Choice, Sources, Table};
 use proptest::prelude::*;
 
 /// 2026-11-20T12:05:31Z in TAI.
@@ -61,6 +63,8 @@ fn read(fields: &Fields) -> Result<Reading, NoTime> {
 static NO_AUDIT: Audit = Audit::new();
 static NO_WATCH: Watch = Watch::new();
 static NO_DUTY: Duty = Duty::new(Conditions::DEFAULT);
+static NO_SOURCES: LazyLock<Table> =
+    LazyLock::new(|| Sources::new(Choice::AUTO, &mut [], &[]).table().clone());
 
 fn view(fields: &Fields) -> View<'static> {
     View {
@@ -97,9 +101,10 @@ fn view(fields: &Fields) -> View<'static> {
         audit: &NO_AUDIT,
         smear: None,
         idle: Idle::Halt,
+        sources: &NO_SOURCES,
         services: &Nothing,
         watch: &NO_WATCH,
-        random: Sources::default(),
+        random: random::Sources::default(),
     }
 }
 

@@ -237,6 +237,7 @@ fn rig(fields: &Fields, command_line: &str) -> Rig {
     let memory = Memory {
         stack: Box::leak(Box::default()),
         clients: Box::leak(Box::default()),
+        sources: &mut [],
     };
     let config = Config::parse(command_line, &mut |warning| panic!("{warning}"));
     let service = Service::new(
@@ -254,6 +255,7 @@ fn rig(fields: &Fields, command_line: &str) -> Rig {
             machine: "test",
             page: Err("test"),
             nic: "test",
+            absent: &[],
             services: &Stated,
         },
     );

@@ -27,7 +27,7 @@ fn an_empty_line_is_the_default() {
 fn every_key_is_read() {
     let (config, warnings) = parse(
         "ip=192.168.7.2/24,192.168.7.1  serial=off\tidle=poll ntp.stratum=3 vmclock=0xfeffb000 \
-         ntp.smear.port=1123 ntp.smear=noon tai_offset=37 on_violation=stop drain=soon \
+         ntp.smear.port=1123 ntp.smear=noon tai_offset=37 source=vmclock,rtc,ntp:10.0.2.2 on_violation=stop drain=soon \
          holdover.max=3600 ntp.allow=192.168.7.0/24 ntp.allow=10.0.0.1,fd00::/8 \
          ntp.deny=192.168.7.9 ntp.limit=8,8s ntp.auth=require \
          ntp.key=1:AES128:2b7e151628aed2a6abf7158809cf4f3c \
@@ -70,7 +70,9 @@ fn every_key_is_read() {
                 on_violation: OnViolation::Stop,
                 drain: Drain::Soon,
                 holdover_max: Some(3600),
+                serve_rtc: true,
             },
+            source: Choice::parse("vmclock,rtc,ntp:10.0.2.2").unwrap_or(Choice::AUTO),
             vmclock: Some(0xfeff_b000),
         }
     );
@@ -250,6 +252,10 @@ fn malformed_values_are_named_and_change_nothing() {
         "on_violation=",
         "on_violation=halt",
         "drain=",
+        "source=",
+        "source=none",
+        "source=ntp:",
+        "source=auto,",
         "drain=on",
         "holdover.max=",
         "holdover.max=none",

@@ -3,7 +3,7 @@
 use core::fmt::{self, Write};
 use core::time::Duration;
 
-use gnomon_clock::{ClockStatus, Counter, NoTime, Smear};
+use gnomon_clock::{ClockStatus, Counter, NoTime, Origin, Smear, Source};
 
 use super::Service;
 use super::served::nanoseconds;
@@ -16,6 +16,7 @@ use crate::net::stack::Address;
 use crate::report::{self, SmearName};
 use crate::serve::ntp::Answer;
 use crate::services::counters::PageRate;
+use crate::source::State as SourceState;
 
 /// Lines that the log may print at once, and how long each takes to be allowed again: what a host
 /// does may fill a line or two a second, and not the console.
@@ -25,7 +26,11 @@ const PACE: Duration = Duration::from_millis(500);
 /// What is known of the time, for the log.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Known {
-    Time { status: ClockStatus, marker: u64 },
+    Time {
+        status: ClockStatus,
+        marker: u64,
+        origin: Origin,
+    },
     Nothing(NoTime),
 }
 
@@ -37,6 +42,8 @@ pub(super) struct State {
     pub(super) smear: SmearState,
     /// Violations, if there is to be an alarm.
     pub(super) violations: u64,
+    /// How often a source contradicted the time, if there is to be an alarm.
+    pub(super) alarms: u64,
     pub(super) address: Option<Address>,
     /// Second lives of this machine.
     pub(super) lives: u64,
@@ -72,6 +79,7 @@ impl Log {
             told: State {
                 withheld: None,
                 violations: 0,
+                alarms: 0,
                 shifts: 0,
                 rate_differs: false,
                 smear: SmearState {
@@ -125,6 +133,9 @@ where
         if before.violations != now.violations {
             self.tell_violation(now.violations - before.violations);
         }
+        if before.alarms != now.alarms {
+            self.tell_contradictions();
+        }
         self.tell_counter(before, now);
         match (now.time, before.withheld, now.withheld) {
             (_, before, Some(why)) if before != now.withheld => {
@@ -159,13 +170,17 @@ where
                 Known::Time {
                     marker: next,
                     status,
+                    origin,
                 },
             ) if next != marker => {
                 self.log(format_args!(
-                    "time: disruption, marker {marker:#x} is now {next:#x}; {status}"
+                    "time: disruption, marker {marker:#x} is now {next:#x}; {}",
+                    Standing(status, origin)
                 ));
             }
-            (_, Known::Time { status, .. }) => self.log(format_args!("time: {status}")),
+            (_, Known::Time { status, origin, .. }) => {
+                self.log(format_args!("time: {}", Standing(status, origin)));
+            }
         }
     }
 
@@ -181,6 +196,24 @@ where
             )),
             // Found in a page that gave no time in the end.
             (_, None) => self.log(format_args!("audit: {new} violations")),
+        }
+    }
+
+    /// Every source that contradicts the time now.
+    fn tell_contradictions(&mut self) {
+        let mut contradictions = [None; Source::ALL.len()];
+        for (slot, entry) in contradictions
+            .iter_mut()
+            .zip(self.core.sources.table().entries())
+        {
+            if let SourceState::Disagrees(difference) = entry.state {
+                *slot = Some((entry.source, difference));
+            }
+        }
+        for (source, difference) in contradictions.into_iter().flatten() {
+            self.log(format_args!(
+                "sources: {source} contradicts the time, {difference}"
+            ));
         }
     }
 
@@ -227,6 +260,19 @@ where
         self.prompt();
         if let (Some(log), Some(uptime)) = (&mut self.log, self.core.uptime) {
             log.busy_until = log.busy_until.max(uptime) + PACE;
+        }
+    }
+}
+
+/// `synchronized`, or `freerunning, by virtio-rtc`.
+struct Standing(ClockStatus, Origin);
+
+impl fmt::Display for Standing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)?;
+        match self.1 {
+            Origin::Page => Ok(()),
+            Origin::Own(source) => write!(f, ", by {source}"),
         }
     }
 }

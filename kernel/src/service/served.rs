@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-use gnomon_clock::{Clock, Counter, NoTime, Period, Reading, Span, Stamp};
+use gnomon_clock::{Clock, Counter, NoTime, Origin, Period, Reading, Span, Stamp, Timeline};
 use smoltcp::time::Instant;
 
 use super::Found;
@@ -19,6 +19,7 @@ use crate::serve::ntp;
 use crate::serve::responder::{Datagram, Responder, Served};
 use crate::serve::times::{SmearService, Told};
 use crate::services::counters::Watch;
+use crate::source::Sources;
 
 /// Frames that are looked at before everything else gets its turn.
 const BATCH: usize = 32;
@@ -48,6 +49,7 @@ pub(super) struct Core<'a, M, C, P> {
     pub(super) network: Option<Network<'a, P>>,
     pub(super) ntp: Responder<'a>,
     pub(super) life: Life,
+    pub(super) sources: Sources<'a>,
     /// At the last reading.
     pub(super) smear_state: SmearState,
     /// Time since start as this round began to look.
@@ -233,6 +235,17 @@ impl<M: Machine, C: Counter, P: FramePort> Core<'_, M, C, P> {
         self.follow_network();
     }
 
+    /// Asks the sources of time that are due.
+    pub(super) fn follow_sources(&mut self) {
+        let alarms = self.sources.table().alarms();
+        let services = self.found.services;
+        let hertz = || services.rate()?.as_exact();
+        self.sources.follow(&mut self.clock, self.uptime, hertz);
+        if self.sources.table().alarms() != alarms {
+            self.duty.contradicted(self.clock.stamp().marker);
+        }
+    }
+
     /// Looks whether the host has moved one of the counter's two views and kept quiet about it.
     #[inline(never)]
     pub(super) fn follow_counter(&mut self) {
@@ -254,10 +267,19 @@ impl<M: Machine, C: Counter, P: FramePort> Core<'_, M, C, P> {
 
     pub(super) fn sleep(&mut self) {
         let now = instant(self.uptime);
-        let Some(Network { port, stack, .. }) = &mut self.network else {
-            return self.machine.sleep(NAP);
+        let until_source = match (self.sources.next(), self.uptime) {
+            (Some(next), Some(uptime)) => next.saturating_sub(uptime),
+            _ => NAP,
         };
-        let mut limit = if port.can_wake() { NAP } else { SHORT_NAP };
+        let nap = NAP.min(until_source);
+        let Some(Network { port, stack, .. }) = &mut self.network else {
+            return self.machine.sleep(nap);
+        };
+        let mut limit = if port.can_wake() {
+            nap
+        } else {
+            SHORT_NAP.min(nap)
+        };
         if let Some(next) = stack.next_poll() {
             let wait = next.total_micros().saturating_sub(now.total_micros());
             limit = limit.min(Duration::from_micros(u64::try_from(wait).unwrap_or(0)));
@@ -273,11 +295,7 @@ impl<M: Machine, C: Counter, P: FramePort> Core<'_, M, C, P> {
         if self.calibrated {
             return;
         }
-        let Some(Ok(fields)) = self.clock.fields().filter(|_| self.clock.now().is_ok()) else {
-            return;
-        };
-        let Ok(period) = Period::new(fields.counter_period_frac_sec, fields.counter_period_shift)
-        else {
+        let Some(period) = self.period() else {
             return;
         };
         let mut cost = [0; READS];
@@ -295,6 +313,16 @@ impl<M: Machine, C: Counter, P: FramePort> Core<'_, M, C, P> {
         self.calibrated = true;
     }
 
+    /// How long a tick is, by the line that the time is on.
+    fn period(&mut self) -> Option<Period> {
+        if self.clock.now().ok()?.origin != Origin::Page {
+            return self.clock.own().map(Timeline::period);
+        }
+        let fields = self.clock.fields()?.ok()?;
+        let period = Period::new(fields.counter_period_frac_sec, fields.counter_period_shift);
+        period.ok()
+    }
+
     /// Everything that the log tells the changes of, at this moment.
     pub(super) fn state(&mut self) -> State {
         let reading = self.clock.now();
@@ -307,8 +335,22 @@ impl<M: Machine, C: Counter, P: FramePort> Core<'_, M, C, P> {
         }
         let alarm = self.config.conditions.on_violation != OnViolation::Serve;
         State {
+            alarms: if alarm {
+                self.sources.table().alarms()
+            } else {
+                0
+            },
             time: match reading {
-                Ok(Reading { status, marker, .. }) => Known::Time { status, marker },
+                Ok(Reading {
+                    status,
+                    marker,
+                    origin,
+                    ..
+                }) => Known::Time {
+                    status,
+                    marker,
+                    origin,
+                },
                 Err(why) => Known::Nothing(why),
             },
             withheld: self.withheld(&reading),
@@ -379,6 +421,7 @@ impl<M: Machine, C: Counter, P: FramePort> Core<'_, M, C, P> {
             audit: self.clock.audit(),
             smear,
             idle: self.config.idle,
+            sources: self.sources.table(),
             services: self.found.services,
             watch: &self.watch,
             random: self.random.sources(),

@@ -33,6 +33,12 @@ impl fmt::Display for Rate {
 }
 
 impl Rate {
+    /// Ticks a second, if they are stated to the last few parts per million.
+    #[must_use]
+    pub fn as_exact(&self) -> Option<u64> {
+        (self.unit <= self.hertz / 1_000_000).then_some(self.hertz)
+    }
+
     /// Whether the page's period says something else: by more than 1000 ppm, the page's own error and the
     /// unit of this statement together. Never for a page without a counter or with an unusable
     /// period.

@@ -5,7 +5,7 @@ use core::fmt::{self, Display, Formatter, Write};
 use gnomon_clock::page::{self, flag};
 use gnomon_clock::{
     Announcement, ClockStatus, CounterId, Evidence, Fields, LeapIndicator, Notes, OperatorNote,
-    Reading, SmearingHint, Span, Tai, TaiOffset, TimeType, Timestamp, Utc, Violation,
+    Origin, Reading, SmearingHint, Span, Tai, TaiOffset, TimeType, Timestamp, Utc, Violation,
 };
 
 use crate::config::{Idle, Smearing};
@@ -14,6 +14,7 @@ use crate::report::{self, Address, Mac, Page, SmearLine, SmearView, TimeLine, Vi
 use crate::serve::ntp::{Answer, MAX_DISPERSION};
 use crate::serve::times::Told;
 use crate::services::counters::PageRate;
+use crate::source::{Entry, State};
 
 /// A command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +25,8 @@ pub enum Command {
     Time,
     /// The time, what it rests on, and what has been served.
     Status,
+    /// Where time may come from, and where it does.
+    Sources,
     /// Every field of the vmclock page.
     Page,
     /// Whether the host has kept its promises.
@@ -103,6 +106,7 @@ pub fn run(command: Command, view: &View<'_>, out: &mut dyn Write) -> fmt::Resul
             Some(Err(busy)) => writeln!(out, "{busy}"),
             Some(Ok(fields)) => fields_of_page(&fields, out),
         },
+        Command::Sources => sources(view, out),
         Command::Audit => audit(view, out),
         Command::Net => net(view, out),
         Command::Services => {
@@ -114,7 +118,7 @@ pub fn run(command: Command, view: &View<'_>, out: &mut dyn Write) -> fmt::Resul
     }
 }
 
-const COMMANDS: [(&str, Command, &str); 9] = [
+const COMMANDS: [(&str, Command, &str); 10] = [
     ("help", Command::Help, "list the commands"),
     (
         "time",
@@ -125,6 +129,11 @@ const COMMANDS: [(&str, Command, &str); 9] = [
         "status",
         Command::Status,
         "what the time rests on, and what has been served",
+    ),
+    (
+        "sources",
+        Command::Sources,
+        "where the time may come from, and how each source is doing",
     ),
     ("page", Command::Page, "every field of the vmclock page"),
     (
@@ -319,6 +328,55 @@ fn serving(view: &View<'_>, out: &mut dyn Write) -> fmt::Result {
     match view.duty.conditions().holdover_max {
         Some(limit) => writeln!(out, " of {limit} s allowed"),
         None => writeln!(out, ", without limit"),
+    }
+}
+
+/// The page, then each source: whether it is in use, or why not.
+fn sources(view: &View<'_>, out: &mut dyn Write) -> fmt::Result {
+    let origin = view.reading.as_ref().ok().map(|reading| reading.origin);
+    write!(out, "{:<12}", "vmclock")?;
+    match (origin, view.fields, view.sources.choice().page) {
+        (Some(Origin::Page), ..) => writeln!(out, "in use")?,
+        (_, None, _) => writeln!(out, "{}", Page(view))?,
+        (_, _, false) => writeln!(out, "not asked for by source=, its marker is watched")?,
+        (Some(Origin::Own(_)), ..) => writeln!(out, "no time, its marker is watched")?,
+        (None, ..) => match &view.reading {
+            Err(why) => writeln!(out, "{why}")?,
+            Ok(_) => writeln!(out, "no time")?,
+        },
+    }
+    for entry in view.sources.entries() {
+        source(&entry, origin, view, out)?;
+    }
+    writeln!(out, "alarms      {}", view.sources.alarms())
+}
+
+/// `virtio-rtc  in use, ± 61.2 µs, asked 0.312 s ago: PCI 00:05.0, clock 0 of 1, UTC`
+fn source(
+    entry: &Entry<'_>,
+    origin: Option<Origin>,
+    view: &View<'_>,
+    out: &mut dyn Write,
+) -> fmt::Result {
+    write!(out, "{:<12}", entry.source.name())?;
+    match entry.state {
+        State::Absent(why) => return writeln!(out, "{why}"),
+        State::Waiting => out.write_str("has not answered yet")?,
+        State::Silent(why) => write!(out, "silent: {why}")?,
+        State::Rejected(why) => write!(out, "not used: {why}")?,
+        State::Learning => out.write_str("not enough answers for a line yet")?,
+        State::Disagrees(difference) => write!(out, "contradicts: {difference}")?,
+        State::Good if origin == Some(Origin::Own(entry.source)) => out.write_str("in use")?,
+        State::Good => out.write_str("agrees, a better one is in use")?,
+    }
+    let now = view.reading.as_ref().ok();
+    if let Some(reading) = now.and_then(|now| entry.line?.at(now.ticks).ok()) {
+        let (bound, age) = (Width(reading.bound.nanos()), Seconds(reading.age));
+        write!(out, ", ± {bound}, asked {age} ago")?;
+    }
+    match entry.about {
+        "" => writeln!(out),
+        about => writeln!(out, ": {about}"),
     }
 }
 
