@@ -96,7 +96,8 @@ where
         let now = instant(uptime);
         let random = machine.random();
         let network = port.map(|mut port| {
-            let stack = Stack::new(&mut port, stack, fixed, config.smear_port, now, random);
+            let (ip6, second) = (config.ip6, config.smear_port);
+            let stack = Stack::new(&mut port, stack, fixed, ip6, second, now, random);
             Network {
                 port,
                 stack,

@@ -204,7 +204,11 @@ fn rig(fields: &Fields, command_line: &str) -> Rig {
         stack: Box::leak(Box::default()),
         clients: Box::leak(Box::default()),
     };
-    let config = Config::parse(command_line, &mut |warning| panic!("{warning}"));
+    // Without a word about IPv6 there is none: it would talk by itself.
+    let plain = format!("{command_line} ip6=off");
+    let has_ip6 = command_line.contains("ip6=");
+    let words = if has_ip6 { command_line } else { &plain };
+    let config = Config::parse(words, &mut |warning| panic!("{warning}"));
     let service = Service::new(
         Host {
             uptime: uptime.clone(),
@@ -229,7 +233,7 @@ fn rig(fields: &Fields, command_line: &str) -> Rig {
         wire,
         line,
     };
-    if command_line.contains("ip=") {
+    if command_line.contains("ip=") && !has_ip6 {
         // A known address is announced before anything else.
         while rig.service.turn() {}
         let sent = core::mem::take(&mut rig.wire.0.borrow_mut().from_guest);

@@ -11,6 +11,7 @@ use crate::config::Smearing;
 use crate::console::SerialPort;
 use crate::duty::Withheld;
 use crate::machine::Machine;
+use crate::net::inet6::{Address6, Known6};
 use crate::net::port::FramePort;
 use crate::net::stack::Address;
 use crate::report::{self, SmearName};
@@ -37,6 +38,7 @@ pub(super) struct State {
     /// Violations, if there is to be an alarm.
     pub(super) violations: u64,
     pub(super) address: Option<Address>,
+    pub(super) ipv6: Option<Known6>,
     /// Second lives of this machine.
     pub(super) lives: u64,
 }
@@ -136,6 +138,24 @@ where
             match now.address {
                 Some(address) => self.log(format_args!("network: address {address}")),
                 None => self.log(format_args!("network: the address lease has ended")),
+            }
+        }
+        if let (Some(before), Some(now)) = (&before.ipv6, &now.ipv6) {
+            self.tell_ipv6(before, now);
+        }
+    }
+
+    /// Tells which IPv6 addresses came and went.
+    fn tell_ipv6(&mut self, before: &Known6, now: &Known6) {
+        for address in now.iter().flatten() {
+            if !before.contains(&Some(*address)) {
+                self.log(format_args!("network: address {address}"));
+            }
+        }
+        for Address6 { address, .. } in before.iter().flatten() {
+            let mut others = now.iter().flatten();
+            if !others.any(|other| other.address == *address) {
+                self.log(format_args!("network: address {address} has expired"));
             }
         }
     }

@@ -129,8 +129,9 @@ impl<M: Machine, C: Counter, P: FramePort> Core<'_, M, C, P> {
         let services = [Some(ntp::PORT), self.config.smear_port];
         let service =
             frame::udp_port(received.bytes()).filter(|port| services.contains(&Some(*port)));
-        let request = stack.address().zip(service).and_then(|(address, service)| {
-            frame::udp_request(received.bytes_mut(), port.mac(), address.address, service)
+        let ours = stack.addresses();
+        let request = service.and_then(|service| {
+            frame::udp_request(received.bytes_mut(), port.mac(), ours, service)
         });
         let Some(request) = request else {
             *others += 1;
@@ -142,7 +143,7 @@ impl<M: Machine, C: Counter, P: FramePort> Core<'_, M, C, P> {
         // Without a port of its own, the smeared service is the only one.
         let is_smeared = self.config.smear_port.is_none() || service == self.config.smear_port;
         let datagram = Datagram {
-            source: request.source().into(),
+            source: request.source(),
             port: request.source_port(),
             payload: request.payload(),
         };
@@ -288,6 +289,7 @@ impl<M: Machine, C: Counter, P: FramePort> Core<'_, M, C, P> {
                 0
             },
             address: self.network.as_ref().and_then(|net| net.stack.address()),
+            ipv6: self.network.as_ref().map(|net| net.stack.known6()),
             lives: self.life.begun,
         }
     }
@@ -350,6 +352,7 @@ impl<P: FramePort> Network<'_, P> {
             address: address.map(|address| (address.address, address.prefix)),
             gateway: address.and_then(|address| address.gateway),
             dhcp: self.stack.uses_dhcp(),
+            ipv6: self.stack.known6(),
             frames: net::Counters {
                 received: counters.received,
                 sent: counters.sent,
