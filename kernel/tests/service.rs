@@ -11,6 +11,10 @@ use std::rc::Rc;
 
 #[path = "service/duty.rs"]
 mod duty;
+#[path = "service/ipv6.rs"]
+mod ipv6;
+#[path = "service/lease.rs"]
+mod lease;
 #[path = "service/network.rs"]
 mod network;
 #[path = "service/smear.rs"]
