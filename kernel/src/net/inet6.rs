@@ -182,14 +182,19 @@ impl Inet6 {
     /// The address that somebody's ping to `to` is answered from: that, or one of the group's, as near as
     /// who asks.
     pub(super) fn echo_from(&self, from: Ipv6Addr, to: Ipv6Addr) -> Option<Ipv6Addr> {
-        let is_meant =
-            |ours: &Ipv6Addr| to == *ours || to == ALL_NODES || to == icmpv6::solicited_node(*ours);
-        let is_near =
-            |ours: &Ipv6Addr| ours.is_unicast_link_local() == from.is_unicast_link_local();
-        let meant = || self.in_use().filter(is_meant);
-        let is_other = !self.in_use().any(|ours| ours == from);
-        let nearest = meant().find(is_near).or_else(|| meant().next());
-        nearest.filter(|_| is_other)
+        let mut found = None;
+        let mut is_near = false;
+        for ours in self.in_use() {
+            if ours == from {
+                return None;
+            }
+            let is_meant = [ours, ALL_NODES, icmpv6::solicited_node(ours)].contains(&to);
+            if is_meant && !is_near {
+                is_near = ours.is_unicast_link_local() == from.is_unicast_link_local();
+                found = found.filter(|_| !is_near).or(Some(ours));
+            }
+        }
+        found
     }
 
     /// Takes what others say. Returns whether the addresses in use changed.
@@ -266,10 +271,12 @@ impl Inet6 {
 
     /// When `poll` has something to do next.
     pub(super) fn next(&self) -> Option<Instant> {
-        let places = self.places.iter().flatten();
-        let places = places.flat_map(|place| [place.stage.next(), place.end.next()]);
-        let others = [self.solicit, self.report];
-        places.chain(others).flatten().min()
+        let mut next = earlier(self.solicit, self.report);
+        for place in self.places.iter().flatten() {
+            next = earlier(next, place.stage.next());
+            next = earlier(next, place.end.next());
+        }
+        next
     }
 
     fn follow(&mut self, advertisement: &RouterAdvertisement<'_>, now: Instant) -> bool {
@@ -434,7 +441,7 @@ impl End {
     }
 
     fn next(&self) -> Option<Instant> {
-        [self.valid, self.unconfirmed].into_iter().flatten().min()
+        earlier(self.valid, self.unconfirmed)
     }
 
     fn is_over(&self, now: Instant) -> bool {
@@ -448,6 +455,14 @@ fn is_later(end: Option<Instant>, other: Option<Instant>) -> bool {
         (_, None) => false,
         (None, Some(_)) => true,
         (Some(end), Some(other)) => end > other,
+    }
+}
+
+/// The earlier of two plans; `None` is none.
+fn earlier(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
     }
 }
 

@@ -107,13 +107,13 @@ impl<'s> Stack<'s> {
             sockets,
             dhcp,
             deaf: None,
-            address: fixed,
+            address: None,
             inet6: Inet6::new(ip6, port.mac(), now, random),
             addresses: Addresses::NONE,
             unconfirmed: None,
             next: Some(now),
         };
-        stack.apply();
+        stack.set_address(fixed);
         stack.announce(port);
         stack
     }
@@ -125,7 +125,7 @@ impl<'s> Stack<'s> {
     pub fn restart<P: FramePort>(&mut self, port: &mut P, now: Instant, random: u64) {
         self.interface = interface(port, now, random);
         self.inet6.restart(now, random);
-        self.apply();
+        self.set_address(self.address);
         self.deaf = None;
         if let Some(handle) = self.dhcp {
             let dhcp = self.sockets.get_mut::<dhcpv4::Socket<'_>>(handle);
@@ -206,7 +206,7 @@ impl<'s> Stack<'s> {
             }
             Some(message) => {
                 if self.inet6.hear(port, message, now) {
-                    self.apply();
+                    self.gather();
                 }
                 // What it said may have changed the plans.
                 self.next = Some(now);
@@ -227,12 +227,11 @@ impl<'s> Stack<'s> {
         let mut changed = self.follow_dhcp(port);
         if self.unconfirmed.is_some_and(|end| end <= now) {
             self.unconfirmed = None;
-            self.address = None;
-            self.apply();
+            self.set_address(None);
             changed = true;
         }
         if self.inet6.poll(port, now) {
-            self.apply();
+            self.gather();
             changed = true;
         }
         port.kick();
@@ -265,35 +264,37 @@ impl<'s> Stack<'s> {
         };
         let changed = self.address != address;
         self.unconfirmed = None;
-        self.address = address;
-        self.apply();
+        self.set_address(address);
         self.announce(port);
         changed
     }
 
     /// Answers from now on at the addresses that there are.
-    fn apply(&mut self) {
+    #[inline(never)]
+    fn gather(&mut self) {
         let v4 = self.address.map(|address| address.address);
         self.addresses = Addresses::of(v4, &[]);
         for address in self.inet6.in_use() {
             self.addresses.push(address);
         }
-        let ours = self.address.map(
-            |Address {
-                 address, prefix, ..
-             }| { IpCidr::Ipv4(Ipv4Cidr::new(address, prefix.min(32))) },
-        );
-        // Neighbours are forgotten with the address.
-        if self.interface.ip_addrs() != ours.as_slice() {
-            self.interface.update_ip_addrs(|addresses| {
-                addresses.clear();
+    }
+
+    fn set_address(&mut self, address: Option<Address>) {
+        self.address = address;
+        self.gather();
+        self.interface.update_ip_addrs(|addresses| {
+            addresses.clear();
+            if let Some(Address {
+                address, prefix, ..
+            }) = address
+            {
                 // There is room: the list was just emptied.
-                let _ = addresses.extend_from_slice(ours.as_slice());
-            });
-        }
+                let _ = addresses.push(IpCidr::Ipv4(Ipv4Cidr::new(address, prefix.min(32))));
+            }
+        });
         let routes = self.interface.routes_mut();
         routes.remove_default_ipv4_route();
-        if let Some(gateway) = self.address.and_then(|address| address.gateway) {
+        if let Some(gateway) = address.and_then(|address| address.gateway) {
             // As above: the table has room for at least the one route.
             let _ = routes.add_default_ipv4_route(gateway);
         }

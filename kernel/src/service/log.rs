@@ -147,15 +147,16 @@ where
 
     /// Tells which IPv6 addresses came and went.
     fn tell_ipv6(&mut self, before: &Known6, now: &Known6) {
-        for address in now.iter().flatten() {
-            if !before.contains(&Some(*address)) {
-                self.log(format_args!("network: address {address}"));
-            }
-        }
-        for Address6 { address, .. } in before.iter().flatten() {
-            let mut others = now.iter().flatten();
-            if !others.any(|other| other.address == *address) {
-                self.log(format_args!("network: address {address} has expired"));
+        for (here, there, has_ended) in [(now, before, false), (before, now, true)] {
+            for address in here.iter().flatten() {
+                let is_same = |other: &Address6| {
+                    other.address == address.address
+                        && (has_ended || other.is_duplicate == address.is_duplicate)
+                };
+                if !there.iter().flatten().any(is_same) {
+                    let ended = if has_ended { " has ended" } else { "" };
+                    self.log(format_args!("network: address {address}{ended}"));
+                }
             }
         }
     }

@@ -477,7 +477,8 @@ fn an_address_lives_as_long_as_it_was_told() {
     rig.pass(SECOND);
     assert!(!answers(&mut rig, OUTSIDE, GLOBAL) && answers(&mut rig, ROUTER, LINK));
     let screen = rig.screen();
-    let line = "network: address fd00:7::5054:ff:fe12:3456 has expired\r\n";
+    let line =
+        "network: address fd00:7::5054:ff:fe12:3456/64 by router advertisement has ended\r\n";
     assert!(screen.contains(line), "{screen}");
     // For ever is.
     advertise(&mut rig, u32::MAX);
