@@ -204,7 +204,9 @@ where
         let now = self.core.state();
         let Some(log) = &mut self.log else {
             if self.core.is_ready() || self.core.is_late() {
-                self.log = Some(Log::new(now));
+                let network = self.core.network.as_ref();
+                let ipv6 = network.map(|network| network.stack.known6());
+                self.log = Some(Log::new(now, ipv6.unwrap_or_default()));
                 // What cannot be printed is lost, here and below: there is nobody else to tell.
                 let _ = report::boot(&mut self.console, &self.core.view());
                 self.prompt();

@@ -40,11 +40,16 @@ enum Headers<'f> {
 /// `mac`, one of the addresses `ours`, and `port`, and by someone who may be answered.
 ///
 /// `None` means "not ours to answer here" and leaves the frame untouched: another protocol or
-/// port, broadcast or multicast on either layer, IP options or extension headers, a fragment, lengths that disagree
-/// with each other or with the frame, a wrong checksum (a UDP checksum of zero means "none" in
-/// IPv4 and passes; IPv6 has no such thing), a source port of zero (RFC 768: no reply wanted), or a source that is
-/// unspecified, loopback, multicast, broadcast, reserved or ourselves. Bytes after the IP datagram
-/// are link-layer padding and are ignored.
+/// port, broadcast or multicast on either layer, IP options or extension headers, a fragment,
+/// lengths that disagree with each other or with the frame, a wrong checksum (a UDP checksum of
+/// zero means "none" in IPv4 and passes; IPv6 has no such thing), a source port of zero (RFC 768: no
+/// reply wanted), or a source that is unspecified, loopback, multicast, broadcast, reserved or
+/// ourselves. Bytes after the IP datagram are link-layer padding and are ignored.
+#[expect(
+    clippy::inline_always,
+    reason = "it has one caller, and is on the way of every reply"
+)]
+#[inline(always)]
 pub fn udp_request<'f>(
     frame: &'f mut [u8],
     mac: [u8; 6],
@@ -106,7 +111,7 @@ pub fn udp_port(frame: &[u8]) -> Option<u16> {
     Some(port16(udp[2], udp[3]))
 }
 
-/// Whether the frame says that it carries IPv6.
+/// Whether the frame may carry IPv6 and cannot carry what the IP stack knows.
 pub(super) fn is_ipv6(frame: &[u8]) -> bool {
     ipv6::is_one(frame)
 }
@@ -237,7 +242,12 @@ fn udp_checksum(sum: u64) -> [u8; 2] {
 
 /// Sum of big-endian words, not yet folded (RFC 1071). 32 bits at a time, which folds to the same
 /// value as 16; an Ethernet frame is far too short to overflow the 64-bit sum.
-pub(super) fn sum(bytes: &[u8]) -> u64 {
+#[expect(
+    clippy::inline_always,
+    reason = "mostly over a few bytes, as many as the compiler knows"
+)]
+#[inline(always)]
+fn sum(bytes: &[u8]) -> u64 {
     let (words, tail) = bytes.as_chunks::<4>();
     let words: u64 = words
         .iter()
@@ -246,6 +256,12 @@ pub(super) fn sum(bytes: &[u8]) -> u64 {
     let mut last = [0; 4];
     last.iter_mut().zip(tail).for_each(|(to, from)| *to = *from);
     words + u64::from(u32::from_be_bytes(last))
+}
+
+/// The same, where it need not be quick.
+#[inline(never)]
+pub(super) fn sum_of(bytes: &[u8]) -> u64 {
+    sum(bytes)
 }
 
 /// Folds a sum into 16 bits with end-around carry.

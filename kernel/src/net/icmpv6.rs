@@ -12,7 +12,7 @@
 
 use core::net::Ipv6Addr;
 
-use super::frame::{VERIFIED, fold, sum};
+use super::frame::{VERIFIED, fold, sum_of};
 use super::port::{Frame, FramePort};
 
 /// A message that others sent.
@@ -240,7 +240,8 @@ impl<'f> Packet<'f> {
             }
             (next, _) => (next, payload),
         };
-        if next != ICMPV6 || fold(pseudo_header(&ip[8..], message.len()) + sum(message)) != VERIFIED
+        if next != ICMPV6
+            || fold(pseudo_header(&ip[8..], message.len()) + sum_of(message)) != VERIFIED
         {
             return None;
         }
@@ -334,7 +335,7 @@ fn fill_checksum(addresses: &[u8], message: &mut [u8]) {
     if let Some(field) = message.get_mut(2..4) {
         field.copy_from_slice(&[0, 0]);
     }
-    let checksum = !fold(pseudo_header(addresses, message.len()) + sum(message));
+    let checksum = !fold(pseudo_header(addresses, message.len()) + sum_of(message));
     if let Some(field) = message.get_mut(2..4) {
         field.copy_from_slice(&checksum.to_be_bytes());
     }
@@ -342,7 +343,7 @@ fn fill_checksum(addresses: &[u8], message: &mut [u8]) {
 
 /// The part of a checksum that is not in the message.
 fn pseudo_header(addresses: &[u8], length: usize) -> u64 {
-    sum(addresses) + u64::from(ICMPV6) + length as u64
+    sum_of(addresses) + u64::from(ICMPV6) + length as u64
 }
 
 const ETHERTYPE: [u8; 2] = [0x86, 0xdd];

@@ -2,7 +2,7 @@
 //!
 //! An address is used at once and verified meanwhile (RFC 4429, optimistic duplicate address
 //! detection): nobody has to wait a second for it, and if another machine has it, ours gives it up.
-//! There are no routers and no neighbours: see [`icmpv6`](super::icmpv6).
+//! There are no routers and no neighbours: see `icmpv6`.
 //!
 //! Everybody on the link can send router advertisements. So there are [`IPV6`] addresses at most,
 //! first come, first served; an address in use cannot be ended by one packet but lives for two hours more

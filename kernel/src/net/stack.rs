@@ -77,6 +77,8 @@ pub struct Stack<'s> {
     inet6: Inet6,
     /// All addresses in use.
     addresses: Addresses,
+    /// How often they, or what is known of them, changed.
+    changes: u64,
     /// The IPv4 address is from before a restart and ends then, unless DHCP gives it again.
     unconfirmed: Option<Instant>,
     /// When something is to be done, if anything is planned.
@@ -110,6 +112,7 @@ impl<'s> Stack<'s> {
             address: None,
             inet6: Inet6::new(ip6, port.mac(), now, random),
             addresses: Addresses::NONE,
+            changes: 0,
             unconfirmed: None,
             next: Some(now),
         };
@@ -151,6 +154,12 @@ impl<'s> Stack<'s> {
     #[must_use]
     pub fn known6(&self) -> Known6 {
         self.inet6.known()
+    }
+
+    /// How often addresses came or went so far.
+    #[must_use]
+    pub const fn changes(&self) -> u64 {
+        self.changes
     }
 
     /// All addresses in use.
@@ -277,6 +286,7 @@ impl<'s> Stack<'s> {
         for address in self.inet6.in_use() {
             self.addresses.push(address);
         }
+        self.changes += 1;
     }
 
     fn set_address(&mut self, address: Option<Address>) {

@@ -38,7 +38,8 @@ pub(super) struct State {
     /// Violations, if there is to be an alarm.
     pub(super) violations: u64,
     pub(super) address: Option<Address>,
-    pub(super) ipv6: Option<Known6>,
+    /// Changes of addresses.
+    pub(super) addresses: u64,
     /// Second lives of this machine.
     pub(super) lives: u64,
 }
@@ -55,6 +56,7 @@ pub(super) struct SmearState {
 #[derive(Clone, Copy)]
 pub(super) struct Log {
     told: State,
+    told_ipv6: Known6,
     /// What the last look saw, and how many changes there were since something was told.
     seen: State,
     changes: u64,
@@ -64,8 +66,9 @@ pub(super) struct Log {
 
 impl Log {
     /// A log just after the boot report, which has told the time and the address.
-    pub(super) const fn new(now: State) -> Self {
+    pub(super) const fn new(now: State, ipv6: Known6) -> Self {
         Self {
+            told_ipv6: ipv6,
             told: State {
                 withheld: None,
                 violations: 0,
@@ -140,8 +143,12 @@ where
                 None => self.log(format_args!("network: the address lease has ended")),
             }
         }
-        if let (Some(before), Some(now)) = (&before.ipv6, &now.ipv6) {
-            self.tell_ipv6(before, now);
+        if before.addresses != now.addresses
+            && let (Some(network), Some(log)) = (&self.core.network, &mut self.log)
+        {
+            let now = network.stack.known6();
+            let before = core::mem::replace(&mut log.told_ipv6, now);
+            self.tell_ipv6(&before, &now);
         }
     }
 

@@ -289,7 +289,7 @@ impl<M: Machine, C: Counter, P: FramePort> Core<'_, M, C, P> {
                 0
             },
             address: self.network.as_ref().and_then(|net| net.stack.address()),
-            ipv6: self.network.as_ref().map(|net| net.stack.known6()),
+            addresses: self.network.as_ref().map_or(0, |net| net.stack.changes()),
             lives: self.life.begun,
         }
     }

@@ -9,16 +9,18 @@
 use core::net::Ipv6Addr;
 
 use super::{
-    Addresses, GROUP_BIT, Headers, PROTOCOL_UDP, UdpRequest, VERIFIED, fold, length16, port16, sum,
-    udp_checksum,
+    Addresses, GROUP_BIT, Headers, PROTOCOL_UDP, UdpRequest, VERIFIED, fold, length16, port16,
+    sum_of, udp_checksum,
 };
 
 /// Bytes of the Ethernet, IPv6 and UDP headers together.
 pub(super) const HEADERS: usize = UDP + 8;
 
-/// Whether the frame says that it carries IPv6.
+/// Whether the frame may carry IPv6 and cannot carry IPv4: one byte decides, because everything else is
+/// checked here, and what most clients send must not wait for it.
+#[inline]
 pub(super) fn is_one(frame: &[u8]) -> bool {
-    frame.get(12..14) == Some(&ETHERTYPE)
+    frame.get(13) == Some(&ETHERTYPE[1])
 }
 
 /// As the one for IPv4. An IPv6 header without extensions, thus without fragments.
@@ -47,7 +49,7 @@ pub(super) fn udp_request<'f>(
         return None;
     }
     let payload = rest.get_mut(..datagram.checked_sub(HEADERS - UDP)?)?;
-    if fold(pseudo_header(ip, datagram) + sum(udp) + sum(payload)) != VERIFIED {
+    if fold(pseudo_header(ip, datagram) + sum_of(udp) + sum_of(payload)) != VERIFIED {
         return None;
     }
     Some(UdpRequest {
@@ -58,8 +60,8 @@ pub(super) fn udp_request<'f>(
 
 #[inline(never)]
 pub(super) fn udp_port(frame: &[u8]) -> Option<u16> {
-    let (_, _, udp) = split(frame.first_chunk()?);
-    Some(port16(udp[2], udp[3]))
+    let (ethernet, _, udp) = split(frame.first_chunk()?);
+    (ethernet[12..14] == ETHERTYPE).then(|| port16(udp[2], udp[3]))
 }
 
 pub(super) fn source_port(headers: &[u8; HEADERS]) -> u16 {
@@ -96,7 +98,7 @@ pub(super) fn turn_round(headers: &mut [u8; HEADERS], header: &[u8; 48], tail: &
     udp[2..4].copy_from_slice(&from_udp[..2]);
     udp[4..6].copy_from_slice(&length16(datagram));
     udp[6..8].copy_from_slice(&[0, 0]);
-    let checksum = udp_checksum(pseudo + sum(udp) + sum(header) + sum(tail));
+    let checksum = udp_checksum(pseudo + sum_of(udp) + sum_of(header) + sum_of(tail));
     udp[6..8].copy_from_slice(&checksum);
     HEADERS + length
 }
@@ -122,7 +124,7 @@ fn address(ip: &[u8], offset: usize) -> Ipv6Addr {
 
 /// The part of the UDP checksum that comes from the IP header: addresses, protocol, UDP length.
 fn pseudo_header(ip: &[u8], datagram: usize) -> u64 {
-    sum(&ip[SOURCE..]) + u64::from(PROTOCOL_UDP) + datagram as u64
+    sum_of(&ip[SOURCE..]) + u64::from(PROTOCOL_UDP) + datagram as u64
 }
 
 /// Where the IPv6 and UDP headers start.
