@@ -687,12 +687,15 @@ fn access_lists_and_limits_know_networks() {
     let mut rig = started(&format!("{AUTO} ntp.deny=2001:db8:0:1::/64 ntp.allow=::/0"));
     rig.exchange(&[good_advertisement(86_400).frame()]);
     assert!(answers(&mut rig, OUTSIDE, GLOBAL) && !answers(&mut rig, near(9), GLOBAL));
-    // The rig's random numbers are neither a leak nor a kiss.
     let mut rig = started(&format!("{AUTO} ntp.limit=3,8s"));
     rig.exchange(&[good_advertisement(86_400).frame()]);
-    let served = (0..50).filter(|host| answers(&mut rig, near(*host), GLOBAL));
-    assert_eq!(served.count(), 3, "one network of 64 bits");
-    assert!(answers(&mut rig, OUTSIDE, GLOBAL), "another");
+    let one_network: Vec<_> = (0..100)
+        .map(|host| Packet::ntp(near(host), GLOBAL).frame())
+        .collect();
+    // The burst, and about five in sixteen of the rest: a leak or a kiss.
+    let answered = rig.exchange(&one_network).len();
+    assert!((3 + 15..3 + 50).contains(&answered), "{answered}");
+    assert!(answers(&mut rig, OUTSIDE, GLOBAL), "another network");
 }
 
 proptest! {
