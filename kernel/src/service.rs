@@ -113,7 +113,8 @@ where
             // Machines that were started alike are not to ask DHCP alike.
             random.renew(&mut |take| take(random::Source::Identity, &port.mac()));
             let seed = random.secret();
-            let stack = Stack::new(&mut port, stack, fixed, config.smear_port, now, seed);
+            let (ip6, second) = (config.ip6, config.smear_port);
+            let stack = Stack::new(&mut port, stack, fixed, ip6, second, now, seed);
             Network {
                 port,
                 stack,
@@ -231,7 +232,9 @@ where
         let now = self.core.state();
         let Some(log) = &mut self.log else {
             if self.core.is_ready() || self.core.is_late() {
-                self.log = Some(Log::new(now));
+                let network = self.core.network.as_ref();
+                let ipv6 = network.map(|network| network.stack.known6());
+                self.log = Some(Log::new(now, ipv6.unwrap_or_default()));
                 // What cannot be printed is lost, here and below: there is nobody else to tell.
                 let _ = report::boot(&mut self.console, &self.core.view());
                 self.prompt();

@@ -12,6 +12,7 @@ use gnomon_clock::{
 use gnomon_kernel::config::{Idle, Smearing};
 use gnomon_kernel::duty::{Conditions, Duty, OnViolation, Withheld};
 use gnomon_kernel::net;
+use gnomon_kernel::net::inet6::{Address6, Known6, Origin};
 use gnomon_kernel::random;
 use gnomon_kernel::report::{self, NetView, SmearView, View};
 use gnomon_kernel::serve::ntp::{Counters, Server};
@@ -80,6 +81,7 @@ fn view(fields: &Fields) -> View<'static> {
             address: Some((Ipv4Addr::new(10, 0, 2, 15), 24)),
             gateway: Some(Ipv4Addr::new(10, 0, 2, 2)),
             dhcp: true,
+            ipv6: Known6::default(),
             frames: net::Counters {
                 lies: 0,
                 received: 9,
@@ -684,6 +686,26 @@ fn the_network_in_every_state() {
             "{out}"
         );
     }
+    let net = view.net.as_mut().expect("a device");
+    let of = |address: &str, prefix, origin, is_duplicate| {
+        Some(Address6 {
+            address: address.parse().expect("an address"),
+            prefix,
+            origin,
+            is_duplicate,
+        })
+    };
+    net.ipv6 = [
+        of("fe80::1", 64, Origin::LinkLocal, false),
+        of("2001:db8::1", 128, Origin::CommandLine, true),
+        None,
+        of("fd00::1", 64, Origin::Advertised, false),
+    ];
+    let out = output(Command::Net, &view);
+    let lines = "ipv6        fe80::1/64\n\
+                 ipv6        2001:db8::1/128, which another machine has: not used\n\
+                 ipv6        fd00::1/64 by router advertisement\n";
+    assert!(out.contains(lines), "{out}");
 }
 
 #[test]

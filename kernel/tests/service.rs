@@ -15,6 +15,10 @@ mod counter;
 mod duty;
 #[path = "service/frames.rs"]
 mod frames;
+#[path = "service/ipv6.rs"]
+mod ipv6;
+#[path = "service/lease.rs"]
+mod lease;
 #[path = "service/network.rs"]
 mod network;
 #[path = "service/smear.rs"]
@@ -239,7 +243,11 @@ fn rig(fields: &Fields, command_line: &str) -> Rig {
         clients: Box::leak(Box::default()),
         sources: &mut [],
     };
-    let config = Config::parse(command_line, &mut |warning| panic!("{warning}"));
+    // Without a word about IPv6 there is none: it would talk by itself.
+    let plain = format!("{command_line} ip6=off");
+    let has_ip6 = command_line.contains("ip6=");
+    let words = if has_ip6 { command_line } else { &plain };
+    let config = Config::parse(words, &mut |warning| panic!("{warning}"));
     let service = Service::new(
         Host {
             uptime: uptime.clone(),
@@ -268,7 +276,7 @@ fn rig(fields: &Fields, command_line: &str) -> Rig {
         wire,
         line,
     };
-    if command_line.contains("ip=") {
+    if command_line.contains("ip=") && !has_ip6 {
         // A known address is announced before anything else.
         while rig.service.turn() {}
         let sent = core::mem::take(&mut rig.wire.0.borrow_mut().from_guest);

@@ -11,6 +11,7 @@ use crate::config::Smearing;
 use crate::console::SerialPort;
 use crate::duty::Withheld;
 use crate::machine::Machine;
+use crate::net::inet6::{Address6, Known6};
 use crate::net::port::FramePort;
 use crate::net::stack::Address;
 use crate::report::{self, SmearName};
@@ -45,6 +46,8 @@ pub(super) struct State {
     /// How often a source contradicted the time, if there is to be an alarm.
     pub(super) alarms: u64,
     pub(super) address: Option<Address>,
+    /// Changes of addresses.
+    pub(super) addresses: u64,
     /// Second lives of this machine.
     pub(super) lives: u64,
     /// Unannounced moves of the counter, if there is to be an alarm.
@@ -65,6 +68,7 @@ pub(super) struct SmearState {
 #[derive(Clone, Copy)]
 pub(super) struct Log {
     told: State,
+    told_ipv6: Known6,
     /// What the last look saw, and how many changes there were since something was told.
     seen: State,
     changes: u64,
@@ -74,8 +78,9 @@ pub(super) struct Log {
 
 impl Log {
     /// A log just after the boot report, which has told the time and the address.
-    pub(super) const fn new(now: State) -> Self {
+    pub(super) const fn new(now: State, ipv6: Known6) -> Self {
         Self {
+            told_ipv6: ipv6,
             told: State {
                 withheld: None,
                 violations: 0,
@@ -155,6 +160,29 @@ where
             match now.address {
                 Some(address) => self.log(format_args!("network: address {address}")),
                 None => self.log(format_args!("network: the address lease has ended")),
+            }
+        }
+        if before.addresses != now.addresses
+            && let (Some(network), Some(log)) = (&self.core.network, &mut self.log)
+        {
+            let now = network.stack.known6();
+            let before = core::mem::replace(&mut log.told_ipv6, now);
+            self.tell_ipv6(&before, &now);
+        }
+    }
+
+    /// Tells which IPv6 addresses came and went.
+    fn tell_ipv6(&mut self, before: &Known6, now: &Known6) {
+        for (here, there, has_ended) in [(now, before, false), (before, now, true)] {
+            for address in here.iter().flatten() {
+                let is_same = |other: &Address6| {
+                    other.address == address.address
+                        && (has_ended || other.is_duplicate == address.is_duplicate)
+                };
+                if !there.iter().flatten().any(is_same) {
+                    let ended = if has_ended { " has ended" } else { "" };
+                    self.log(format_args!("network: address {address}{ended}"));
+                }
             }
         }
     }

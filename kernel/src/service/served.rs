@@ -143,8 +143,9 @@ impl<M: Machine, C: Counter, P: FramePort> Core<'_, M, C, P> {
         let services = [Some(ntp::PORT), self.config.smear_port];
         let service =
             frame::udp_port(received.bytes()).filter(|port| services.contains(&Some(*port)));
-        let request = stack.address().zip(service).and_then(|(address, service)| {
-            frame::udp_request(received.bytes_mut(), port.mac(), address.address, service)
+        let ours = stack.addresses();
+        let request = service.and_then(|service| {
+            frame::udp_request(received.bytes_mut(), port.mac(), ours, service)
         });
         let Some(request) = request else {
             *others += 1;
@@ -156,7 +157,7 @@ impl<M: Machine, C: Counter, P: FramePort> Core<'_, M, C, P> {
         // Without a port of its own, the smeared service is the only one.
         let is_smeared = self.config.smear_port.is_none() || service == self.config.smear_port;
         let datagram = Datagram {
-            source: request.source().into(),
+            source: request.source(),
             port: request.source_port(),
             payload: request.payload(),
         };
@@ -361,6 +362,7 @@ impl<M: Machine, C: Counter, P: FramePort> Core<'_, M, C, P> {
                 0
             },
             address: self.network.as_ref().and_then(|net| net.stack.address()),
+            addresses: self.network.as_ref().map_or(0, |net| net.stack.changes()),
             lives: self.life.begun,
             shifts: if alarm { self.watch.shifts() } else { 0 },
             rate_differs: self.rate_differs(),
@@ -439,6 +441,7 @@ impl<P: FramePort> Network<'_, P> {
             address: address.map(|address| (address.address, address.prefix)),
             gateway: address.and_then(|address| address.gateway),
             dhcp: self.stack.uses_dhcp(),
+            ipv6: self.stack.known6(),
             frames: net::Counters {
                 received: counters.received,
                 sent: counters.sent,

@@ -10,7 +10,7 @@ use gnomon_clock::{
 
 use crate::config::{Idle, Smearing};
 use crate::duty::OnViolation;
-use crate::report::{self, Address, Mac, Page, SmearLine, SmearView, TimeLine, View, Width};
+use crate::report::{self, Address, Mac, Page, SmearLine, SmearView, TimeLine, View, Width, ipv6};
 use crate::serve::ntp::{Answer, MAX_DISPERSION};
 use crate::serve::times::Told;
 use crate::services::counters::PageRate;
@@ -512,6 +512,7 @@ fn net(view: &View<'_>, out: &mut dyn Write) -> fmt::Result {
         Some(gateway) => writeln!(out, "gateway     {gateway}")?,
         None => writeln!(out, "gateway     none")?,
     }
+    ipv6(out, "ipv6        ", &net.ipv6)?;
     let frames = &net.frames;
     writeln!(
         out,
