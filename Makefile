@@ -1,6 +1,6 @@
 # The verbs. Each is a line or two; logic lives in Rust or in qemu/setup.sh.
 .DEFAULT_GOAL := help
-.PHONY: help build run test bench lint loom miri pages doc clean
+.PHONY: help build run test bench icount lint loom miri pages doc clean
 
 GUEST := --profile guest -p gnomon --target
 TARGET = $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)
@@ -34,6 +34,11 @@ bench: ## measure: power-on to first answer, round trips, image, least memory
 	@qemu/setup.sh test
 	@$(MAKE) --no-print-directory build
 	cargo run --locked --release -p gnomon-tests --bin measure
+
+icount: ## count the guest's instructions, compare with tests/instructions.txt (ARGS=--record writes it)
+	@qemu/setup.sh test
+	@$(MAKE) --no-print-directory build
+	cargo run --locked --release -p gnomon-tests --bin instructions -- $(ARGS)
 
 lint: ## rustfmt, clippy on the host and the bare target, docs: no warnings
 	@qemu/setup.sh build

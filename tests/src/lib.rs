@@ -15,6 +15,8 @@ use std::sync::{Condvar, Mutex, PoisonError};
 
 pub mod console;
 pub mod guest;
+pub mod icount;
+pub mod link;
 pub mod netns;
 pub mod ntp;
 pub mod process;
