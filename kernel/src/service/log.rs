@@ -1,0 +1,201 @@
+//! What the log says: a line whenever something that people want to know has changed.
+
+use core::fmt::{self, Write};
+use core::time::Duration;
+
+use gnomon_clock::{ClockStatus, Counter, NoTime, Smear};
+
+use super::Service;
+use super::served::nanoseconds;
+use crate::config::Smearing;
+use crate::console::SerialPort;
+use crate::duty::Withheld;
+use crate::machine::Machine;
+use crate::net::port::FramePort;
+use crate::net::stack::Address;
+use crate::report::{self, SmearName};
+use crate::serve::ntp::Answer;
+
+/// Lines that the log may print at once, and how long each takes to be allowed again: what a host
+/// does may fill a line or two a second, and not the console.
+const BURST: u32 = 4;
+const PACE: Duration = Duration::from_millis(500);
+
+/// What is known of the time, for the log.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Known {
+    Time { status: ClockStatus, marker: u64 },
+    Nothing(NoTime),
+}
+
+/// Everything that the log tells the changes of.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct State {
+    pub(super) time: Known,
+    pub(super) withheld: Option<Withheld>,
+    pub(super) smear: SmearState,
+    /// Violations, if there is to be an alarm.
+    pub(super) violations: u64,
+    pub(super) address: Option<Address>,
+    /// Second lives of this machine.
+    pub(super) lives: u64,
+}
+
+/// How leap seconds are smeared.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct SmearState {
+    pub(super) in_force: Option<Smear>,
+    /// One is being smeared just now.
+    pub(super) is_off_utc: bool,
+}
+
+/// What the log has said.
+#[derive(Clone, Copy)]
+pub(super) struct Log {
+    told: State,
+    /// What the last look saw, and how many changes there were since something was told.
+    seen: State,
+    changes: u64,
+    /// Until when lines that were printed take up their share of the pace.
+    busy_until: Duration,
+}
+
+impl Log {
+    /// A log just after the boot report, which has told the time and the address.
+    pub(super) const fn new(now: State) -> Self {
+        Self {
+            told: State {
+                withheld: None,
+                violations: 0,
+                smear: SmearState {
+                    is_off_utc: false,
+                    ..now.smear
+                },
+                ..now
+            },
+            seen: now,
+            changes: 0,
+            busy_until: Duration::ZERO,
+        }
+    }
+
+    /// What was told last and how many changes there were since, if it is time to tell of them. On
+    /// a machine without a timer it always is.
+    pub(super) fn look(&mut self, now: State, uptime: Option<Duration>) -> Option<(State, u64)> {
+        if self.seen != now {
+            self.seen = now;
+            self.changes = self.changes.saturating_add(1);
+        }
+        let may = uptime.is_none_or(|uptime| self.busy_until < uptime + PACE * BURST);
+        if self.told == now || !may {
+            return None;
+        }
+        let changes = core::mem::take(&mut self.changes);
+        Some((core::mem::replace(&mut self.told, now), changes))
+    }
+}
+
+impl<M, C, P, S> Service<'_, M, C, P, S>
+where
+    M: Machine,
+    C: Counter,
+    P: FramePort,
+    S: SerialPort,
+{
+    /// Tells what is different, one line for each thing.
+    pub(super) fn tell(&mut self, before: &State, now: &State, changes: u64) {
+        if changes > 1 {
+            self.log(format_args!("log: {changes} changes since the last line"));
+        }
+        if before.lives != now.lives
+            && let Some(life) = self.core.life.now
+        {
+            self.log(format_args!(
+                "machine: moved, restored or copied ({life}), asking the network anew"
+            ));
+        }
+        self.tell_time(before.time, now.time);
+        if before.violations != now.violations {
+            self.tell_violation(now.violations - before.violations);
+        }
+        match (now.time, before.withheld, now.withheld) {
+            (_, before, Some(why)) if before != now.withheld => {
+                let kiss = Answer::from(why).kiss();
+                let kiss = kiss.escape_ascii();
+                self.log(format_args!("service: no time is served, {kiss}: {why}"));
+            }
+            (Known::Time { .. }, Some(_), None) => {
+                self.log(format_args!("service: time is not withheld any more"));
+            }
+            _ => {}
+        }
+        if before.smear != now.smear {
+            self.tell_smear(before.smear, now.smear);
+        }
+        if before.address != now.address {
+            match now.address {
+                Some(address) => self.log(format_args!("network: address {address}")),
+                None => self.log(format_args!("network: the address lease has ended")),
+            }
+        }
+    }
+
+    fn tell_time(&mut self, before: Known, now: Known) {
+        if before == now {
+            return;
+        }
+        match (before, now) {
+            (_, Known::Nothing(why)) => self.log(format_args!("time: no time: {why}")),
+            (
+                Known::Time { marker, .. },
+                Known::Time {
+                    marker: next,
+                    status,
+                },
+            ) if next != marker => {
+                self.log(format_args!(
+                    "time: disruption, marker {marker:#x} is now {next:#x}; {status}"
+                ));
+            }
+            (_, Known::Time { status, .. }) => self.log(format_args!("time: {status}")),
+        }
+    }
+
+    /// The latest of so many new ones.
+    fn tell_violation(&mut self, new: u64) {
+        let kind = self.core.duty.latest_violation();
+        let audit = self.core.clock.audit();
+        // Copied, because the log is about to change everything that it is borrowed from.
+        match (new, kind.and_then(|kind| audit.evidence(kind)).copied()) {
+            (1, Some(evidence)) => self.log(format_args!("audit: {evidence}")),
+            (_, Some(evidence)) => self.log(format_args!(
+                "audit: {new} violations, the latest: {evidence}"
+            )),
+            // Found in a page that gave no time in the end.
+            (_, None) => self.log(format_args!("audit: {new} violations")),
+        }
+    }
+
+    fn tell_smear(&mut self, before: SmearState, now: SmearState) {
+        if before.in_force != now.in_force && self.core.config.smear == Smearing::Hint {
+            let name = SmearName(now.in_force);
+            self.log(format_args!("smear: {name} by the page's hint"));
+        }
+        match (before.is_off_utc, now.is_off_utc) {
+            (false, true) => self.log(format_args!("smear: off UTC, for a leap second")),
+            (true, false) => self.log(format_args!("smear: the same as UTC again")),
+            _ => {}
+        }
+    }
+
+    /// Prints a log line on a line of its own and puts the prompt back.
+    fn log(&mut self, message: fmt::Arguments<'_>) {
+        let since = self.core.uptime.map(nanoseconds);
+        let _ = writeln!(self.console);
+        let _ = report::log(&mut self.console, since, message);
+        self.prompt();
+        if let (Some(log), Some(uptime)) = (&mut self.log, self.core.uptime) {
+            log.busy_until = log.busy_until.max(uptime) + PACE;
+        }
+    }
+}

@@ -1,0 +1,373 @@
+//! What is served: the clock, the NTP server and the network around them.
+
+use core::time::Duration;
+
+use gnomon_clock::{Clock, Counter, NoTime, Period, Reading, Span, Stamp};
+use smoltcp::time::Instant;
+
+use super::Found;
+use super::log::{Known, SmearState, State};
+use crate::config::{Config, Smearing};
+use crate::duty::{Duty, Incarnation, OnViolation, Withheld};
+use crate::machine::Machine;
+use crate::net::port::{Frame, FramePort};
+use crate::net::stack::Stack;
+use crate::net::{self, frame};
+use crate::report::{NetView, SmearView, View};
+use crate::serve::ntp;
+use crate::serve::responder::{Datagram, Responder, Served};
+use crate::serve::times::{SmearService, Told};
+
+/// Frames that are looked at before everything else gets its turn.
+const BATCH: usize = 32;
+/// Reads in that measurement. Many, so that emulators have translated the code.
+const READS: usize = 256;
+/// Longest sleep. A PC's PM timer must be looked at every 4 s and its PIT cannot count further than
+/// this.
+const NAP: Duration = Duration::from_millis(50);
+/// Longest sleep when the network device cannot wake the machine.
+const SHORT_NAP: Duration = Duration::from_millis(1);
+/// When the boot report is printed at the latest, whatever is still missing by then.
+const REPORT_DEADLINE: Duration = Duration::from_millis(1500);
+/// How long the network is left alone after it was started over.
+const RESTART_PACE: Duration = Duration::from_secs(1);
+
+/// What is served.
+pub(super) struct Core<'a, M, C, P> {
+    pub(super) machine: M,
+    pub(super) clock: Clock<'a, C>,
+    pub(super) duty: Duty,
+    pub(super) smear: SmearService,
+    pub(super) network: Option<Network<'a, P>>,
+    pub(super) ntp: Responder<'a>,
+    pub(super) life: Life,
+    /// At the last reading.
+    pub(super) smear_state: SmearState,
+    /// Time since start as this round began to look.
+    pub(super) uptime: Option<Duration>,
+    /// The precision has been measured.
+    pub(super) calibrated: bool,
+    pub(super) config: Config,
+    pub(super) found: Found<'a>,
+}
+
+/// Which life of the machine this is, and what was done about it.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Life {
+    pub(super) now: Option<Incarnation>,
+    /// How many have begun since the start.
+    pub(super) begun: u64,
+    /// The network does not know of it yet.
+    pub(super) network_is_old: bool,
+    /// When the network was last started over.
+    pub(super) restarted: Option<Duration>,
+}
+
+/// The network device and the IP stack on it.
+pub(super) struct Network<'a, P> {
+    pub(super) port: P,
+    pub(super) stack: Stack<'a>,
+    /// Frames that were NTP requests.
+    pub(super) ntp: u64,
+    /// Frames that the IP stack was given.
+    pub(super) others: u64,
+}
+
+/// What it takes to tell a client the time.
+struct Teller<'t, 'a, C> {
+    clock: &'t mut Clock<'a, C>,
+    duty: &'t mut Duty,
+    smear: &'t mut SmearService,
+}
+
+impl<C: Counter> Teller<'_, '_, C> {
+    /// What there is to tell of an arrival and of now. Out of line, since it is a good part of a reply's
+    /// whole way and has two callers.
+    #[inline(never)]
+    fn tell(&mut self, arrival: Stamp, is_smeared: bool) -> Told {
+        match self.clock.exchange(arrival) {
+            Err(why) => Told::from(&why),
+            Ok(exchange) => match self.duty.judge(&exchange.transmit, self.clock.audit()) {
+                Some(why) => Told::from(why),
+                None if is_smeared => self.smear.tell(&exchange),
+                None => Told::plain(&exchange),
+            },
+        }
+    }
+}
+
+impl<M: Machine, C: Counter, P: FramePort> Core<'_, M, C, P> {
+    /// Takes a batch of frames. Returns whether there may be more.
+    pub(super) fn serve_frames(&mut self) -> bool {
+        for _ in 0..BATCH {
+            let received = self.network.as_mut().and_then(|net| net.port.receive());
+            let Some(received) = received else {
+                return false;
+            };
+            let stamp = self.clock.stamp();
+            // Before anything that is remembered of this client is used.
+            let life = self.life.now;
+            if life.is_some_and(|life| life.marker() != stamp.marker) {
+                self.follow_page();
+            }
+            self.serve_frame(received, stamp);
+        }
+        true
+    }
+
+    /// Answers an NTP request in place, or hands the frame to the stack.
+    fn serve_frame(&mut self, mut received: P::Frame, stamp: Stamp) {
+        let Some(Network {
+            port,
+            stack,
+            ntp,
+            others,
+        }) = &mut self.network
+        else {
+            return;
+        };
+        let services = [Some(ntp::PORT), self.config.smear_port];
+        let service =
+            frame::udp_port(received.bytes()).filter(|port| services.contains(&Some(*port)));
+        let request = stack.address().zip(service).and_then(|(address, service)| {
+            frame::udp_request(received.bytes_mut(), port.mac(), address.address, service)
+        });
+        let Some(request) = request else {
+            *others += 1;
+            stack.take(port, received, instant(self.uptime));
+            port.kick();
+            return;
+        };
+        *ntp += 1;
+        // Without a port of its own, the smeared service is the only one.
+        let is_smeared = self.config.smear_port.is_none() || service == self.config.smear_port;
+        let datagram = Datagram {
+            source: request.source().into(),
+            port: request.source_port(),
+            payload: request.payload(),
+        };
+        let random = self.machine.random();
+        let mut teller = Teller {
+            clock: &mut self.clock,
+            duty: &mut self.duty,
+            smear: &mut self.smear,
+        };
+        let times = || teller.tell(stamp, is_smeared);
+        let served = self.ntp.serve(&datagram, self.uptime, times, random);
+        let length = match &served {
+            Ok(Served { reply, .. }) => request.answer(&reply.packet, reply.tail()),
+            Err(_) => None,
+        };
+        if let Some(length) = length {
+            received.set_length(length);
+            port.send(received);
+        } else {
+            port.release(received);
+        }
+        let pending = served.ok().and_then(|served| served.pending);
+        // Before the kick and not after it: a device may send the frame before the kick returns, and
+        // under an emulator that takes its time.
+        let left = pending.map(|_| teller.clock.stamp());
+        // The stamp in the reply is from just now: let it go before the next frame is looked at.
+        port.kick();
+        if let (Some(pending), Some(left)) = (pending, left) {
+            self.ntp.sent(&pending, teller.tell(left, is_smeared));
+        }
+    }
+
+    /// Looks whether the page tells of another life of this machine.
+    pub(super) fn follow_page(&mut self) {
+        let Some(Ok(fields)) = self.clock.fields() else {
+            return;
+        };
+        let next = Incarnation::new(fields.disruption_marker, fields.vm_generation());
+        let before = self.life.now.replace(next);
+        if before.is_some_and(|before| before.is_ended_by(&next)) {
+            self.life.begun += 1;
+            self.forget_clients();
+        }
+    }
+
+    /// Forgets everything that is remembered of clients or was drawn at random: another machine may
+    /// have the same memory, and clients may have met that one meanwhile.
+    fn forget_clients(&mut self) {
+        self.ntp.forget(|| self.machine.random());
+        // The IP stack follows in `follow_life`.
+        self.life.network_is_old = true;
+    }
+
+    /// Lets the network know of another life, but not all the time.
+    pub(super) fn follow_life(&mut self) {
+        let rested = match (self.uptime, self.life.restarted) {
+            (Some(uptime), Some(restarted)) => uptime >= restarted + RESTART_PACE,
+            _ => true,
+        };
+        if !self.life.network_is_old || !rested {
+            return;
+        }
+        self.life.network_is_old = false;
+        self.life.restarted = self.uptime;
+        let random = self.machine.random();
+        if let Some(Network { port, stack, .. }) = &mut self.network {
+            stack.restart(port, instant(self.uptime), random);
+        }
+        self.follow_network();
+    }
+
+    /// Does what the IP stack has planned.
+    pub(super) fn follow_network(&mut self) {
+        if let Some(Network { port, stack, .. }) = &mut self.network {
+            stack.poll(port, instant(self.uptime));
+        }
+    }
+
+    pub(super) fn sleep(&mut self) {
+        let now = instant(self.uptime);
+        let Some(Network { port, stack, .. }) = &mut self.network else {
+            return self.machine.sleep(NAP);
+        };
+        let mut limit = if port.can_wake() { NAP } else { SHORT_NAP };
+        if let Some(next) = stack.next_poll() {
+            let wait = next.total_micros().saturating_sub(now.total_micros());
+            limit = limit.min(Duration::from_micros(u64::try_from(wait).unwrap_or(0)));
+        }
+        if !limit.is_zero() && port.prepare_sleep() {
+            self.machine.sleep(limit);
+        }
+        port.wake();
+    }
+
+    /// Measures once how finely the clock can be read, as soon as a page says how long a tick is.
+    pub(super) fn calibrate(&mut self) {
+        if self.calibrated {
+            return;
+        }
+        let Some(Ok(fields)) = self.clock.fields().filter(|_| self.clock.now().is_ok()) else {
+            return;
+        };
+        let Ok(period) = Period::new(fields.counter_period_frac_sec, fields.counter_period_shift)
+        else {
+            return;
+        };
+        let mut cost = [0; READS];
+        for cost in &mut cost {
+            let before = self.clock.stamp().ticks;
+            *cost = self.clock.stamp().ticks.since(before);
+        }
+        // The median: the longest are interruptions, and a counter that moves in steps of many ticks
+        // gives zeros.
+        let (_, &mut ticks, _) = cost.select_nth_unstable(READS / 2);
+        let ticks = ticks.max(1);
+        let resolution = period.span_outward(ticks).nanos();
+        self.ntp
+            .set(ntp::Server::new(self.config.stratum, resolution));
+        self.calibrated = true;
+    }
+
+    /// Everything that the log tells the changes of, at this moment.
+    pub(super) fn state(&mut self) -> State {
+        let reading = self.clock.now();
+        if let Ok(reading) = &reading {
+            let now = self.smear.at(reading);
+            self.smear_state = SmearState {
+                in_force: now.map(|(smear, _)| smear),
+                is_off_utc: now.is_some_and(|(_, smeared)| smeared.offset != Span::ZERO),
+            };
+        }
+        let alarm = self.config.conditions.on_violation != OnViolation::Serve;
+        State {
+            time: match reading {
+                Ok(Reading { status, marker, .. }) => Known::Time { status, marker },
+                Err(why) => Known::Nothing(why),
+            },
+            withheld: self.withheld(&reading),
+            smear: self.smear_state,
+            violations: if alarm {
+                self.clock.audit().violations()
+            } else {
+                0
+            },
+            address: self.network.as_ref().and_then(|net| net.stack.address()),
+            lives: self.life.begun,
+        }
+    }
+
+    fn withheld(&mut self, reading: &Result<Reading, NoTime>) -> Option<Withheld> {
+        let reading = reading.as_ref().ok()?;
+        self.duty.judge(reading, self.clock.audit())
+    }
+
+    pub(super) fn is_ready(&mut self) -> bool {
+        self.network
+            .as_ref()
+            .is_none_or(|network| network.stack.address().is_some())
+            && self.clock.now().is_ok()
+    }
+
+    pub(super) fn is_late(&self) -> bool {
+        self.uptime.is_none_or(|uptime| uptime >= REPORT_DEADLINE)
+    }
+
+    /// Everything there is to tell at this moment.
+    pub(super) fn view(&mut self) -> View<'_> {
+        let reading = self.clock.now();
+        let withheld = self.withheld(&reading);
+        let asked = self.config.smear;
+        let smear = (asked != Smearing::Off).then(|| SmearView {
+            asked,
+            port: self.config.smear_port.unwrap_or(ntp::PORT),
+            now: reading.ok().and_then(|reading| self.smear.at(&reading)),
+        });
+        View {
+            machine: self.found.machine,
+            uptime: self.machine.uptime().map(nanoseconds),
+            reading,
+            page: self.found.page,
+            fields: self.clock.fields(),
+            counter: C::ID,
+            net: match &self.network {
+                Some(network) => Ok(network.view(self.found.nic)),
+                None => Err(self.found.nic),
+            },
+            server: self.ntp.server(),
+            ntp: self.ntp.counters(),
+            withheld,
+            duty: &self.duty,
+            audit: self.clock.audit(),
+            smear,
+            idle: self.config.idle,
+        }
+    }
+}
+
+impl<P: FramePort> Network<'_, P> {
+    fn view<'v>(&self, nic: &'v str) -> NetView<'v> {
+        let address = self.stack.address();
+        let counters = self.port.counters();
+        NetView {
+            nic,
+            mac: self.port.mac(),
+            address: address.map(|address| (address.address, address.prefix)),
+            gateway: address.and_then(|address| address.gateway),
+            dhcp: self.stack.uses_dhcp(),
+            frames: net::Counters {
+                received: counters.received,
+                sent: counters.sent,
+                dropped: counters.dropped,
+                lies: counters.lies,
+                ntp: self.ntp,
+                stack: self.others,
+            },
+        }
+    }
+}
+
+pub(super) fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+pub(super) fn instant(uptime: Option<Duration>) -> Instant {
+    Instant::from_micros(uptime.map_or(0, |uptime| {
+        i64::try_from(uptime.as_micros()).unwrap_or(i64::MAX)
+    }))
+}
