@@ -15,10 +15,11 @@ use gnomon_clock::{ClockStatus, CounterId, Fields, Period, TimeType};
 use gnomon_qemu::Vm;
 use gnomon_qemu::machine::Machine;
 
-use crate::PATIENCE;
+use crate::guest::machine;
 use crate::link::Link;
 use crate::ntp::{HEADER, Reply, V4_CLIENT, request};
 use crate::process::Process;
+use crate::{PATIENCE, image};
 
 /// The time on the page at counter 0: 2026-11-20T12:05:31Z.
 const UTC: u64 = 1_795_176_331;
@@ -87,22 +88,51 @@ struct Event {
     at: u64,
 }
 
-impl Counted {
-    /// Boots the machine, whose image begins at `entry` (0: it is entered at power-on), with one request in
-    /// its network device from the start. Returns it with the number of instructions from there to the notification of the
-    /// first reply, which is right.
+/// An image in the machine that is to count its instructions.
+#[derive(Debug)]
+pub struct Subject {
+    /// The name of its architecture.
+    pub arch: &'static str,
+    /// The machine with the image.
+    pub machine: Machine,
+    /// The address of the image's first instruction; 0 if it is entered at power-on, without firmware.
+    pub entry: u64,
+    /// The counter that the page speaks of.
+    pub counter: CounterId,
+}
+
+impl Subject {
+    /// The x86 image.
     #[must_use]
-    pub fn boot(machine: Machine, entry: u64) -> (Self, u64) {
+    pub fn x86_64() -> Self {
+        let elf = fs::read(image()).expect("readable");
+        let entry = elf.get(24..32).expect("the header of a 64-bit ELF file");
+        Self {
+            arch: "x86_64",
+            machine: machine(),
+            entry: u64::from_le_bytes(entry.try_into().expect("8")),
+            counter: CounterId::X86Tsc,
+        }
+    }
+}
+
+impl Counted {
+    /// Boots it with a request in its network device from the start. Returns the guest with the number of
+    /// instructions from the image's first to the notification of the first reply, which is right.
+    #[must_use]
+    pub fn boot(subject: Subject) -> (Self, u64) {
         let link = Link::new();
         let events = link.directory().join("events");
         let plugin = format!(
-            "{},out={},path={},entry={entry:#x},wait={}",
+            "{},out={},path={},entry={:#x},wait={}",
             plugin().display(),
             events.display(),
             link.directory().join("path").display(),
+            subject.entry,
             PATIENCE.as_secs()
         );
-        let machine = machine
+        let machine = subject
+            .machine
             .net(link.net())
             .nic("ioeventfd=off")
             .append("ip=10.7.7.2/24 idle=halt")
@@ -117,7 +147,8 @@ impl Counted {
             Ok(vm) => vm,
             Err(error) => panic!("{error}"),
         };
-        vm.write_fields(&page()).expect("there is a page");
+        vm.write_fields(&page(subject.counter))
+            .expect("there is a page");
         let mut counted = Self {
             vm,
             link,
@@ -268,10 +299,10 @@ fn first_reply(events: &[Event]) -> Option<u64> {
 }
 
 /// A page with time in it, for a counter that ticks once per nanosecond from 0 on.
-fn page() -> Fields {
+fn page(counter: CounterId) -> Fields {
     let gigahertz = Period::from_hertz(1_000_000_000).expect("above 2 Hz");
     Fields {
-        counter_id: CounterId::X86Tsc as u8,
+        counter_id: counter as u8,
         time_type: TimeType::Utc as u8,
         clock_status: ClockStatus::Synchronized as u8,
         disruption_marker: 1,

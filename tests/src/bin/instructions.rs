@@ -11,9 +11,7 @@ use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use gnomon_tests::guest::machine;
-use gnomon_tests::icount::{Cost, Counted, Kind};
-use gnomon_tests::image;
+use gnomon_tests::icount::{Cost, Counted, Kind, Subject};
 
 /// Replies that are counted of each kind, after the first.
 const REPLIES: usize = 50;
@@ -28,7 +26,8 @@ fn main() {
     let record = option("--record").is_some();
     let path = option("--path").map(|at| PathBuf::from(&arguments[at + 1]));
 
-    let figures = measure(path.as_deref());
+    let mut figures = BTreeMap::new();
+    measure(Subject::x86_64, path.as_deref(), &mut figures);
     let recorded = read_record();
     for (name, now) in &figures {
         println!(
@@ -42,13 +41,14 @@ fn main() {
 }
 
 /// Every figure by its name.
-fn measure(path: Option<&Path>) -> BTreeMap<String, u64> {
-    let mut figures = BTreeMap::new();
-    let mut figure = |name: &str, count| figures.insert(format!("x86_64 {name}"), count);
-    let entry = entry();
-    let (mut guest, first) = Counted::boot(machine(), entry);
-    let (_, again) = Counted::boot(machine(), entry);
-    println!("x86_64 entry to first right answer: {first}, and again {again}");
+type Figures = BTreeMap<String, u64>;
+
+fn measure(subject: fn() -> Subject, path: Option<&Path>, figures: &mut Figures) {
+    let arch = subject().arch;
+    let mut figure = |name: &str, count| figures.insert(format!("{arch} {name}"), count);
+    let (mut guest, first) = Counted::boot(subject());
+    let (_, again) = Counted::boot(subject());
+    println!("{arch} entry to first right answer: {first}, and again {again}");
     figure("entry to first right answer", first);
     for kind in Kind::ALL {
         let name = kind.name();
@@ -60,11 +60,11 @@ fn measure(path: Option<&Path>) -> BTreeMap<String, u64> {
             (least.expect("some"), most.expect("some"))
         };
         let (least, most) = counts(|cost| cost.to_kick);
-        println!("x86_64 {REPLIES} replies, {name}, used ring to kick: {least} to {most}");
+        println!("{arch} {REPLIES} replies, {name}, used ring to kick: {least} to {most}");
         figure(&format!("reply, {name}: used ring to kick, at most"), most);
         // The most is that of a reply that finds something else due as well.
         let (least, most) = counts(|cost| cost.in_all);
-        println!("x86_64 {REPLIES} replies, {name}, sleep to sleep:    {least} to {most}");
+        println!("{arch} {REPLIES} replies, {name}, sleep to sleep:    {least} to {most}");
         figure(&format!("reply, {name}: sleep to sleep, at least"), least);
         if let Some(path) = path.filter(|_| kind == Kind::Basic) {
             fs::write(path, guest.path()).expect("a file that can be written");
@@ -73,16 +73,8 @@ fn measure(path: Option<&Path>) -> BTreeMap<String, u64> {
     let wakes = guest.wakes(WAKES);
     let (least, most) = (wakes.iter().min(), wakes.iter().max());
     let [least, most] = [least, most].map(|count| *count.expect("some"));
-    println!("x86_64 {WAKES} idle wakes: {least} to {most}");
+    println!("{arch} {WAKES} idle wakes: {least} to {most}");
     figure("idle wake, at most", most);
-    figures
-}
-
-/// The address at which the x86 image is entered.
-fn entry() -> u64 {
-    let elf = fs::read(image()).expect("readable");
-    let entry = elf.get(24..32).expect("the header of a 64-bit ELF file");
-    u64::from_le_bytes(entry.try_into().expect("8"))
 }
 
 /// What to say of a figure beside the recorded one.
@@ -102,7 +94,7 @@ fn record() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("instructions.txt")
 }
 
-fn read_record() -> BTreeMap<String, u64> {
+fn read_record() -> Figures {
     let text = fs::read_to_string(record()).unwrap_or_default();
     let lines = text.lines().filter(|line| !line.starts_with('#'));
     lines
@@ -113,7 +105,7 @@ fn read_record() -> BTreeMap<String, u64> {
         .collect()
 }
 
-fn write_record(figures: &BTreeMap<String, u64>) {
+fn write_record(figures: &Figures) {
     let mut text = String::from(
         "# Guest instructions, counted by `make icount`, which compares; `make icount ARGS=--record` writes this.\n",
     );
