@@ -85,6 +85,10 @@ __attribute__((visibility("default"))) int qemu_plugin_version = 4;
 /* Registers, from the start of their region. */
 enum { PCI_SELECT = 0x16, PCI_USED_LOW = 0x30, PCI_USED_HIGH = 0x34 };
 enum { MMIO_SELECT = 0x30, MMIO_NOTIFY = 0x50, MMIO_USED_LOW = 0xa0, MMIO_USED_HIGH = 0xa4 };
+/* Where the aarch64 machine `virt` has PCI's configuration space: QEMU 10 aborts when it is asked for the device
+ * behind a store that changes the memory map. */
+static const uint64_t ecam[][2] = {{0x3f000000, 0x40000000}, {0x4010000000, 0x4020000000}};
+
 enum { QUEUES = 2, LONGEST_PATH = 1 << 16 };
 
 static FILE *out;
@@ -228,10 +232,15 @@ static void device_store(uint32_t info, const struct hwaddr *place)
     }
 }
 
+static bool is_configuration(uint64_t address)
+{
+    return (address >= ecam[0][0] && address < ecam[0][1]) || (address >= ecam[1][0] && address < ecam[1][1]);
+}
+
 static void on_memory(unsigned cpu, uint32_t info, uint64_t virtual, void *data)
 {
     (void)cpu, (void)data;
-    struct hwaddr *place = qemu_plugin_get_hwaddr(info, virtual);
+    struct hwaddr *place = is_configuration(virtual) ? NULL : qemu_plugin_get_hwaddr(info, virtual);
     if (!place) {
         return;
     }
