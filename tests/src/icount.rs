@@ -4,6 +4,7 @@
 //! numbers each time, a page that does not change, and a network device that works while the guest waits
 //! for it. So a boot is the same to the instruction each time.
 
+use core::time::Duration;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -244,7 +245,7 @@ impl Counted {
                 return events;
             }
             assert!(Instant::now() < deadline, "no more than:\n{text}");
-            std::thread::park_timeout(core::time::Duration::from_millis(1));
+            std::thread::park_timeout(Duration::from_millis(1));
         }
     }
 }
@@ -333,4 +334,47 @@ fn plugin() -> &'static Path {
         assert!(status.success(), "cc: {said}");
         plugin
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn events(log: &str) -> Vec<Event> {
+        log.split(", ").map(Event::parse).collect()
+    }
+
+    #[test]
+    fn a_reply_is_counted_from_the_load_to_the_store() {
+        let log = "sleep 100, sleep 130, take 150, kick 190, refill 195, sleep 200, sleep 230";
+        let counted = cost(&events(log)).expect("all of it");
+        assert_eq!((counted.to_kick, counted.in_all), (41, 70));
+        for incomplete in [
+            "sleep 1, take 2, kick 3",
+            "sleep 1, take 2, sleep 9",
+            "sleep 1, sleep 2",
+        ] {
+            assert_eq!(cost(&events(incomplete)), None, "{incomplete}");
+        }
+    }
+
+    #[test]
+    fn the_first_reply_is_counted_from_the_entry() {
+        let log = "entry 1000, refill 1100, kick 1200, take 1300, kick 1400, sleep 1500, take 1600, kick 1700";
+        assert_eq!(first_reply(&events(log)), Some(400));
+        assert_eq!(
+            first_reply(&events("refill 1100, take 1300, kick 1400")),
+            Some(1400)
+        );
+        assert_eq!(
+            first_reply(&events("entry 1000, refill 1100, kick 1200")),
+            None
+        );
+    }
+
+    #[test]
+    fn only_times_awake_without_an_event_are_idle() {
+        let log = "sleep 10, sleep 30, take 40, kick 50, sleep 60, sleep 75";
+        assert_eq!(idle_wakes(&events(log)), [20, 15]);
+    }
 }

@@ -3,6 +3,7 @@
 
 use core::net::Ipv4Addr;
 use core::sync::atomic::{AtomicU32, Ordering};
+use core::time::Duration;
 use std::fs;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
@@ -69,7 +70,7 @@ impl Link {
         // QEMU makes its socket when it starts.
         while let Err(error) = self.socket.send_to(&frame, self.directory.join("guest")) {
             assert!(Instant::now() < deadline, "no link to the guest: {error}");
-            std::thread::park_timeout(core::time::Duration::from_millis(1));
+            std::thread::park_timeout(Duration::from_millis(1));
         }
     }
 
@@ -80,7 +81,7 @@ impl Link {
         let mut buffer = [0; 2048];
         loop {
             let left = deadline.checked_duration_since(Instant::now())?;
-            let left = left.max(core::time::Duration::from_micros(1));
+            let left = left.max(Duration::from_micros(1));
             self.socket
                 .set_read_timeout(Some(left))
                 .expect("not zero long");
@@ -156,4 +157,24 @@ fn checksum(header: &[u8; 20]) -> u16 {
     let folded = (sum & 0xffff) + (sum >> 16);
     let folded = (folded & 0xffff) + (folded >> 16);
     !u16::try_from(folded).expect("folded twice")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_frame_turned_round_is_a_reply() {
+        let mut frame = frame(40_000, b"what time is it?");
+        assert_eq!(checksum(frame[14..34].try_into().expect("20")), 0);
+        assert_eq!(datagram(&frame), None, "our own request");
+        for (at, end) in [(26, 30), (34, 36)] {
+            let (first, second) = frame.split_at_mut(end);
+            first[at..].swap_with_slice(&mut second[..end - at]);
+        }
+        let payload = b"what time is it?".to_vec();
+        assert_eq!(datagram(&frame), Some((40_000, payload)));
+        frame.pop();
+        assert_eq!(datagram(&frame), None, "cut");
+    }
 }
