@@ -8,7 +8,6 @@ use std::time::Instant;
 
 use gnomon_qemu::machine::{Arch, Machine, Net};
 
-use crate::PATIENCE;
 use crate::built;
 use crate::guest::{self, Guest};
 use crate::load::Load;
@@ -17,6 +16,8 @@ use crate::ntp::{Client, HEADER, Reply, V4_CLIENT, cookie, request};
 
 /// How often a guest that boots is asked.
 const ASK: Duration = Duration::from_millis(4);
+/// How long it may take until it answers.
+const GIVE_UP: Duration = Duration::from_mins(1);
 /// How far a right answer may be off, in 2⁻³² s: 10 ms.
 const OFF: i64 = (1 << 32) / 100;
 
@@ -100,8 +101,11 @@ impl Contender {
 
     /// Starts it with these words on its command line, and returns it when it answers rightly, with how
     /// long that took from before QEMU was started.
-    #[must_use]
-    pub fn start(self, netns: &Netns, words: &str) -> (Guest, Duration) {
+    ///
+    /// # Errors
+    /// What there is to say when it does not in time: on a machine with much else to do, chrony may never
+    /// select its clock.
+    pub fn start(self, netns: &Netns, words: &str) -> Result<(Guest, Duration), String> {
         let client = netns.enter(|| Client::of((self.address(), 123).into()));
         let start = Instant::now();
         let guest = netns.enter(|| Guest::start(self.machine(words)));
@@ -116,15 +120,16 @@ impl Contender {
                 let reply = Reply::decode(&bytes);
                 let sent = asked.iter().find(|(cookie, _)| *cookie == reply.origin);
                 if sent.is_some_and(|(_, sent)| is_right(&reply, *sent, arrived)) {
-                    return (guest, start.elapsed());
+                    return Ok((guest, start.elapsed()));
                 }
             }
-            assert!(
-                start.elapsed() < PATIENCE,
-                "{} does not answer; it said:\n{}",
-                self.name(),
-                guest.serial_log()
-            );
+            if start.elapsed() > GIVE_UP {
+                let (name, report) = (self.name(), guest.publisher().report());
+                let said = guest.serial_log();
+                return Err(format!(
+                    "{name} has not answered for {GIVE_UP:?}; {report:?}; it said:\n{said}"
+                ));
+            }
         }
     }
 

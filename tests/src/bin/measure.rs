@@ -55,7 +55,8 @@ fn main() {
 fn under_load(idle: &str) {
     let netns = Netns::new();
     Contender::Gnomon.prepare(&netns);
-    let (_guest, _) = Contender::Gnomon.start(&netns, &format!("idle={idle}"));
+    let started = Contender::Gnomon.start(&netns, &format!("idle={idle}"));
+    let (_guest, _) = started.unwrap_or_else(|why| panic!("{why}"));
     let mut load = Contender::Gnomon.load(&netns);
     for mode in Mode::ALL {
         let _warm = load.run(mode, RATES[0], WARM_UP);
