@@ -268,7 +268,7 @@ module() {
         return 0
     fi
     case $file in
-    *.xz) xz -dc "$file" ;;
+    *.xz) "$peer/root/bin/busybox" xz -dc "$file" ;;
     *) cat "$file" ;;
     esac >"$guest/modules/$1.ko"
     for needed in $(tr '\0' '\n' <"$guest/modules/$1.ko" | sed -n 's/^depends=//p' | tr ',' ' '); do
