@@ -10,8 +10,11 @@ use gnomon_clock::{Audit, Busy, CounterId, Fields, NoTime, Reading, Smear, Smear
 use crate::config::{Idle, Smearing};
 use crate::duty::{Duty, Withheld};
 use crate::net;
+use crate::random::Sources;
 use crate::serve::ntp;
 use crate::serve::times::reference_id;
+use crate::services::Services;
+use crate::services::counters::Watch;
 use crate::source::Table;
 
 /// Everything there is to tell at one moment: plain data, gathered by whoever runs the service.
@@ -48,6 +51,12 @@ pub struct View<'a> {
     pub idle: Idle,
     /// Where time may come from beside the page.
     pub sources: &'a Table,
+    /// What firmware and hypervisor offer.
+    pub services: &'a dyn Services,
+    /// The counter's two views.
+    pub watch: &'a Watch,
+    /// What random numbers rest on.
+    pub random: Sources,
 }
 
 /// The smeared NTP service.
