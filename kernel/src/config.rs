@@ -3,6 +3,7 @@
 //! | Key | Values | Default |
 //! |---|---|---|
 //! | `ip` | `dhcp`, or `ADDR/LEN[,GATEWAY]` (IPv4) | `dhcp` |
+//! | `ip6` | `auto`, `off`, or `ADDR/LEN` (IPv6) | `auto` |
 //! | `serial` | `shell`, `off` | `shell` |
 //! | `idle` | `halt`, `poll` | `halt` |
 //! | `ntp.stratum` | `1` to `15` | `1` |
@@ -40,7 +41,8 @@ use crate::serve::ntp;
 use crate::serve::responder::Policy;
 use crate::source::Choice;
 
-pub use self::ip::Ip;
+pub(crate) use self::ip::is_host;
+pub use self::ip::{Ip, Ip6};
 use self::warning::{ADDING, KEYS, SMEAR_PORT, could_be_secret};
 pub use self::warning::{Problem, Warning};
 
@@ -49,6 +51,8 @@ pub use self::warning::{Problem, Warning};
 pub struct Config {
     /// `ip=`: where the IPv4 address comes from.
     pub ip: Ip,
+    /// `ip6=`: where the IPv6 addresses come from.
+    pub ip6: Ip6,
     /// `serial=`: what runs on the serial console.
     pub serial: Serial,
     /// `idle=`: what the processor does when there is nothing to do.
@@ -105,6 +109,7 @@ impl Config {
     /// What holds when the command line is empty.
     pub const DEFAULT: Self = Self {
         ip: Ip::Dhcp,
+        ip6: Ip6::Auto,
         serial: Serial::Shell,
         idle: Idle::Halt,
         stratum: 1,
@@ -177,6 +182,7 @@ impl Config {
     fn set(&mut self, key: &str, value: &str) -> Option<()> {
         match key {
             "ip" => self.ip = Ip::parse(value)?,
+            "ip6" => self.ip6 = Ip6::parse(value)?,
             "serial" => {
                 self.serial = match value {
                     "shell" => Serial::Shell,

@@ -18,10 +18,13 @@ use crate::duty::Duty;
 use crate::machine::Machine;
 use crate::net::port::FramePort;
 use crate::net::stack::{Address, Stack, Storage};
+use crate::random::{self, Random};
 use crate::report;
 use crate::serve::ntp;
 use crate::serve::responder::{self, Responder};
 use crate::serve::times::SmearService;
+use crate::services::Services;
+use crate::services::counters::Watch;
 use crate::shell::{Action, Shell};
 use crate::source::{Driver, Sources};
 
@@ -45,6 +48,8 @@ pub struct Found<'a> {
     pub nic: &'a str,
     /// The sources of time that are absent, and why.
     pub absent: &'a [(Source, &'static str)],
+    /// What firmware and hypervisor offer.
+    pub services: &'a dyn Services,
 }
 
 /// Memory that the service is lent, because it is too much for a stack or must outlive it.
@@ -105,9 +110,13 @@ where
         };
         let uptime = machine.uptime();
         let now = instant(uptime);
-        let random = machine.random();
+        let mut random = Random::new(&mut |take| machine.gather(take));
         let network = port.map(|mut port| {
-            let stack = Stack::new(&mut port, stack, fixed, config.smear_port, now, random);
+            // Machines that were started alike are not to ask DHCP alike.
+            random.renew(&mut |take| take(random::Source::Identity, &port.mac()));
+            let seed = random.secret();
+            let (ip6, second) = (config.ip6, config.smear_port);
+            let stack = Stack::new(&mut port, stack, fixed, ip6, second, now, seed);
             Network {
                 port,
                 stack,
@@ -119,7 +128,7 @@ where
             ntp::Server::new(config.stratum, RESOLUTION),
             &config.policy,
             clients,
-            || machine.random(),
+            || random.secret(),
         );
         let clock = match config.tai_offset {
             Some(offset) => clock.with_operator_offset(offset),
@@ -133,7 +142,10 @@ where
         let all = Sources::new(config.source, sources, found.absent);
         let mut core = Core {
             machine,
+            random,
             clock,
+            watch: Watch::new(),
+            rate_differs: false,
             duty: Duty::new(config.conditions),
             smear: SmearService::new(config.smear),
             network,
@@ -224,10 +236,13 @@ where
         self.look_again = self.core.uptime.map(|uptime| uptime + LOOK);
         self.core.follow_page();
         self.core.follow_life();
+        self.core.follow_counter();
         let now = self.core.state();
         let Some(log) = &mut self.log else {
             if self.core.is_ready() || self.core.is_late() {
-                self.log = Some(Log::new(now));
+                let network = self.core.network.as_ref();
+                let ipv6 = network.map(|network| network.stack.known6());
+                self.log = Some(Log::new(now, ipv6.unwrap_or_default()));
                 // What cannot be printed is lost, here and below: there is nobody else to tell.
                 let _ = report::boot(&mut self.console, &self.core.view());
                 self.prompt();

@@ -59,10 +59,14 @@ impl fmt::Display for Warning<'_> {
 }
 
 /// The keys, and what each expects in the words of a warning.
-pub(super) const KEYS: [(&str, &str); 17] = [
+pub(super) const KEYS: [(&str, &str); 18] = [
     (
         "ip",
         "ip=dhcp or ip=ADDR/LEN[,GATEWAY] with unicast addresses of one network",
+    ),
+    (
+        "ip6",
+        "ip6=auto, ip6=off or ip6=ADDR/LEN with a unicast address that is not link-local",
     ),
     ("serial", "serial=shell or serial=off"),
     ("idle", "idle=halt or idle=poll"),

@@ -11,10 +11,12 @@ use crate::config::Smearing;
 use crate::console::SerialPort;
 use crate::duty::Withheld;
 use crate::machine::Machine;
+use crate::net::inet6::{Address6, Known6};
 use crate::net::port::FramePort;
 use crate::net::stack::Address;
 use crate::report::{self, SmearName};
 use crate::serve::ntp::Answer;
+use crate::services::counters::PageRate;
 use crate::source::State as SourceState;
 
 /// Lines that the log may print at once, and how long each takes to be allowed again: what a host
@@ -44,8 +46,14 @@ pub(super) struct State {
     /// How often a source contradicted the time, if there is to be an alarm.
     pub(super) alarms: u64,
     pub(super) address: Option<Address>,
+    /// Changes of addresses.
+    pub(super) addresses: u64,
     /// Second lives of this machine.
     pub(super) lives: u64,
+    /// Unannounced moves of the counter, if there is to be an alarm.
+    pub(super) shifts: u64,
+    /// The machine and the page say different things of the counter's rate.
+    pub(super) rate_differs: bool,
 }
 
 /// How leap seconds are smeared.
@@ -60,6 +68,7 @@ pub(super) struct SmearState {
 #[derive(Clone, Copy)]
 pub(super) struct Log {
     told: State,
+    told_ipv6: Known6,
     /// What the last look saw, and how many changes there were since something was told.
     seen: State,
     changes: u64,
@@ -69,12 +78,15 @@ pub(super) struct Log {
 
 impl Log {
     /// A log just after the boot report, which has told the time and the address.
-    pub(super) const fn new(now: State) -> Self {
+    pub(super) const fn new(now: State, ipv6: Known6) -> Self {
         Self {
+            told_ipv6: ipv6,
             told: State {
                 withheld: None,
                 violations: 0,
                 alarms: 0,
+                shifts: 0,
+                rate_differs: false,
                 smear: SmearState {
                     is_off_utc: false,
                     ..now.smear
@@ -129,6 +141,7 @@ where
         if before.alarms != now.alarms {
             self.tell_contradictions();
         }
+        self.tell_counter(before, now);
         match (now.time, before.withheld, now.withheld) {
             (_, before, Some(why)) if before != now.withheld => {
                 let kiss = Answer::from(why).kiss();
@@ -147,6 +160,29 @@ where
             match now.address {
                 Some(address) => self.log(format_args!("network: address {address}")),
                 None => self.log(format_args!("network: the address lease has ended")),
+            }
+        }
+        if before.addresses != now.addresses
+            && let (Some(network), Some(log)) = (&self.core.network, &mut self.log)
+        {
+            let now = network.stack.known6();
+            let before = core::mem::replace(&mut log.told_ipv6, now);
+            self.tell_ipv6(&before, &now);
+        }
+    }
+
+    /// Tells which IPv6 addresses came and went.
+    fn tell_ipv6(&mut self, before: &Known6, now: &Known6) {
+        for (here, there, has_ended) in [(now, before, false), (before, now, true)] {
+            for address in here.iter().flatten() {
+                let is_same = |other: &Address6| {
+                    other.address == address.address
+                        && (has_ended || other.is_duplicate == address.is_duplicate)
+                };
+                if !there.iter().flatten().any(is_same) {
+                    let ended = if has_ended { " has ended" } else { "" };
+                    self.log(format_args!("network: address {address}{ended}"));
+                }
             }
         }
     }
@@ -206,6 +242,29 @@ where
             self.log(format_args!(
                 "sources: {source} contradicts the time, {difference}"
             ));
+        }
+    }
+
+    fn tell_counter(&mut self, before: &State, now: &State) {
+        if before.shifts != now.shifts
+            && let Some(shift) = self.core.watch.latest().copied()
+        {
+            self.log(format_args!("audit: {shift}"));
+        }
+        if before.rate_differs == now.rate_differs {
+            return;
+        }
+        let page = self.core.clock.fields().and_then(Result::ok);
+        match self.core.found.services.rate().zip(page) {
+            Some((rate, page)) if now.rate_differs => {
+                let page = PageRate(&page);
+                self.log(format_args!(
+                    "counter: {rate}, but {page} by the page, which counts"
+                ));
+            }
+            _ => self.log(format_args!(
+                "counter: the page does not contradict it any more"
+            )),
         }
     }
 

@@ -32,14 +32,21 @@ impl Upstream {
 impl<M: Machine, C: Counter, P: FramePort> Core<'_, M, C, P> {
     /// Asks the NTP server if it is due. Comes after the other sources, which look at the marker first.
     pub(super) fn follow_upstream(&mut self) {
+        if self.upstream.is_none() {
+            return;
+        }
+        let now = self.uptime.unwrap_or(Duration::ZERO);
+        let marker = self.clock.stamp().marker;
+        // For random numbers that no copy of this machine has.
+        if self.life.now.is_some_and(|life| life.marker() != marker) {
+            self.follow_page();
+        }
         let Some(upstream) = &mut self.upstream else {
             return;
         };
-        let now = self.uptime.unwrap_or(Duration::ZERO);
-        let marker = self.clock.stamp().marker;
         let mut said = None;
         if upstream.client.follow(marker, now) {
-            let number = self.machine.random();
+            let number = self.random.secret();
             said = match (&mut self.network, upstream.server, self.uptime) {
                 (None, _, _) => Some("no network device"),
                 (_, None, _) => Some("servers are asked over IPv4 only"),
@@ -66,7 +73,7 @@ impl<M: Machine, C: Counter, P: FramePort> Core<'_, M, C, P> {
         let (Some(upstream), Some(network)) = (&mut self.upstream, &mut self.network) else {
             return;
         };
-        let Some(request) = upstream.client.ask(now, || self.machine.random()) else {
+        let Some(request) = upstream.client.ask(now, || self.random.secret()) else {
             return;
         };
         let Some(server) = upstream.server else {

@@ -309,7 +309,7 @@ impl<'a> Sources<'a> {
     }
 
     /// Asks whoever is due, takes in what was answered, and gives the clock the best line. `frequency` is
-    /// the counter's nominal frequency in Hz, where there is a register that tells it. Without an
+    /// the counter's nominal frequency in Hz as it was when the machine started, where something tells it. Without an
     /// uptime each source is asked once.
     pub fn follow<C: Counter>(
         &mut self,
@@ -444,6 +444,8 @@ impl Table {
 
     /// Forgets everything, for the counter may be another one now.
     fn start_over(&mut self, marker: u64, uptime: Option<Duration>, frequency: Option<u64>) {
+        // The machine was asked for it when it started: on another host there may be another counter.
+        let frequency = frequency.filter(|_| self.marker.is_none());
         self.marker = Some(marker);
         self.origin = None;
         for slot in &mut self.slots {
