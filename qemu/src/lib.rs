@@ -32,6 +32,7 @@
 //! What a page has told of a counter value stands: the next pages under the same marker put it inside
 //! that interval, even when the clock has changed its rate meanwhile ([`page::Promises`]).
 
+pub mod arch;
 pub mod attend;
 mod child;
 pub mod elf;
@@ -48,10 +49,12 @@ pub mod qmp;
 pub mod scenario;
 mod serial;
 mod sys;
+pub mod tree;
 pub mod vm;
 pub mod vmstate;
 mod worker;
 
+pub use arch::Arch;
 pub use child::End;
 pub use machine::Machine;
 pub use publish::Publisher;

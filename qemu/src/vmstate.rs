@@ -3,10 +3,13 @@
 //!
 //! That command works in every build of QEMU and writes, in about a millisecond, the state of the
 //! stopped machine. One of the first sections is named `timer`: its first field,
-//! `cpu_ticks_offset`, is the value of the guest's TSC at the stop. (QEMU `migration/savevm.c`,
+//! `cpu_ticks_offset`, is the value of an x86 guest's TSC at the stop; its last,
+//! `cpu_clock_offset`, is that of the virtual clock, which every other guest's counter comes from. (QEMU `migration/savevm.c`,
 //! `docs/devel/migration/main.rst`, `system/cpu-timers.c`.)
 
 use core::fmt;
+
+use crate::host::HostCounter;
 
 const MAGIC: [u8; 4] = *b"QEVM";
 const VERSION: u32 = 3;
@@ -27,16 +30,17 @@ pub enum VmStateError {
     Version(u32),
     /// The first section is not the timers': what follows it has a length only QEMU knows.
     NotTimers(u8),
-    /// A version of the timer section older than 1 or newer than 2.
+    /// A version of the timer section older than 1 or newer than 2, or one without the virtual clock.
     TimerVersion(u32),
 }
 
-/// The guest's TSC at the moment at which the machine was stopped.
+/// What QEMU made of this host's counter, with its offset, at the moment at which the machine was
+/// stopped: the guest's TSC, or QEMU's virtual clock in nanoseconds.
 ///
 /// # Errors
 /// When the file is not a device state whose first section is the timers'. The input is treated as
 /// hostile.
-pub fn stopped_counter(file: &[u8]) -> Result<u64, VmStateError> {
+pub fn stopped_counter(file: &[u8], counter: HostCounter) -> Result<u64, VmStateError> {
     let mut rest = file;
     let magic = take(&mut rest, "magic")?;
     if magic != MAGIC {
@@ -63,7 +67,15 @@ pub fn stopped_counter(file: &[u8]) -> Result<u64, VmStateError> {
     if !(1..=2).contains(&version) {
         return Err(VmStateError::TimerVersion(version));
     }
-    Ok(u64::from_be_bytes(take(&mut rest, "counter")?))
+    let ticks = take(&mut rest, "counter")?;
+    match counter {
+        HostCounter::Tsc => Ok(u64::from_be_bytes(ticks)),
+        HostCounter::Monotonic if version < 2 => Err(VmStateError::TimerVersion(version)),
+        HostCounter::Monotonic => {
+            let _unused = take::<8>(&mut rest, "clock")?;
+            Ok(u64::from_be_bytes(take(&mut rest, "clock")?))
+        }
+    }
 }
 
 fn take<const N: usize>(rest: &mut &[u8], what: &'static str) -> Result<[u8; N], VmStateError> {
@@ -116,20 +128,44 @@ mod tests {
         file
     }
 
+    fn tsc(file: &[u8]) -> Result<u64, VmStateError> {
+        stopped_counter(file, HostCounter::Tsc)
+    }
+
+    /// The same with an unused field and the virtual clock behind it.
+    fn whole(counter: u64, clock: u64) -> Vec<u8> {
+        [&state(counter)[..], &[0; 8], &clock.to_be_bytes()].concat()
+    }
+
+    #[test]
+    fn clock_is_the_last_field() {
+        let file = whole(1, 0x0123_4567_89ab_cdef);
+        let clock = |file: &[u8]| stopped_counter(file, HostCounter::Monotonic);
+        assert_eq!(clock(&file), Ok(0x0123_4567_89ab_cdef));
+        assert_eq!(tsc(&file), Ok(1));
+        for end in 0..file.len() {
+            let error = clock(&file[..end]).expect_err("incomplete");
+            assert!(matches!(error, VmStateError::Truncated(_)), "{end}");
+        }
+        let mut old = file;
+        old[26] = 1;
+        assert_eq!(clock(&old), Err(VmStateError::TimerVersion(1)));
+    }
+
     #[test]
     fn counter_is_the_first_field() {
         assert_eq!(
-            stopped_counter(&state(0x0123_4567_89ab_cdef)),
+            tsc(&state(0x0123_4567_89ab_cdef)),
             Ok(0x0123_4567_89ab_cdef)
         );
-        assert_eq!(stopped_counter(&[state(7), vec![0xff; 40]].concat()), Ok(7));
+        assert_eq!(tsc(&[state(7), vec![0xff; 40]].concat()), Ok(7));
     }
 
     #[test]
     fn configuration_is_skipped() {
         let plain = state(42);
         let file = [&plain[..8], b"\x07\0\0\0\x03q35", &plain[8..]].concat();
-        assert_eq!(stopped_counter(&file), Ok(42));
+        assert_eq!(tsc(&file), Ok(42));
     }
 
     #[test]
@@ -139,10 +175,7 @@ mod tests {
         for whole in [plain, file] {
             for end in 0..whole.len() {
                 assert!(
-                    matches!(
-                        stopped_counter(&whole[..end]),
-                        Err(VmStateError::Truncated(_))
-                    ),
+                    matches!(tsc(&whole[..end]), Err(VmStateError::Truncated(_))),
                     "{end}"
                 );
             }
@@ -154,7 +187,7 @@ mod tests {
         let with = |at: usize, byte: u8| {
             let mut file = state(42);
             file[at] = byte;
-            stopped_counter(&file)
+            tsc(&file)
         };
         assert_eq!(with(0, b'X'), Err(VmStateError::Magic(*b"XEVM")));
         assert_eq!(with(7, 2), Err(VmStateError::Version(2)));
@@ -163,9 +196,6 @@ mod tests {
         assert_eq!(with(26, 3), Err(VmStateError::TimerVersion(3)));
         assert_eq!(with(13, 255), Err(VmStateError::Truncated("section name")));
         let huge = [&state(0)[..8], b"\x07\xff\xff\xff\xff"].concat();
-        assert_eq!(
-            stopped_counter(&huge),
-            Err(VmStateError::Truncated("configuration"))
-        );
+        assert_eq!(tsc(&huge), Err(VmStateError::Truncated("configuration")));
     }
 }
