@@ -4,6 +4,7 @@ mod play;
 
 use core::time::Duration;
 use std::fs;
+use std::io::Read;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::process;
 use std::sync::Arc;
@@ -33,6 +34,9 @@ use play::Stage;
 
 /// Time between two samples while there is no rate yet. It takes three.
 const CALIBRATION: Duration = Duration::from_millis(11);
+
+/// What is read of a device state, at most. A big machine's is some 100 KB long.
+const DEVICE_STATE: u64 = 4 << 20;
 
 /// The state of a machine whose memory is still on its way from another QEMU. Told to run, it would
 /// start by itself, with the page of then.
@@ -361,10 +365,11 @@ impl Worker {
                 }
                 answer => answer?,
             };
-        let mut state = [0; 128];
-        let length = rustix::io::pread(&memory, &mut state, 0)?;
-        let state = state.get(..length).unwrap_or_default();
-        let counter = vmstate::stopped_counter(state, self.host.clock.counter())?;
+        let mut state = Vec::new();
+        fs::File::from(memory)
+            .take(DEVICE_STATE)
+            .read_to_end(&mut state)?;
+        let counter = vmstate::stopped_counter(&state, self.host.clock.counter())?;
         Ok(Stopped {
             counter,
             sent: self.of(sent),
