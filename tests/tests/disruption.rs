@@ -8,10 +8,21 @@ use gnomon_clock::{ClockStatus, Fields};
 use gnomon_qemu::Publisher;
 use gnomon_qemu::publish::{Host, Options};
 use gnomon_qemu::qmp::Qmp;
-use gnomon_tests::PATIENCE;
 use gnomon_tests::guest::{Guest, machine};
 use gnomon_tests::ntp::{Client, Reply, V4_CLIENT, cookie, request};
+use gnomon_tests::{PATIENCE, arch};
 use serde_json::json;
+
+gnomon_tests::on_both![
+    stop_and_cont_never_show_an_old_time,
+    requests_that_waited_through_a_stop_are_right_or_without_time,
+    stop_and_cont_by_somebody_else_are_noticed,
+    marker_change_on_a_page_without_time_is_a_step_at_once,
+    marker_change_on_a_page_with_time_carries_the_new_time_at_once,
+    requests_in_flight_never_carry_a_mixture,
+    reset_boots_again_and_the_time_is_right_again,
+    restored_snapshot_never_shows_the_time_of_the_snapshot,
+];
 
 /// How long a machine is held. Time that goes on from before would be wrong by this much.
 const HELD: Duration = Duration::from_secs(2);
@@ -38,7 +49,6 @@ fn assert_right_again(client: &Client) -> Reply {
     client.ask_until_right()
 }
 
-#[test]
 fn stop_and_cont_never_show_an_old_time() {
     let (mut guest, client) = Guest::serving();
     for _ in 0..3 {
@@ -57,7 +67,6 @@ fn stop_and_cont_never_show_an_old_time() {
     assert!(log.contains("disruption"), "{log}");
 }
 
-#[test]
 fn requests_that_waited_through_a_stop_are_right_or_without_time() {
     let (mut guest, client) = Guest::serving();
     guest.stop().expect("stops");
@@ -90,7 +99,6 @@ fn requests_that_waited_through_a_stop_are_right_or_without_time() {
     right.assert_right();
 }
 
-#[test]
 fn stop_and_cont_by_somebody_else_are_noticed() {
     let (mut guest, client) = Guest::serving();
     let before = guest.publisher().report().fields.expect("written");
@@ -110,7 +118,6 @@ fn stop_and_cont_by_somebody_else_are_noticed() {
     assert!(status.contains(&marker), "{marker}{status}");
 }
 
-#[test]
 fn marker_change_on_a_page_without_time_is_a_step_at_once() {
     let (guest, client) = Guest::serving();
     let mut page = guest.take_page();
@@ -158,7 +165,6 @@ fn marker_change_on_a_page_without_time_is_a_step_at_once() {
     assert_right_again(&client);
 }
 
-#[test]
 fn marker_change_on_a_page_with_time_carries_the_new_time_at_once() {
     let (mut guest, client) = Guest::serving();
     let mut page = guest.take_page();
@@ -187,7 +193,6 @@ fn marker_change_on_a_page_with_time_carries_the_new_time_at_once() {
 
 /// Requests that are on their way while the page changes: each is answered with what was right
 /// after its arrival, with a step, or not at all.
-#[test]
 fn requests_in_flight_never_carry_a_mixture() {
     let (guest, client) = Guest::serving();
     let mut page = guest.take_page();
@@ -241,7 +246,6 @@ fn requests_in_flight_never_carry_a_mixture() {
     assert!(answered > 0);
 }
 
-#[test]
 fn reset_boots_again_and_the_time_is_right_again() {
     let (mut guest, client) = Guest::serving();
     let before = guest.publisher().report().fields.expect("written");
@@ -260,9 +264,12 @@ fn reset_boots_again_and_the_time_is_right_again() {
 
 /// QEMU brings the page's memory along, time and all, and raises the marker in it. Nobody has
 /// written the time of now when the guest runs again.
-#[test]
 fn restored_snapshot_never_shows_the_time_of_the_snapshot() {
-    let folder = env::temp_dir().join(format!("gnomon-snapshot-{}", process::id()));
+    let folder = env::temp_dir().join(format!(
+        "gnomon-snapshot-{}-{}",
+        process::id(),
+        arch().name()
+    ));
     fs::create_dir(&folder).expect("a folder of our own");
     let (snapshot, monitor) = (folder.join("state"), folder.join("qmp"));
     let (mut guest, client) = Guest::serving();
@@ -300,7 +307,7 @@ fn restored_snapshot_never_shows_the_time_of_the_snapshot() {
     let publisher = Publisher::attach(
         Qmp::connect(&monitor).expect("QEMU listens"),
         restored.pid(),
-        Host::new().expect("this host has a clock"),
+        Host::new(arch()).expect("this host has a clock"),
         Options::default(),
         Box::new(|_| {}),
     );

@@ -6,13 +6,18 @@ use std::path::{Path, PathBuf};
 use std::process::{self, Command, ExitStatus};
 
 use gnomon_qemu::machine::Net;
-use gnomon_tests::chronyd;
 use gnomon_tests::guest::{Guest, machine};
 use gnomon_tests::netns::Netns;
 use gnomon_tests::ntp::Client;
 use gnomon_tests::process::Process;
+use gnomon_tests::{arch, chronyd};
 
-#[test]
+gnomon_tests::on_both![
+    chronyd_sets_its_clock_by_the_guest,
+    chronyd_refuses_a_guest_without_time,
+    ntpdig_accepts_the_guest_and_refuses_one_without_time,
+];
+
 fn chronyd_sets_its_clock_by_the_guest() {
     let (guest, client) = Guest::serving();
     client.ask().assert_right();
@@ -39,7 +44,6 @@ fn chronyd_sets_its_clock_by_the_guest() {
     assert!(offset.abs() <= limit, "{offset} of {limit}\n{log}\n{said}");
 }
 
-#[test]
 fn chronyd_refuses_a_guest_without_time() {
     let (guest, _) = Guest::boot(machine().publish(None));
     guest.client().ask().assert_no_time(&["INIT"]);
@@ -104,7 +108,6 @@ impl Sample {
     }
 }
 
-#[test]
 fn ntpdig_accepts_the_guest_and_refuses_one_without_time() {
     // It asks port 123 only, so the guest gets a network where that is free.
     let netns = Netns::new();
@@ -138,7 +141,11 @@ struct Directory(PathBuf);
 
 impl Directory {
     fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("gnomon-test-{}-{name}", process::id()));
+        let path = std::env::temp_dir().join(format!(
+            "gnomon-test-{}-{}-{name}",
+            process::id(),
+            arch().name()
+        ));
         fs::create_dir(&path).expect("a temporary directory");
         Self(path)
     }
