@@ -36,6 +36,13 @@ use gnomon_tests::guest::{Guest, machine};
 use gnomon_tests::ntp::{Client, HEADER, Reply, V4_CLIENT, request};
 use gnomon_tests::{Arch, PATIENCE, arch};
 
+gnomon_tests::on_both![
+    no_reply_is_wrong_or_stale_under_load,
+    leap_seconds_are_right_on_both_sides,
+    honest_hosts_are_served_right,
+    broken_hosts_are_survived,
+];
+
 /// Replies with time that the proof takes.
 const REPLIES: u64 = 100_000;
 /// And for how long at least.
@@ -90,7 +97,6 @@ const EVERYTHING: &str = "
     end
 ";
 
-#[test]
 fn no_reply_is_wrong_or_stale_under_load() {
     let options = Options {
         interval: Duration::from_millis(1),
@@ -675,7 +681,6 @@ impl Leap {
     }
 }
 
-#[test]
 fn leap_seconds_are_right_on_both_sides() {
     let (guest, _) = Guest::serving();
     let client = guest.client();
@@ -704,7 +709,6 @@ fn leap_seconds_are_right_on_both_sides() {
     never.judge(&played);
 }
 
-#[test]
 fn honest_hosts_are_served_right() {
     let (guest, _) = Guest::serving();
     let client = guest.client();
@@ -738,7 +742,6 @@ fn honest_hosts_are_served_right() {
         .assert_sometimes(*b"STEP");
 }
 
-#[test]
 fn broken_hosts_are_survived() {
     let (mut guest, _) = Guest::serving();
     let client = guest.client();
