@@ -38,7 +38,7 @@ use crate::qmp::{Qmp, QmpError, readable};
 use crate::serial::Serial;
 use crate::tree::{self, TreeError};
 use crate::vm::Vm;
-use crate::worker::locate_page;
+use crate::worker::{INCOMING, locate_page, machine_state};
 
 /// The UDP port of this host at which the guest's NTP server is reached.
 pub const NTP_PORT: u16 = 11123;
@@ -414,10 +414,10 @@ impl Machine {
         } else {
             None
         };
-        if let (Some(page), Some(_)) = (page, &tree) {
-            // Nobody else does.
-            GuestPage::create(child.pid(), page).map_err(PublishError::from)?;
-        }
+        let incoming = match (page, &tree) {
+            (Some(page), Some(_)) => make_page(&mut qmp, child.pid(), page)?,
+            _ => false,
+        };
         look()?;
         let mut publisher = None;
         if let (Some(options), Some(host)) = (self.publish, host) {
@@ -432,7 +432,7 @@ impl Machine {
             interactive,
             ntp_port,
             page,
-            page_is_ours: tree.is_some(),
+            incoming,
             child,
         };
         vm.finish_start(self.paused)
@@ -594,6 +594,24 @@ impl fmt::Display for StartError {
 }
 
 impl core::error::Error for StartError {}
+
+/// Makes the page that no device of QEMU's has made; whether memory with another is on its way.
+fn make_page(qmp: &mut Qmp, pid: u32, address: u64) -> Result<bool, PublishError> {
+    let incoming = machine_state(qmp)? == INCOMING;
+    match GuestPage::open(pid, address) {
+        // It has arrived already.
+        Ok(mut page) if !incoming => page.raise_marker()?,
+        _ if incoming => {
+            // Memory that arrives just before this write has a page whose marker is lost by it: the
+            // new one must be none that it can have had. Markers count up, and never as fast as time.
+            let age = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+            let marker = u64::try_from(age.as_micros()).unwrap_or(u64::MAX / 2);
+            GuestPage::create(pid, address, marker)?;
+        }
+        _ => drop(GuestPage::create(pid, address, 1)?),
+    }
+    Ok(incoming)
+}
 
 fn start_child(program: &Path, arguments: &[OsString]) -> Result<Child, StartError> {
     Child::start(program, arguments).map_err(|error| match error.kind() {

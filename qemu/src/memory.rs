@@ -131,11 +131,11 @@ impl GuestPage {
     ///
     /// # Errors
     /// When the memory cannot be opened or written.
-    pub fn create(pid: u32, address: u64) -> Result<Self, MemoryError> {
+    pub fn create(pid: u32, address: u64, disruption_marker: u64) -> Result<Self, MemoryError> {
         let process = Process::open(pid)?;
         let fields = Fields {
             seq_count: 2,
-            disruption_marker: 1,
+            disruption_marker,
             ..Fields::stock()
         };
         process.write_at(address, &fields.to_bytes())?;

@@ -16,7 +16,7 @@ use crate::memory::{GuestPage, MemoryError};
 use crate::publish::{PublishError, Publisher};
 use crate::qmp::{Qmp, QmpError};
 use crate::serial::{Serial, SerialError};
-use crate::worker::INCOMING;
+use crate::worker::{INCOMING, machine_state};
 
 /// How long QEMU may take to end after it was asked to.
 const GRACE: Duration = Duration::from_secs(5);
@@ -37,8 +37,8 @@ pub struct Vm {
     pub(crate) interactive: bool,
     pub(crate) ntp_port: Option<u16>,
     pub(crate) page: Option<u64>,
-    /// QEMU knows nothing of the page.
-    pub(crate) page_is_ours: bool,
+    /// Memory is on its way, with a page that QEMU will not mark.
+    pub(crate) incoming: bool,
     pub(crate) child: Child,
 }
 
@@ -117,27 +117,24 @@ impl Vm {
         if let Some(publisher) = &self.publisher {
             return publisher.cont();
         }
-        if self.page_is_ours && self.wait_loaded()? {
+        if self.incoming {
+            self.wait_loaded()?;
             self.page()?.raise_marker()?;
+            self.incoming = false;
         }
         Ok(self.qmp.execute("cont", json!({})).map(drop)?)
     }
 
-    /// Waits until what comes from another QEMU has come; whether there was something.
-    fn wait_loaded(&mut self) -> Result<bool, QmpError> {
+    /// Waits until what comes from another QEMU has come.
+    fn wait_loaded(&mut self) -> Result<(), QmpError> {
         let deadline = Instant::now() + LOADING;
-        let mut waited = false;
-        loop {
-            let status = self.qmp.execute("query-status", json!({}))?.value;
-            if status.get("status").and_then(Value::as_str) != Some(INCOMING) {
-                return Ok(waited);
-            }
+        while machine_state(&mut self.qmp)? == INCOMING {
             if Instant::now() >= deadline {
                 return Err(QmpError::Timeout);
             }
-            waited = true;
             sleep(LOOK);
         }
+        Ok(())
     }
 
     /// Resets the machine.

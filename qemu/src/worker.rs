@@ -215,7 +215,7 @@ impl Worker {
                 self.guest = Guest::Running(None);
                 self.qmp.execute("stop", json!({}))?;
             }
-            Command::Cont if self.state()? == INCOMING => self.expected = true,
+            Command::Cont if machine_state(&mut self.qmp)? == INCOMING => self.expected = true,
             Command::Cont => self.cont()?,
             Command::Reset => {
                 self.qmp.execute("system_reset", json!({}))?;
@@ -247,13 +247,6 @@ impl Worker {
             }
         }
         Ok(())
-    }
-
-    /// The state of the machine in QEMU's words.
-    fn state(&mut self) -> Result<String, PublishError> {
-        let status = self.qmp.execute("query-status", json!({}))?.value;
-        let state = status.get("status").and_then(Value::as_str);
-        Ok(state.unwrap_or_default().to_owned())
     }
 
     fn handle(&mut self, event: &Event) -> Result<(), PublishError> {
@@ -419,7 +412,7 @@ impl Worker {
         if let Guest::Stopped { .. } = self.guest {
             // A snapshot that is loaded meanwhile brings its page along.
             self.disrupt()?;
-            if self.expected && self.state()? != INCOMING {
+            if self.expected && machine_state(&mut self.qmp)? != INCOMING {
                 self.expected = false;
                 self.cont()?;
             }
@@ -663,6 +656,13 @@ fn guest_counter(qmp: &mut Qmp, arch: Arch) -> Result<GuestCounter, PublishError
     let hertz = qmp.execute("qom-get", query)?.value;
     let counter = hertz.as_u64().and_then(GuestCounter::virtual_count);
     counter.ok_or_else(|| PublishError::Frequency(hertz.to_string()))
+}
+
+/// The state of the machine in QEMU's words.
+pub(crate) fn machine_state(qmp: &mut Qmp) -> Result<String, QmpError> {
+    let status = qmp.execute("query-status", json!({}))?.value;
+    let state = status.get("status").and_then(Value::as_str);
+    Ok(state.unwrap_or_default().to_owned())
 }
 
 /// QEMU's own address of the page at this address of the guest's.
