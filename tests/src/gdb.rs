@@ -94,21 +94,19 @@ impl Gdb {
         let sum = request.bytes().fold(0_u8, u8::wrapping_add);
         write!(packet, "{sum:02x}").expect("a string");
         self.0.write_all(packet.as_bytes()).expect("QEMU runs");
+        while self.byte() != b'$' {}
+        let mut answer = Vec::new();
         loop {
-            let mut answer = Vec::new();
-            while self.byte() != b'$' {}
-            loop {
-                match self.byte() {
-                    b'#' => break,
-                    // What the protocol needs itself.
-                    b'}' => answer.push(self.byte() ^ 0x20),
-                    byte => answer.push(byte),
-                }
+            match self.byte() {
+                b'#' => break,
+                // What the protocol needs itself.
+                b'}' => answer.push(self.byte() ^ 0x20),
+                byte => answer.push(byte),
             }
-            let _sum = (self.byte(), self.byte());
-            self.0.write_all(b"+").expect("QEMU runs");
-            return String::from_utf8(answer).expect("text");
         }
+        let _sum = (self.byte(), self.byte());
+        self.0.write_all(b"+").expect("QEMU runs");
+        String::from_utf8(answer).expect("text")
     }
 
     fn byte(&mut self) -> u8 {
