@@ -5,9 +5,9 @@ use std::fs;
 use std::path::Path;
 use std::time::Instant;
 
-use gnomon_kernel::discover::fdt::{
-    self, Bad, Conduit, Gic, Interrupt, LENGTH_MAX, NotFound, PciHost, Refusal, Tree, Uart,
-    UartModel, VirtioMmio,
+use gnomon_kernel::discover::fdt::{self, Bad, LENGTH_MAX, NotFound, Refusal, Tree};
+use gnomon_kernel::discover::hardware::{
+    Conduit, Gic, Interrupt, PciHost, Uart, UartModel, VirtioMmio,
 };
 use gnomon_kernel::discover::{self, Window};
 use gnomon_kernel::memory::MemoryKind::{self, Reserved, Usable};

@@ -17,7 +17,8 @@ use gnomon_arch::machine::power::{Conduit, Power};
 use gnomon_arch::machine::timer::Uptime;
 use gnomon_arch::machine::trap;
 use gnomon_kernel::discover::Window;
-use gnomon_kernel::discover::fdt::{self, Bad, Gic, Interrupt, NotFound, PciHost, Tree, UartModel};
+use gnomon_kernel::discover::fdt::{self, Bad, NotFound, Tree};
+use gnomon_kernel::discover::hardware::{self, Gic, Interrupt, PciHost, UartModel};
 
 use crate::find::{self, Network, Page};
 
@@ -211,8 +212,8 @@ impl<'a> Hardware<'a> {
         let conduit = self.tree.as_ref().ok().and_then(Tree::psci);
         Power {
             conduit: conduit.map(|conduit| match conduit {
-                fdt::Conduit::Hvc => Conduit::Hvc,
-                fdt::Conduit::Smc => Conduit::Smc,
+                hardware::Conduit::Hvc => Conduit::Hvc,
+                hardware::Conduit::Smc => Conduit::Smc,
             }),
         }
     }

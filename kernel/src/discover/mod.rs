@@ -14,6 +14,7 @@ use crate::memory::{MemoryKind, MemoryRange};
 pub mod acpi;
 pub mod aml;
 pub mod fdt;
+pub mod hardware;
 pub mod resource;
 
 /// Bytes in a page: the least a vmclock device maps, and the alignment of what it maps.
