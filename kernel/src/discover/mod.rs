@@ -15,6 +15,7 @@ pub mod acpi;
 pub mod aml;
 pub mod fdt;
 pub mod hardware;
+pub mod loader;
 pub mod resource;
 
 /// Bytes in a page: the least a vmclock device maps, and the alignment of what it maps.
