@@ -50,12 +50,7 @@ pub struct Loaded {
 ///
 /// # Errors
 /// The first command that cannot be carried out, and why.
-pub fn run(
-    script: &[u8],
-    files: &dyn Files,
-    memory: &mut [u8],
-    base: u64,
-) -> Result<Loaded, Bad> {
+pub fn run(script: &[u8], files: &dyn Files, memory: &mut [u8], base: u64) -> Result<Loaded, Bad> {
     let (commands, rest) = script.as_chunks();
     if script.len() > SCRIPT_MAX || !rest.is_empty() {
         return Err(Bad {

@@ -1,0 +1,253 @@
+//! The machine as ACPI describes it, asked the same questions as a device tree is.
+
+use super::acpi::{Ecam, Tables};
+use super::aml::{Namespace, Object, Path, Value};
+use super::fdt::Tree;
+use super::hardware::{Conduit, Gic, Interrupt, PciHost, Uart, UartModel, VirtioMmio};
+use super::resource::{Resource, resources};
+use super::tables::{Gtdt, Madt, Spcr};
+use super::{Window, check_present, child};
+
+/// The description of an Arm machine.
+#[derive(Clone, Copy, Debug)]
+pub enum Description<'a> {
+    /// A device tree.
+    Tree(Tree<'a>),
+    /// ACPI's tables.
+    Acpi(Tables<'a>),
+}
+
+impl Description<'_> {
+    /// The console UART.
+    #[must_use]
+    pub fn console(&self) -> Option<Uart> {
+        match self {
+            Self::Tree(tree) => tree.console(),
+            Self::Acpi(tables) => console(tables),
+        }
+    }
+
+    /// How PSCI is called.
+    #[must_use]
+    pub fn psci(&self) -> Option<Conduit> {
+        match self {
+            Self::Tree(tree) => tree.psci(),
+            Self::Acpi(tables) => tables.fadt().ok()?.psci(),
+        }
+    }
+
+    /// The interrupt controller.
+    #[must_use]
+    pub fn interrupt_controller(&self) -> Option<Gic> {
+        match self {
+            Self::Tree(tree) => tree.interrupt_controller(),
+            Self::Acpi(tables) => Madt(tables.find(*b"APIC").ok()?).gic(),
+        }
+    }
+
+    /// The virtual timer's interrupt, where the description was asked and says so.
+    #[must_use]
+    pub fn virtual_timer(&self) -> Option<Interrupt> {
+        match self {
+            Self::Tree(_) => None,
+            Self::Acpi(tables) => Gtdt(tables.find(*b"GTDT").ok()?).virtual_timer(),
+        }
+    }
+
+    /// Visits the virtio devices with registers in memory, in the order of the description.
+    pub fn virtio_mmio(&self, visit: &mut dyn FnMut(VirtioMmio)) {
+        match self {
+            Self::Tree(tree) => tree.virtio_mmio().for_each(visit),
+            Self::Acpi(tables) => virtio_mmio(tables, visit),
+        }
+    }
+
+    /// The PCI host.
+    #[must_use]
+    pub fn pci_host(&self) -> Option<PciHost> {
+        match self {
+            Self::Tree(tree) => tree.pci_host(),
+            Self::Acpi(tables) => pci_host(tables),
+        }
+    }
+
+    /// The interrupt of a device on the PCI host's first bus, by its number there and its pin, 1 to 4.
+    #[must_use]
+    pub fn pci_interrupt(&self, device: u8, pin: u8) -> Option<Interrupt> {
+        match self {
+            Self::Tree(tree) => tree.pci_interrupt(device, pin),
+            Self::Acpi(tables) => pci_interrupt(tables, device, pin),
+        }
+    }
+}
+
+/// The I/O ports of QEMU's firmware configuration device on a PC (`QEMU0002`): the first of them.
+#[must_use]
+pub fn fw_cfg_ports(tables: &Tables<'_>) -> Option<u16> {
+    let blocks = tables.definition_blocks();
+    let namespace = Namespace::new(blocks.aml());
+    let device = devices(&namespace, &["QEMU0002"]).next()?;
+    described(&namespace, &device).port
+}
+
+/// The console: what SPCR names, or else the first UART of the namespace.
+fn console(tables: &Tables<'_>) -> Option<Uart> {
+    if let Some(uart) = tables
+        .find(*b"SPCR")
+        .ok()
+        .and_then(|table| Spcr(table).uart())
+    {
+        return Some(uart);
+    }
+    let blocks = tables.definition_blocks();
+    let namespace = Namespace::new(blocks.aml());
+    let device = devices(&namespace, &["ARMH0011", "ARMHB000"]).next()?;
+    let described = described(&namespace, &device);
+    Some(Uart {
+        window: described.memory?,
+        model: UartModel::Pl011,
+        interrupt: described.interrupt,
+    })
+}
+
+fn virtio_mmio(tables: &Tables<'_>, visit: &mut dyn FnMut(VirtioMmio)) {
+    let blocks = tables.definition_blocks();
+    let namespace = Namespace::new(blocks.aml());
+    for device in devices(&namespace, &["LNRO0005"]) {
+        let described = described(&namespace, &device);
+        if let Some(window) = described.memory {
+            visit(VirtioMmio {
+                window,
+                interrupt: described.interrupt,
+            });
+        }
+    }
+}
+
+fn pci_host(tables: &Tables<'_>) -> Option<PciHost> {
+    let ecam = ecam(tables)?;
+    let blocks = tables.definition_blocks();
+    let namespace = Namespace::new(blocks.aml());
+    let bridge = bridge(&namespace, &ecam);
+    let (address, length) = ecam.window();
+    Some(PciHost {
+        ecam: Window { address, length },
+        first_bus: ecam.first_bus,
+        last_bus: ecam.last_bus,
+        memory: bridge.and_then(|bridge| described(&namespace, &bridge).below_4_gib),
+    })
+}
+
+/// `_PRT` of the host bridge (ACPI 6.5 §6.2.13): packages of an address, a pin, and either an interrupt or the link
+/// device that has it.
+fn pci_interrupt(tables: &Tables<'_>, device: u8, pin: u8) -> Option<Interrupt> {
+    let pin = u64::from(pin.checked_sub(1)?);
+    let ecam = ecam(tables)?;
+    let blocks = tables.definition_blocks();
+    let namespace = Namespace::new(blocks.aml());
+    let bridge = bridge(&namespace, &ecam)?;
+    let Value::Package(routes) = value(&namespace, &bridge, *b"_PRT")? else {
+        return None;
+    };
+    let mut routes = routes.values().filter_map(|route| match route {
+        Value::Package(route) => Some(route.values()),
+        _ => None,
+    });
+    routes.find_map(|mut route| {
+        let number = |value| match value {
+            Some(Value::Integer(number)) => Some(number),
+            _ => None,
+        };
+        let (address, its_pin) = (number(route.next())?, number(route.next())?);
+        // All functions of the device.
+        if (address, its_pin) != (u64::from(device) << 16 | 0xffff, pin) {
+            return None;
+        }
+        match (route.next()?, route.next()?) {
+            (Value::Integer(0), Value::Integer(number)) => Some(Interrupt {
+                number: number.try_into().ok()?,
+                edge: false,
+            }),
+            (Value::Reference(link), _) => {
+                let Object { path, .. } = namespace.resolve(&bridge, &link)?;
+                described(&namespace, &path).interrupt
+            }
+            _ => None,
+        }
+    })
+}
+
+/// The configuration space of the first PCI segment.
+fn ecam(tables: &Tables<'_>) -> Option<Ecam> {
+    tables.ecam().find(|ecam| ecam.segment == 0)
+}
+
+/// The host bridge whose bus is the first of `ecam`; one that does not tell its bus has bus 0.
+fn bridge(namespace: &Namespace<'_>, ecam: &Ecam) -> Option<Path> {
+    devices(namespace, &["PNP0A08", "PNP0A03"]).find(|device| {
+        let bus = match value(namespace, device, *b"_BBN") {
+            Some(Value::Integer(bus)) => bus,
+            _ => 0,
+        };
+        bus == u64::from(ecam.first_bus)
+    })
+}
+
+/// Devices that are there and bear one of these identifiers.
+fn devices(namespace: &Namespace<'_>, ids: &[&str]) -> impl Iterator<Item = Path> {
+    let mut last = None;
+    namespace
+        .identifiers()
+        .filter(|(_, id)| ids.iter().any(|known| id.is(known)))
+        // Its `_HID` and its `_CID`.
+        .filter(move |(device, _)| last.replace(*device) != Some(*device))
+        .map(|(device, _)| device)
+        .filter(|device| check_present(namespace, device).is_ok())
+}
+
+/// What a `_CRS` says, as far as it is of use.
+#[derive(Default)]
+struct Described {
+    /// The first range of memory with a fixed place.
+    memory: Option<Window>,
+    /// The longest one below 4 GiB, the same on both sides of a bridge.
+    below_4_gib: Option<Window>,
+    interrupt: Option<Interrupt>,
+    port: Option<u16>,
+}
+
+fn described(namespace: &Namespace<'_>, device: &Path) -> Described {
+    let mut all = Described::default();
+    let Some(Value::Buffer(template)) = value(namespace, device, *b"_CRS") else {
+        return all;
+    };
+    for resource in resources(template) {
+        match resource {
+            Ok(Resource::Memory(memory)) => {
+                let Ok((address, length)) = memory.window() else {
+                    continue;
+                };
+                let window = Window { address, length };
+                all.memory = all.memory.or(Some(window));
+                let fits = address
+                    .checked_add(length)
+                    .is_some_and(|end| end <= 1 << 32);
+                if fits && all.below_4_gib.is_none_or(|best| best.length < length) {
+                    all.below_4_gib = Some(window);
+                }
+            }
+            Ok(Resource::Interrupt(interrupt)) => {
+                all.interrupt = all.interrupt.or(Some(interrupt));
+            }
+            Ok(Resource::Ports(port)) => all.port = all.port.or(Some(port)),
+            Ok(Resource::Other(_)) => {}
+            // What is malformed from here on is not believed from the start.
+            Err(_) => return Described::default(),
+        }
+    }
+    all
+}
+
+fn value<'a>(namespace: &Namespace<'a>, device: &Path, name: [u8; 4]) -> Option<Value<'a>> {
+    namespace.evaluate(&child(namespace, device, name)?).ok()
+}
