@@ -16,6 +16,7 @@
 //! | `on_violation` | `serve`, `alarm`, `stop` | `alarm` |
 //! | `drain` | `off`, `soon`, `imminent` | `off` |
 //! | `holdover.max` | seconds | no limit |
+//! | `firmware` | `auto`, `acpi`: where an Arm machine's description comes from ([`Firmware`]) | `auto` |
 //! | `vmclock` | physical address of the page, decimal or `0x` hexadecimal, a multiple of 4096 | found in ACPI or the device tree |
 //!
 //! A word that is not understood never stops the boot: it is reported as a [`Warning`] and the
@@ -64,6 +65,8 @@ pub struct Config {
     pub tai_offset: Option<OperatorOffset>,
     /// `on_violation=`, `drain=` and `holdover.max=`: when to stop serving.
     pub conditions: Conditions,
+    /// `firmware=`: where an Arm machine's description comes from.
+    pub firmware: Firmware,
     /// `vmclock=`: physical address of the vmclock page, in place of discovery.
     pub vmclock: Option<u64>,
 }
@@ -97,6 +100,16 @@ pub enum Idle {
     Poll,
 }
 
+/// Where the description of an Arm machine comes from. A PC's is ACPI's, always.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Firmware {
+    /// The device tree; where that names no interrupt controller, ACPI's tables.
+    Auto,
+    /// ACPI's tables, which QEMU gives without any firmware in between
+    /// ([`loader`](crate::discover::loader)).
+    Acpi,
+}
+
 impl Config {
     /// What holds when the command line is empty.
     pub const DEFAULT: Self = Self {
@@ -109,6 +122,7 @@ impl Config {
         smear_port: None,
         tai_offset: None,
         conditions: Conditions::DEFAULT,
+        firmware: Firmware::Auto,
         vmclock: None,
     };
 
@@ -235,6 +249,13 @@ impl Config {
                 }
             }
             "holdover.max" => self.conditions.holdover_max = Some(digits(value)?),
+            "firmware" => {
+                self.firmware = match value {
+                    "auto" => Firmware::Auto,
+                    "acpi" => Firmware::Acpi,
+                    _ => return None,
+                }
+            }
             "vmclock" => self.vmclock = Some(page_address(value)?),
             _ => return None,
         }

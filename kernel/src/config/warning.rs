@@ -59,7 +59,7 @@ impl fmt::Display for Warning<'_> {
 }
 
 /// The keys, and what each expects in the words of a warning.
-pub(super) const KEYS: [(&str, &str); 16] = [
+pub(super) const KEYS: [(&str, &str); 17] = [
     (
         "ip",
         "ip=dhcp or ip=ADDR/LEN[,GATEWAY] with unicast addresses of one network",
@@ -102,6 +102,7 @@ pub(super) const KEYS: [(&str, &str); 16] = [
     ),
     ("drain", "drain=off, drain=soon or drain=imminent"),
     ("holdover.max", "holdover.max=SECONDS, 0 to 4294967295"),
+    ("firmware", "firmware=auto or firmware=acpi"),
     (
         "vmclock",
         "vmclock=ADDR, a page-aligned address, decimal or 0x hexadecimal",
