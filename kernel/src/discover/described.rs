@@ -1,7 +1,7 @@
 //! The machine as ACPI describes it, asked the same questions as a device tree is.
 
 use super::acpi::{Ecam, Tables};
-use super::aml::{Namespace, Object, Path, Value};
+use super::aml::{Namespace, Path, Value};
 use super::fdt::Tree;
 use super::hardware::{Conduit, Gic, Interrupt, PciHost, Uart, UartModel, VirtioMmio};
 use super::resource::{Resource, resources};
@@ -84,97 +84,105 @@ impl Description<'_> {
 /// The I/O ports of QEMU's firmware configuration device on a PC (`QEMU0002`): the first of them.
 #[must_use]
 pub fn fw_cfg_ports(tables: &Tables<'_>) -> Option<u16> {
-    let blocks = tables.definition_blocks();
-    let namespace = Namespace::new(blocks.aml());
-    let device = devices(&namespace, &["QEMU0002"]).next()?;
-    described(&namespace, &device).port
+    let mut port = None;
+    visit(tables, &["QEMU0002"], &mut |namespace, device| {
+        port = described(namespace, device).port;
+        port.is_some()
+    });
+    port
 }
 
 /// The console: what SPCR names, or else the first UART of the namespace.
 fn console(tables: &Tables<'_>) -> Option<Uart> {
-    if let Some(uart) = tables
-        .find(*b"SPCR")
-        .ok()
-        .and_then(|table| Spcr(table).uart())
-    {
+    let spcr = tables.find(*b"SPCR").ok();
+    if let Some(uart) = spcr.and_then(|table| Spcr(table).uart()) {
         return Some(uart);
     }
-    let blocks = tables.definition_blocks();
-    let namespace = Namespace::new(blocks.aml());
-    let device = devices(&namespace, &["ARMH0011", "ARMHB000"]).next()?;
-    let described = described(&namespace, &device);
-    Some(Uart {
-        window: described.memory?,
-        model: UartModel::Pl011,
-        interrupt: described.interrupt,
-    })
+    let mut uart = None;
+    visit(
+        tables,
+        &["ARMH0011", "ARMHB000"],
+        &mut |namespace, device| {
+            let described = described(namespace, device);
+            uart = described.memory.map(|window| Uart {
+                window,
+                model: UartModel::Pl011,
+                interrupt: described.interrupt,
+            });
+            uart.is_some()
+        },
+    );
+    uart
 }
 
-fn virtio_mmio(tables: &Tables<'_>, visit: &mut dyn FnMut(VirtioMmio)) {
-    let blocks = tables.definition_blocks();
-    let namespace = Namespace::new(blocks.aml());
-    for device in devices(&namespace, &["LNRO0005"]) {
-        let described = described(&namespace, &device);
+fn virtio_mmio(tables: &Tables<'_>, visitor: &mut dyn FnMut(VirtioMmio)) {
+    visit(tables, &["LNRO0005"], &mut |namespace, device| {
+        let described = described(namespace, device);
         if let Some(window) = described.memory {
-            visit(VirtioMmio {
+            visitor(VirtioMmio {
                 window,
                 interrupt: described.interrupt,
             });
         }
-    }
+        false
+    });
 }
 
 fn pci_host(tables: &Tables<'_>) -> Option<PciHost> {
     let ecam = ecam(tables)?;
-    let blocks = tables.definition_blocks();
-    let namespace = Namespace::new(blocks.aml());
-    let bridge = bridge(&namespace, &ecam);
     let (address, length) = ecam.window();
-    Some(PciHost {
+    let mut host = PciHost {
         ecam: Window { address, length },
         first_bus: ecam.first_bus,
         last_bus: ecam.last_bus,
-        memory: bridge.and_then(|bridge| described(&namespace, &bridge).below_4_gib),
-    })
+        memory: None,
+    };
+    at_bridge(tables, &ecam, &mut |namespace, bridge| {
+        host.memory = described(namespace, bridge).below_4_gib;
+    });
+    Some(host)
 }
 
-/// `_PRT` of the host bridge (ACPI 6.5 §6.2.13): packages of an address, a pin, and either an interrupt or the link
-/// device that has it.
+/// `_PRT` of the host bridge (ACPI 6.5 §6.2.13): packages of an address, a pin, and either the link device that
+/// has the interrupt, or its number.
 fn pci_interrupt(tables: &Tables<'_>, device: u8, pin: u8) -> Option<Interrupt> {
-    let pin = u64::from(pin.checked_sub(1)?);
-    let ecam = ecam(tables)?;
-    let blocks = tables.definition_blocks();
-    let namespace = Namespace::new(blocks.aml());
-    let bridge = bridge(&namespace, &ecam)?;
-    let Value::Package(routes) = value(&namespace, &bridge, *b"_PRT")? else {
-        return None;
-    };
-    let mut routes = routes.values().filter_map(|route| match route {
-        Value::Package(route) => Some(route.values()),
-        _ => None,
-    });
-    routes.find_map(|mut route| {
-        let number = |value| match value {
-            Some(Value::Integer(number)) => Some(number),
-            _ => None,
+    // All functions of the device.
+    let wanted = (
+        u64::from(device) << 16 | 0xffff,
+        u64::from(pin.checked_sub(1)?),
+    );
+    let mut interrupt = None;
+    at_bridge(tables, &ecam(tables)?, &mut |namespace, bridge| {
+        let Some(Value::Package(routes)) = value(namespace, bridge, *b"_PRT") else {
+            return;
         };
-        let (address, its_pin) = (number(route.next())?, number(route.next())?);
-        // All functions of the device.
-        if (address, its_pin) != (u64::from(device) << 16 | 0xffff, pin) {
-            return None;
-        }
-        match (route.next()?, route.next()?) {
-            (Value::Integer(0), Value::Integer(number)) => Some(Interrupt {
-                number: number.try_into().ok()?,
-                edge: false,
-            }),
-            (Value::Reference(link), _) => {
-                let Object { path, .. } = namespace.resolve(&bridge, &link)?;
-                described(&namespace, &path).interrupt
+        let mut routes = routes.values();
+        interrupt = routes.find_map(|route| {
+            let Value::Package(route) = route else {
+                return None;
+            };
+            let mut route = route.values();
+            let (Value::Integer(address), Value::Integer(pin)) = (route.next()?, route.next()?)
+            else {
+                return None;
+            };
+            if (address, pin) != wanted {
+                return None;
             }
-            _ => None,
-        }
-    })
+            match (route.next()?, route.next()?) {
+                (Value::Integer(0), Value::Integer(number)) => Some(Interrupt {
+                    number: number.try_into().ok()?,
+                    edge: false,
+                }),
+                (Value::Reference(link), _) => {
+                    let link = namespace.resolve(bridge, &link)?.path;
+                    described(namespace, &link).interrupt
+                }
+                _ => None,
+            }
+        });
+    });
+    interrupt
 }
 
 /// The configuration space of the first PCI segment.
@@ -182,27 +190,42 @@ fn ecam(tables: &Tables<'_>) -> Option<Ecam> {
     tables.ecam().find(|ecam| ecam.segment == 0)
 }
 
-/// The host bridge whose bus is the first of `ecam`; one that does not tell its bus has bus 0.
-fn bridge(namespace: &Namespace<'_>, ecam: &Ecam) -> Option<Path> {
-    devices(namespace, &["PNP0A08", "PNP0A03"]).find(|device| {
+/// Visits the host bridge whose bus is the first of `ecam`; one that does not tell its bus has bus 0.
+fn at_bridge(tables: &Tables<'_>, ecam: &Ecam, visitor: &mut dyn FnMut(&Namespace<'_>, &Path)) {
+    visit(tables, &["PNP0A08", "PNP0A03"], &mut |namespace, device| {
         let bus = match value(namespace, device, *b"_BBN") {
             Some(Value::Integer(bus)) => bus,
             _ => 0,
         };
-        bus == u64::from(ecam.first_bus)
-    })
+        let found = bus == u64::from(ecam.first_bus);
+        if found {
+            visitor(namespace, device);
+        }
+        found
+    });
 }
 
-/// Devices that are there and bear one of these identifiers.
-fn devices(namespace: &Namespace<'_>, ids: &[&str]) -> impl Iterator<Item = Path> {
+/// Visits the devices that are there and bear one of these identifiers, until a visit returns true.
+///
+/// Not generic, so that the image has the walk once.
+fn visit(
+    tables: &Tables<'_>,
+    ids: &[&str],
+    visitor: &mut dyn FnMut(&Namespace<'_>, &Path) -> bool,
+) {
+    let blocks = tables.definition_blocks();
+    let namespace = Namespace::new(blocks.aml());
     let mut last = None;
-    namespace
-        .identifiers()
-        .filter(|(_, id)| ids.iter().any(|known| id.is(known)))
-        // Its `_HID` and its `_CID`.
-        .filter(move |(device, _)| last.replace(*device) != Some(*device))
-        .map(|(device, _)| device)
-        .filter(|device| check_present(namespace, device).is_ok())
+    for (device, id) in namespace.identifiers() {
+        // Each once, though it may have both a `_HID` and a `_CID` of these.
+        if ids.iter().any(|known| id.is(known))
+            && last.replace(device) != Some(device)
+            && check_present(&namespace, &device).is_ok()
+            && visitor(&namespace, &device)
+        {
+            break;
+        }
+    }
 }
 
 /// What a `_CRS` says, as far as it is of use.
