@@ -7,10 +7,11 @@ use gnomon_kernel::discover::hardware::{
 };
 use gnomon_kernel::discover::loader::{Bad, Files, Loaded, SCRIPT_MAX, Why, run};
 use gnomon_kernel::discover::{NotFound, Window, vmclock};
+use gnomon_kernel::memory::{MemoryKind, MemoryRange};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use crate::machine::{Machine, compiled, fixture};
+use crate::machine::{Machine, fixture};
 
 const BASE: u64 = 0x4030_0000;
 /// What QEMU pads its tables to.
@@ -159,56 +160,24 @@ fn qemu_virt_is_described_as_its_device_tree_does() {
 
 #[test]
 fn a_vmclock_table_among_them_is_found() {
-    let (host, script) = with_vmclock();
+    let (host, script) = Host::qemu("virt-vmclock");
     let (machine, loaded) = load(&host, &script);
     let tables = Tables::at(&machine, loaded.rsdp).expect("tables");
     let found = vmclock(None, Ok(&tables), &[]).expect("a page");
     assert_eq!(
         found.to_string(),
-        r"\_SB.VCLK (AMZNC10C) at 0xfeffb000, 4096 bytes"
+        r"\_SB.VCLK (AMZNC10C) at 0x40010000, 4096 bytes"
     );
-}
-
-/// QEMU's files with a table more: a new XSDT behind the old tables, which the RSDP is led to.
-fn with_vmclock() -> (Host, Vec<u8>) {
-    let (mut host, mut script) = Host::qemu("virt-gic2");
-    let tables = &mut host.0[1].1;
-    let ssdt = compiled("qword");
-    let at = |offset: usize| u32::try_from(offset).expect("small");
-    let (ssdt_at, xsdt_at) = (0x4000, 0x5000);
-    tables[ssdt_at..ssdt_at + ssdt.len()].copy_from_slice(&ssdt);
-    let old = script
-        .as_chunks::<128>()
-        .0
-        .iter()
-        .find_map(|entry| {
-            let is_sum = entry[0] == 3 && entry[4..].starts_with(b"etc/acpi/tables\0");
-            let start = u32::from_le_bytes(*entry[64..].first_chunk()?) as usize;
-            (is_sum && tables[start..].starts_with(b"XSDT")).then_some(start)
-        })
-        .expect("an XSDT");
-    // The pointers of the old one that are to be added to lie 8 bytes apart up to its end.
-    let mut xsdt = tables[old..old + 100].to_vec();
-    xsdt.extend((ssdt_at as u64).to_le_bytes());
-    xsdt[4..8].copy_from_slice(&108_u32.to_le_bytes());
-    tables[xsdt_at..xsdt_at + 108].copy_from_slice(&xsdt);
-    for entry in script.as_chunks_mut::<128>().0 {
-        let place = u32::from_le_bytes(*entry[116..].first_chunk().expect("long"));
-        if entry[0] == 2 && place >= at(old) && entry[4..].starts_with(b"etc/acpi/tables\0") {
-            entry[116..120].copy_from_slice(&(place - at(old) + at(xsdt_at)).to_le_bytes());
-        } else if entry[0] == 3 && entry[64..68] == at(old).to_le_bytes() {
-            entry[60..64].copy_from_slice(&at(xsdt_at + 9).to_le_bytes());
-            entry[64..68].copy_from_slice(&at(xsdt_at).to_le_bytes());
-            entry[68..72].copy_from_slice(&108_u32.to_le_bytes());
-        }
-    }
-    let rsdp = &mut host.0[0].1;
-    rsdp[24..32].copy_from_slice(&(xsdt_at as u64).to_le_bytes());
-    let tables = "etc/acpi/tables";
-    let last = pointer(tables, tables, at(xsdt_at + 100), 8);
-    let checksums = checksum(tables, at(xsdt_at + 9), at(xsdt_at), 108);
-    script.extend([last, checksums].concat());
-    (host, script)
+    assert_eq!(Description::Acpi(tables).psci(), Some(Conduit::Hvc));
+    // It lies in RAM: somebody has to say that it is not for the guest.
+    let mut ram = MemoryRange {
+        start: 0x4000_0000,
+        length: 0x200_0000,
+        kind: MemoryKind::Usable,
+    };
+    assert!(vmclock(None, Ok(&tables), &[ram]).is_err());
+    ram.kind = MemoryKind::Reserved;
+    assert!(vmclock(None, Ok(&tables), &[ram]).is_ok());
 }
 
 fn entry(command: u32) -> [u8; 128] {
@@ -283,109 +252,59 @@ fn commands_do_what_they_say() {
 fn malformed_scripts_are_refused_with_a_reason() {
     let long = "a".repeat(56);
     let good = allocate(FILE, 16);
-    let refused: [(&[[u8; 128]], usize, Why, &str); 17] = [
-        (&[], 0, Why::NoRsdp, "no rsdp was allocated"),
-        (&[entry(5)], 1, Why::Command(5), "0x5 is not known"),
-        (
-            &[allocate(&long, 16)],
-            1,
-            Why::Name,
-            "a file name that has no end or is not text",
-        ),
-        (
-            &[allocate("", 16)],
-            1,
-            Why::Name,
-            "a file name that has no end or is not text",
-        ),
-        (
-            &[allocate("other", 16)],
-            1,
-            Why::File,
-            "there is no such file",
-        ),
-        (
-            &[good, good],
-            2,
-            Why::Again,
-            "the file has been allocated before",
-        ),
-        (
-            &[allocate(FILE, 0)],
-            1,
-            Why::Alignment(0),
-            "an alignment of 0",
-        ),
-        (
-            &[allocate(FILE, 3)],
-            1,
-            Why::Alignment(3),
-            "an alignment of 3",
-        ),
-        (
-            &[allocate(FILE, 1 << 31)],
-            1,
-            Why::Alignment(1 << 31),
-            "an alignment of 2147483648",
-        ),
-        (
-            &[pointer(FILE, FILE, 0, 8)],
-            1,
-            Why::NotAllocated,
-            "the file has not been allocated",
-        ),
-        (
-            &[good, pointer(FILE, FILE, 57, 8)],
-            2,
-            Why::Outside,
-            "a place outside of its file",
-        ),
-        (
-            &[good, pointer(FILE, FILE, u32::MAX, 8)],
-            2,
-            Why::Outside,
-            "a place outside of its file",
-        ),
-        (
-            &[good, pointer(FILE, FILE, 0, 3)],
-            2,
-            Why::Pointer,
-            "a pointer of an odd size, or that leads nowhere",
-        ),
-        (
-            // An address of 31 bits in 16.
-            &[good, pointer(FILE, FILE, 0, 2)],
-            2,
-            Why::Pointer,
-            "a pointer of an odd size, or that leads nowhere",
-        ),
-        (
-            // The same pointer twice: by then it leads out of the file.
-            &[good, pointer(FILE, FILE, 0, 8), pointer(FILE, FILE, 0, 8)],
-            3,
-            Why::Pointer,
-            "a pointer of an odd size, or that leads nowhere",
-        ),
-        (
-            &[good, checksum(FILE, 64, 0, 64)],
-            2,
-            Why::Outside,
-            "a place outside of its file",
-        ),
-        (
-            &[good, checksum(FILE, 0, 1, 64)],
-            2,
-            Why::Outside,
-            "a place outside of its file",
-        ),
+    let pointer = |offset, size| pointer(FILE, FILE, offset, size);
+    let sum = |result, start| checksum(FILE, result, start, 64);
+    let refused: [(&[[u8; 128]], usize, Why); 17] = [
+        (&[], 0, Why::NoRsdp),
+        (&[entry(5)], 1, Why::Command(5)),
+        (&[allocate(&long, 16)], 1, Why::Name),
+        (&[allocate("", 16)], 1, Why::Name),
+        (&[allocate("other", 16)], 1, Why::File),
+        (&[good, good], 2, Why::Again),
+        (&[allocate(FILE, 0)], 1, Why::Alignment(0)),
+        (&[allocate(FILE, 3)], 1, Why::Alignment(3)),
+        (&[allocate(FILE, 1 << 31)], 1, Why::Alignment(1 << 31)),
+        (&[pointer(0, 8)], 1, Why::NotAllocated),
+        (&[good, pointer(57, 8)], 2, Why::Outside),
+        (&[good, pointer(u32::MAX, 8)], 2, Why::Outside),
+        (&[good, pointer(0, 3)], 2, Why::Pointer),
+        // An address of 31 bits in 16.
+        (&[good, pointer(0, 2)], 2, Why::Pointer),
+        // The same pointer twice: by then it leads out of the file.
+        (&[good, pointer(0, 8), pointer(0, 8)], 3, Why::Pointer),
+        (&[good, sum(64, 0)], 2, Why::Outside),
+        (&[good, sum(0, 1)], 2, Why::Outside),
     ];
-    for (commands, command, why, text) in refused {
-        let bad = outcome(commands).expect_err(text);
-        assert_eq!((bad.command, bad.why), (command, why));
-        assert_eq!(
-            bad.to_string(),
-            format!("acpi table loader, command {command}: {text}")
-        );
+    for (commands, command, why) in refused {
+        let bad = outcome(commands).expect_err("a bad script");
+        assert_eq!(bad, Bad { command, why });
+    }
+}
+
+#[test]
+fn each_reason_is_a_sentence() {
+    let said = |why| Bad { command: 3, why }.to_string();
+    let sentences = [
+        (Why::Script, "the script is too long, or its end is missing"),
+        (Why::Command(5), "0x5 is not known"),
+        (Why::Name, "a file name that has no end or is not text"),
+        (Why::File, "there is no such file"),
+        (Why::Again, "the file has been allocated before"),
+        (Why::Files, "there are more than 8 files"),
+        (Why::Alignment(3), "an alignment of 3"),
+        (Why::Memory(262_144), "no room for 262144 bytes"),
+        (Why::NotAllocated, "the file has not been allocated"),
+        (Why::Outside, "a place outside of its file"),
+        (
+            Why::Pointer,
+            "a pointer of an odd size, or that leads nowhere",
+        ),
+        (Why::Sums, "the checksums take too long"),
+        (Why::NoRsdp, "no rsdp was allocated"),
+    ];
+    for (why, sentence) in sentences {
+        let expected = format!("acpi table loader, command 3: {sentence}");
+        assert_eq!(said(why), expected);
     }
 }
 
