@@ -166,6 +166,7 @@ pub struct Machine {
     serial: SerialTo,
     kernel: Option<PathBuf>,
     append: String,
+    ntp_keys: Option<PathBuf>,
     qemu: Option<PathBuf>,
     vmclock: bool,
     publish: Option<publish::Options>,
@@ -192,6 +193,7 @@ impl Machine {
             serial: SerialTo::default(),
             kernel: None,
             append: String::new(),
+            ntp_keys: None,
             qemu: None,
             vmclock: true,
             publish: Some(publish::Options::default()),
@@ -273,6 +275,16 @@ impl Machine {
     pub fn append(self, line: impl Into<String>) -> Self {
         Self {
             append: line.into(),
+            ..self
+        }
+    }
+
+    /// The file of the NTP server's keys, in chrony's format. Unlike the command line, its content is seen by
+    /// nobody who may only see this host's processes.
+    #[must_use]
+    pub fn ntp_keys(self, file: impl Into<PathBuf>) -> Self {
+        Self {
+            ntp_keys: Some(file.into()),
             ..self
         }
     }

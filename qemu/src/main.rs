@@ -85,6 +85,9 @@ struct Run {
     /// Command line of the guest
     #[arg(long, value_name = "STRING", default_value = "")]
     append: String,
+    /// The NTP server's keys, in chrony's format
+    #[arg(long, value_name = "FILE")]
+    ntp_keys: Option<PathBuf>,
     #[arg(long, value_name = "PATH", help = QEMU_HELP)]
     qemu: Option<PathBuf>,
     /// Leaves the vmclock page as QEMU makes it: without time
@@ -182,6 +185,9 @@ impl Run {
             .publish(publish);
         if let Some(board) = self.machine {
             machine = machine.board(board);
+        }
+        if let Some(keys) = self.ntp_keys {
+            machine = machine.ntp_keys(keys);
         }
         if let Some(qemu) = self.qemu {
             machine = machine.qemu(qemu);

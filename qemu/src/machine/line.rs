@@ -76,6 +76,11 @@ impl Machine {
                 line.option("-append", &self.append);
             }
         }
+        if let Some(keys) = &self.ntp_keys {
+            let mut file = OsString::from("name=opt/org.gnomon/ntp.keys,file=");
+            file.push(escaped(keys));
+            line.option("-fw_cfg", file);
+        }
         if !self.reboots {
             line.flag("-no-reboot");
         }
