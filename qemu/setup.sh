@@ -2,8 +2,8 @@
 # Installs what is missing to build, run and test Gnomon, and says so; does nothing when all is there.
 #
 #   qemu/setup.sh build   the pinned toolchain's bare targets
-#   qemu/setup.sh run     that, and a QEMU with the vmclock device
-#   qemu/setup.sh test    that, and the programs the tests let judge the guest: chronyd, ntpdig, ping, ip
+#   qemu/setup.sh run     that, and a QEMU with the vmclock device; `run aarch64`: an aarch64 QEMU instead
+#   qemu/setup.sh test    that, both QEMUs, and the programs the tests let judge the guest: chronyd, ntpdig, ping, ip
 #   qemu/setup.sh miri    a nightly toolchain with Miri, for `make miri` only
 #
 # Packages need root: without it, the one command that needs it is printed (`qemu/setup.sh packages ...`, which
@@ -16,6 +16,7 @@ if [ "${1:-}" = packages ]; then
     shift
 fi
 purpose=${1:-run}
+arch=${2:-x86_64}
 here=$(cd "$(dirname "$0")/.." && pwd)
 toolchain=$(sed -n 's/^channel = "\(.*\)"/\1/p' "$here/rust-toolchain.toml")
 judges=$here/build/judges
@@ -26,7 +27,7 @@ have() { command -v "$1" >/dev/null 2>&1; }
 # Runs a command as root, or ends with the command to run.
 as_root() {
     if [ "$(id -u)" -ne 0 ]; then
-        say "that needs root; please run: sudo $here/qemu/setup.sh packages $purpose"
+        say "that needs root; please run: sudo $here/qemu/setup.sh packages $purpose $arch"
         exit 1
     fi
     if ! "$@" >"$log" 2>&1; then
@@ -94,16 +95,25 @@ miri() {
     done
 }
 
-has_vmclock() {
-    have qemu-system-x86_64 && qemu-system-x86_64 -device help 2>/dev/null | grep -q '"vmclock"'
+# On x86 QEMU 10.0 brought the vmclock device. On Arm there is none, but one version serves both.
+has_qemu() {
+    case $1 in
+    x86_64) have qemu-system-x86_64 && qemu-system-x86_64 -device help 2>/dev/null | grep -q '"vmclock"' ;;
+    aarch64) have qemu-system-aarch64 && qemu-system-aarch64 --version | grep -Eq 'version [1-9][0-9]+\.' ;;
+    *) say "no such architecture: $1" && exit 2 ;;
+    esac
 }
 
-# Debian 12's own QEMU is 7.2; the device came with 10.0, which bookworm-backports has. Its address is that of the main
-# archive this machine already uses.
+# Debian 12's own QEMU is 7.2, bookworm-backports has 10.0. Its address is that of the main archive this machine already
+# uses.
 qemu() {
-    has_vmclock && return
-    require_debian "QEMU 10.0 or later"
-    say "a QEMU with the vmclock device (10.0 or later) is missing"
+    has_qemu "$1" && return
+    case $1 in
+    x86_64) wanted="qemu-system-x86 qemu-system-data seabios" ;;
+    aarch64) wanted="qemu-system-arm qemu-system-data" ;;
+    esac
+    require_debian "QEMU 10.0 or later for $1"
+    say "QEMU 10.0 or later for $1 is missing"
     as_root true
     codename=$(. /etc/os-release && echo "${VERSION_CODENAME:-}")
     if [ "$codename" = bookworm ]; then
@@ -120,13 +130,15 @@ qemu() {
             updated=
         fi
         say "installing QEMU from bookworm-backports"
-        apt_install -t bookworm-backports qemu-system-x86 qemu-system-data seabios
+        # shellcheck disable=SC2086 # a list
+        apt_install -t bookworm-backports $wanted
     else
         say "installing QEMU"
-        apt_install qemu-system-x86
+        # shellcheck disable=SC2086
+        apt_install $wanted
     fi
-    if ! has_vmclock; then
-        say "this QEMU has no vmclock device (it came with QEMU 10.0): $(qemu-system-x86_64 --version | head -n 1)"
+    if ! has_qemu "$1"; then
+        say "this QEMU is older than 10.0: $(qemu-system-"$1" --version | head -n 1)"
         exit 1
     fi
 }
@@ -175,14 +187,14 @@ chrony() {
 packages() {
     linker
     case $purpose in
-    run) qemu ;;
-    test) qemu && judge_packages ;;
+    run) qemu "$arch" ;;
+    test) qemu x86_64 && qemu aarch64 && judge_packages ;;
     esac
 }
 
 case $purpose in
 build | run | test | miri) ;;
-*) say "usage: $0 [packages] build|run|test|miri" && exit 2 ;;
+*) say "usage: $0 [packages] build|run [x86_64|aarch64]|test|miri" && exit 2 ;;
 esac
 packages
 [ -z "$packages_only" ] || exit 0
