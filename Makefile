@@ -1,8 +1,9 @@
 # The verbs. Each is a line or two; logic lives in Rust or in qemu/setup.sh.
 .DEFAULT_GOAL := help
-.PHONY: help build run test bench lint loom miri pages doc clean
+.PHONY: help build run test judges bench lint loom miri pages doc clean
 
 GUEST := --profile guest -p gnomon --target
+ARCH ?= x86_64
 TARGET = $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)
 
 help: ## show this
@@ -19,16 +20,21 @@ build: ## build/gnomon-x86_64.elf, build/gnomon-aarch64.img and build/gnomon-qem
 	@chmod -x build/gnomon-aarch64.img
 	@cp $(TARGET)/release/gnomon-qemu build/gnomon-qemu
 
-run: ## boot the image under QEMU with the host's time (ARGS="--seconds 10 ...")
-	@qemu/setup.sh run
+run: ## boot the image under QEMU with the host's time (ARCH=aarch64, ARGS="--seconds 10 ...")
+	@qemu/setup.sh run $(ARCH)
 	@$(MAKE) --no-print-directory build
-	@build/gnomon-qemu run $(ARGS)
+	@build/gnomon-qemu run --arch $(ARCH) $(ARGS)
 
 test: ## everything: host tests, and the tests that boot the image under QEMU
 	@qemu/setup.sh test
 	@$(MAKE) --no-print-directory build
 	cargo test --locked --release -p gnomon-clock -p gnomon-kernel -p gnomon-arch -p gnomon-qemu
 	cargo test --locked --release -p gnomon-tests
+
+judges: ## let every NTP client judge the guest, those that have to be compiled too: a table
+	@qemu/setup.sh judges
+	@$(MAKE) --no-print-directory build
+	cargo run --locked --release -p gnomon-tests --bin judges
 
 bench: ## measure: power-on to first answer, round trips, image, least memory
 	@qemu/setup.sh test

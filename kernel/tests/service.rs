@@ -11,6 +11,8 @@ use std::rc::Rc;
 
 #[path = "service/duty.rs"]
 mod duty;
+#[path = "service/frames.rs"]
+mod frames;
 #[path = "service/network.rs"]
 mod network;
 #[path = "service/smear.rs"]

@@ -366,6 +366,34 @@ mod tests {
         slot: None,
     };
 
+    /// Every nanosecond of a tick lies within the bound of what the page says of that tick.
+    #[test]
+    fn divided_counter_is_told_in_whole_ticks() {
+        for hertz in [1_000_000_000, 62_500_000, 24_000_000, 1_000] {
+            let guest = GuestCounter::virtual_count(hertz).expect("above 1 kHz");
+            let mapping = Mapping { guest, ..EXACT };
+            for counter in (5_000_000_000_u64..).take(64) {
+                let mut estimate = estimate(counter, 100, 0);
+                estimate.period_maxerror = 0;
+                let fields = valid(&estimate, &sample(Some(37)), &mapping, Scale::Tai);
+                let line = Timeline::from_page(&fields, guest.id).expect("usable");
+                // A minute later as well: the period is exact.
+                for later in [0, 1, 7, 60_000_000_001_u64] {
+                    let (ticks, _) = mapping.guest_at(counter + later);
+                    let reading = line.at(Ticks(ticks)).expect("in range");
+                    let truth = estimate
+                        .time
+                        .checked_add(estimate.period.span(i64::try_from(later).expect("small")));
+                    let off = truth.expect("in range").since(reading.tai.expect("known"));
+                    let half = Span::from_nanos(i64::from(guest.divisor.get() / 2 + 1));
+                    let off = off.expect("near").abs();
+                    assert!(off <= half, "{hertz} {counter} {later}: {off:?}");
+                    assert!(reading.bound.contains(off), "{hertz} {counter} {later}");
+                }
+            }
+        }
+    }
+
     #[test]
     fn guest_reads_what_was_meant() {
         let estimate = estimate(5000, 1_800_000_037, 80);

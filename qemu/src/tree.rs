@@ -76,3 +76,53 @@ impl fmt::Display for TreeError {
 }
 
 impl core::error::Error for TreeError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The guest's own reader of device trees is another program; this is what it takes.
+    #[test]
+    fn page_is_a_node_and_reserved() {
+        let mut tree = DeviceTree::new();
+        for name in ["#address-cells", "#size-cells"] {
+            tree.root
+                .add_property(DeviceTreeProperty::new_unchecked(name, WIDE));
+        }
+        let once = with_page(&tree.to_dtb(), 0x4001_0000).expect("a tree");
+        let twice = with_page(&once, 0x4002_0000).expect("a tree with reserved memory");
+        let tree = Fdt::new(&twice).expect("well formed");
+        for address in ["40010000", "40020000"] {
+            let find = |path: &str| {
+                let path = format!("{path}@{address}");
+                let node = tree.find_node(&path);
+                node.unwrap_or_else(|| panic!("no {path}\n{tree}"))
+            };
+            let (page, reserved) = (find("/ptp"), find("/reserved-memory/vmclock"));
+            let value = |node: &dtoolkit::fdt::FdtNode<'_>, name| {
+                let property = node.property(name).expect("it has that");
+                property.value().to_vec()
+            };
+            assert_eq!(value(&page, "compatible"), b"amazon,vmclock\0");
+            assert_eq!(value(&reserved, "no-map"), b"");
+            let register = value(&page, "reg");
+            assert_eq!(register, value(&reserved, "reg"));
+            let start = u64::from_str_radix(address, 16).expect("hexadecimal");
+            assert_eq!(register[..8], start.to_be_bytes());
+            assert_eq!(register[8..], PAGE.to_be_bytes());
+        }
+    }
+
+    #[test]
+    fn other_trees_are_refused() {
+        let narrow = DeviceTree::new().to_dtb();
+        assert_eq!(
+            with_page(&narrow, 0),
+            Err(TreeError::Cells("#address-cells"))
+        );
+        for end in 0..narrow.len() {
+            let error = with_page(&narrow[..end], 0).expect_err("cut");
+            assert!(matches!(error, TreeError::Malformed(_)), "{end}");
+        }
+    }
+}

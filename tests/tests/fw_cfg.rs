@@ -12,8 +12,9 @@ use std::time::Instant;
 use gnomon_qemu::End;
 use gnomon_qemu::machine::{Machine, Transport};
 use gnomon_tests::guest::{Guest, machine};
+use gnomon_tests::judge::unpacked;
 use gnomon_tests::process::Process;
-use gnomon_tests::{Arch, PATIENCE, arch, chronyd, fixtures, on, on_both};
+use gnomon_tests::{Arch, PATIENCE, arch, fixtures, on, on_both};
 
 on_both!(chronyd_authenticates_with_a_key_from_a_file);
 
@@ -53,9 +54,9 @@ fn watch(here: &Directory, port: u16, keys: &Path, id: u32) -> String {
         keys.display()
     );
     let file = here.file(&format!("{id}-conf"), &configuration);
-    let mut command = Command::new(chronyd());
+    let mut command = Command::new(unpacked("usr/sbin/chronyd"));
     let running = Process::start(command.args(["-x", "-d", "-f"]).arg(file));
-    let chronyc = chronyd().with_file_name("../bin/chronyc");
+    let chronyc = unpacked("usr/bin/chronyc");
     let deadline = Instant::now() + PATIENCE;
     loop {
         let mut command = Command::new(&chronyc);

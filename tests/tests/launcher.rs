@@ -14,6 +14,7 @@ use gnomon_tests::{Arch, Slot, arch, fixtures, image, launcher};
 use rustix::process::Signal;
 
 gnomon_tests::on_both![
+    publish_makes_any_running_qemu_right,
     runs_for_so_many_seconds_and_ends_well,
     signals_end_it_and_leave_no_qemu_behind,
     qemu_does_not_outlive_a_launcher_that_was_killed,
@@ -207,45 +208,36 @@ fn missing_image_is_one_sentence() {
     assert_one_sentence(Process::start(&mut command), &["make build", "--kernel"]);
 }
 
-#[test]
 fn publish_makes_any_running_qemu_right() {
     let _slot = Slot::take();
     let (socket, port) = (Temporary::new("publish"), free_port());
     let path = socket.0.to_str().expect("UTF-8");
-    let mut qemu = Command::new("qemu-system-x86_64");
-    qemu.args([
-        "-nodefaults",
-        "-display",
-        "none",
-        "-machine",
-        "q35",
-        "-cpu",
-        "max",
-    ])
-    .args(["-device", "vmclock", "-serial", "stdio"])
-    .args([
-        "-netdev",
-        &format!("user,id=net,hostfwd=udp:127.0.0.1:{port}-:123"),
-    ])
-    .args(["-device", "virtio-net-pci,netdev=net"])
-    .args([
-        "-qmp",
-        &format!("unix:{path},server=on,wait=off"),
-        "-kernel",
-    ])
-    .arg(image());
+    let mut qemu = match arch() {
+        Arch::X86_64 => plain_qemu(path, port),
+        // Somebody has to make the page.
+        Arch::Aarch64 => {
+            let mut run = Command::new(launcher());
+            run.args(["run", "--arch", "aarch64", "--no-publish", "--qmp", path])
+                .args(["--ntp", &port.to_string()]);
+            run
+        }
+    };
     let mut qemu = Process::start(&mut qemu);
     qemu.wait_for(PROMPT);
     let client = Client::new(port);
     client.ask().assert_no_time(&["INIT"]);
 
+    let process = match qemu.children()[..] {
+        [child] => child,
+        _ => qemu.pid(),
+    };
     let publish = || {
         let mut publish = Command::new(launcher());
         publish.args(["publish", "--qmp", path]);
         let mut publish = Process::start(&mut publish);
         let said = publish.wait_for("Ctrl-C ends it");
         assert!(
-            said.contains(&format!("QEMU's process {}", qemu.pid())),
+            said.contains(&format!("QEMU's process {process}")),
             "{said}"
         );
         publish
@@ -274,6 +266,32 @@ fn publish_makes_any_running_qemu_right() {
         "{}",
         publish.log()
     );
+}
+
+fn plain_qemu(socket: &str, port: u16) -> Command {
+    let mut qemu = Command::new("qemu-system-x86_64");
+    qemu.args([
+        "-nodefaults",
+        "-display",
+        "none",
+        "-machine",
+        "q35",
+        "-cpu",
+        "max",
+    ])
+    .args(["-device", "vmclock", "-serial", "stdio"])
+    .args([
+        "-netdev",
+        &format!("user,id=net,hostfwd=udp:127.0.0.1:{port}-:123"),
+    ])
+    .args(["-device", "virtio-net-pci,netdev=net"])
+    .args([
+        "-qmp",
+        &format!("unix:{socket},server=on,wait=off"),
+        "-kernel",
+    ])
+    .arg(image());
+    qemu
 }
 
 fn publish_without_a_monitor_is_one_sentence() {
