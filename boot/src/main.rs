@@ -66,12 +66,15 @@ extern "C" fn start(handover: u64) -> ! {
     let interrupts = hardware.interrupts(&mut |why| log.line(why));
     let (nic, network) = hardware.network(&interrupts);
     let power = hardware.power();
+    let services = hardware.services();
+    let entropy = hardware.entropy(&services);
 
     let network = Text::<128>::of(&network);
     let found = Found {
         machine: hardware.name(),
         page: page.place(),
         nic: network.as_str(),
+        services: &services,
     };
     let Log { console, uptime } = log;
     let machine = Board {
@@ -79,6 +82,8 @@ extern "C" fn start(handover: u64) -> ! {
         alarm: Alarm::default(),
         interrupts,
         power,
+        entropy,
+        physical_is_denied: false,
     };
     let clock = Clock::new(page.page, counter::this_cpu());
     let memory = Memory {

@@ -2,7 +2,7 @@
 //!
 //! | Withheld | From | Until |
 //! |---|---|---|
-//! | [`Violation`](Withheld::Violation) | the first broken promise, if asked (`on_violation=stop`) | a page with time under another disruption marker |
+//! | [`Violation`](Withheld::Violation) | the first broken promise, or a counter that was moved without a word, if asked (`on_violation=stop`) | a page with time under another disruption marker |
 //! | [`Holdover`](Withheld::Holdover) | more than `holdover.max` since the host's clock was synchronized | it is synchronized again |
 //! | [`Drain`](Withheld::Drain) | the host expects a disruption at least as near as `drain` says | it does not any more |
 //!
@@ -155,6 +155,14 @@ impl Duty {
         }
     }
 
+    /// The counter was moved under `marker`, which should have changed with that: what the page says
+    /// of it may not hold any more.
+    pub fn counter_moved(&mut self, marker: u64) {
+        if self.conditions.on_violation == OnViolation::Stop {
+            self.distrusted = Some(marker);
+        }
+    }
+
     /// How long the host's clock has been freerunning; `None` when it is synchronized, as far as is
     /// known.
     #[must_use]
@@ -235,6 +243,14 @@ impl Incarnation {
     #[must_use]
     pub const fn marker(&self) -> u64 {
         self.marker
+    }
+
+    /// Both numbers, for whoever wants to tell lives apart.
+    #[must_use]
+    pub fn to_bytes(&self) -> [u8; 16] {
+        let generation = self.generation.unwrap_or(0);
+        let both = u128::from(self.marker) << 64 | u128::from(generation);
+        both.to_le_bytes()
     }
 
     /// Whether `next` may be another life than this: the generation has changed, or, where either has

@@ -10,8 +10,11 @@ use gnomon_clock::{Audit, Busy, CounterId, Fields, NoTime, Reading, Smear, Smear
 use crate::config::{Idle, Smearing};
 use crate::duty::{Duty, Withheld};
 use crate::net;
+use crate::random::Sources;
 use crate::serve::ntp;
 use crate::serve::times::reference_id;
+use crate::services::Services;
+use crate::services::counters::Watch;
 
 /// Everything there is to tell at one moment: plain data, gathered by whoever runs the service.
 #[derive(Clone, Copy, Debug)]
@@ -45,6 +48,12 @@ pub struct View<'a> {
     pub smear: Option<SmearView>,
     /// What the processor does when there is nothing to do.
     pub idle: Idle,
+    /// What firmware and hypervisor offer.
+    pub services: &'a dyn Services,
+    /// The counter's two views.
+    pub watch: &'a Watch,
+    /// What random numbers rest on.
+    pub random: Sources,
 }
 
 /// The smeared NTP service.

@@ -16,10 +16,13 @@ use crate::duty::Duty;
 use crate::machine::Machine;
 use crate::net::port::FramePort;
 use crate::net::stack::{Address, Stack, Storage};
+use crate::random::{Random, Source};
 use crate::report;
 use crate::serve::ntp;
 use crate::serve::responder::{self, Responder};
 use crate::serve::times::SmearService;
+use crate::services::Services;
+use crate::services::counters::Watch;
 use crate::shell::{Action, Shell};
 
 /// Bytes of console input that are looked at in one round.
@@ -40,6 +43,8 @@ pub struct Found<'a> {
     pub page: Result<&'a str, &'a str>,
     /// The network device in a few words, or why there is none.
     pub nic: &'a str,
+    /// What firmware and hypervisor offer.
+    pub services: &'a dyn Services,
 }
 
 /// Memory that the service is lent, because it is too much for a stack or must outlive it.
@@ -94,9 +99,12 @@ where
         };
         let uptime = machine.uptime();
         let now = instant(uptime);
-        let random = machine.random();
+        let mut random = Random::new(&mut |take| machine.gather(take));
         let network = port.map(|mut port| {
-            let stack = Stack::new(&mut port, stack, fixed, config.smear_port, now, random);
+            // Machines that were started alike are not to ask DHCP alike.
+            random.renew(&mut |take| take(Source::Identity, &port.mac()));
+            let seed = random.secret();
+            let stack = Stack::new(&mut port, stack, fixed, config.smear_port, now, seed);
             Network {
                 port,
                 stack,
@@ -108,7 +116,7 @@ where
             ntp::Server::new(config.stratum, RESOLUTION),
             &config.policy,
             clients,
-            || machine.random(),
+            || random.secret(),
         );
         let clock = match config.tai_offset {
             Some(offset) => clock.with_operator_offset(offset),
@@ -116,7 +124,10 @@ where
         };
         let mut core = Core {
             machine,
+            random,
             clock,
+            watch: Watch::new(),
+            rate_differs: false,
             duty: Duty::new(config.conditions),
             smear: SmearService::new(config.smear),
             network,
@@ -200,6 +211,7 @@ where
         self.look_again = self.core.uptime.map(|uptime| uptime + LOOK);
         self.core.follow_page();
         self.core.follow_life();
+        self.core.follow_counter();
         let now = self.core.state();
         let Some(log) = &mut self.log else {
             if self.core.is_ready() || self.core.is_late() {

@@ -6,13 +6,16 @@ use core::net::Ipv4Addr;
 use gnomon_clock::page::flag;
 use gnomon_clock::{
     Audit, Busy, ClockStatus, CounterId, Fields, LeapIndicator, NoTime, Period, Reading, Smear,
-    Ticks, TimeType, Timeline, Unusable,
+    Stamp, Ticks, TimeType, Timeline, Unusable,
 };
 use gnomon_kernel::config::{Idle, Smearing};
 use gnomon_kernel::duty::{Conditions, Duty, OnViolation, Withheld};
 use gnomon_kernel::net;
+use gnomon_kernel::random::Sources;
 use gnomon_kernel::report::{self, NetView, SmearView, View};
 use gnomon_kernel::serve::ntp::{Counters, Server};
+use gnomon_kernel::services::Nothing;
+use gnomon_kernel::services::counters::Watch;
 use gnomon_kernel::shell::command::{self, Command};
 use gnomon_kernel::shell::{Action, PROMPT, Shell};
 use proptest::prelude::*;
@@ -56,6 +59,7 @@ fn read(fields: &Fields) -> Result<Reading, NoTime> {
 }
 
 static NO_AUDIT: Audit = Audit::new();
+static NO_WATCH: Watch = Watch::new();
 static NO_DUTY: Duty = Duty::new(Conditions::DEFAULT);
 
 fn view(fields: &Fields) -> View<'static> {
@@ -93,6 +97,9 @@ fn view(fields: &Fields) -> View<'static> {
         audit: &NO_AUDIT,
         smear: None,
         idle: Idle::Halt,
+        services: &Nothing,
+        watch: &NO_WATCH,
+        random: Sources::default(),
     }
 }
 
@@ -806,4 +813,41 @@ proptest! {
         let end = format!("time\n{TIME}\n{PROMPT}");
         prop_assert!(out.ends_with(&end), "{}", out);
     }
+}
+
+/// On Arm there is a second view of the counter, or there is said to be none.
+#[test]
+fn the_physical_counter() {
+    let stamp = |ticks| Stamp {
+        ticks: Ticks(ticks),
+        marker: 1,
+    };
+    let mut watch = Watch::new();
+    let of = |watch: &Watch, command| {
+        let view = View {
+            counter: CounterId::ArmVcnt,
+            watch,
+            ..view(&good_page())
+        };
+        output(command, &view)
+    };
+    let status = of(&watch, Command::Status);
+    assert!(
+        status.contains("\nphysical    CNTPCT unavailable\n"),
+        "{status}"
+    );
+    watch.look(stamp(100), 1_130, stamp(160));
+    let status = of(&watch, Command::Status);
+    let line = "\nphysical    CNTPCT-CNTVCT 1000 ± 32 ticks, unannounced changes 0\n";
+    assert!(status.contains(line), "{status}");
+    watch.look(stamp(200), 0, stamp(260));
+    let moved = "CNTPCT-CNTVCT was 1000 and is -230 ticks without a disruption, marker 0x1";
+    let status = of(&watch, Command::Status);
+    assert!(
+        status.contains(&format!("\nmoved       {moved}\n")),
+        "{status}"
+    );
+    let audit = of(&watch, Command::Audit);
+    let line = "\n1           counter moved without a disruption\n";
+    assert!(audit.contains(line), "{audit}");
 }

@@ -350,6 +350,34 @@ fn reserved_memory_is_cut_out() {
 }
 
 #[test]
+fn random_seeds() {
+    let long: &'static [u8] = &[7; 1000];
+    for (rng, kaslr, expected) in [
+        (None, None, vec![]),
+        (Some(&b"abc"[..]), None, vec![&b"abc"[..]]),
+        (None, Some(&b"12345678"[..]), vec![b"12345678"]),
+        (
+            Some(long),
+            Some(b"12345678"),
+            vec![&long[..256], b"12345678"],
+        ),
+        (Some(b""), Some(b""), vec![]),
+    ] {
+        let blob = tree(|writer| {
+            writer.begin("chosen");
+            for (name, seed) in [("rng-seed", rng), ("kaslr-seed", kaslr)] {
+                if let Some(seed) = seed {
+                    writer.property(name, seed);
+                }
+            }
+            writer.end();
+        });
+        let tree = Tree::new(&blob).expect("a tree");
+        assert_eq!(tree.seeds().collect::<Vec<_>>(), expected);
+    }
+}
+
+#[test]
 fn the_console_is_the_one_chosen() {
     let fill = |path: &'static [u8]| {
         tree(move |writer| {

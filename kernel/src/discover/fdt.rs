@@ -25,6 +25,8 @@ const DEPTH: usize = 6;
 const NODES: usize = 4096;
 /// Properties of a node that are looked at; a node has about ten.
 const PROPERTIES: usize = 64;
+/// Bytes of a random seed that are used.
+const SEED: usize = 256;
 /// Reserved ranges that are cut out of the memory; a machine has a few.
 const RESERVED: usize = 32;
 
@@ -110,6 +112,17 @@ impl<'a> Tree<'a> {
     #[must_use]
     pub fn command_line(&self) -> Option<&'a str> {
         text(self.chosen()?, "bootargs")
+    }
+
+    /// Random bytes that the loader left (`/chosen`, `rng-seed` and `kaslr-seed`), up to
+    /// 256 of each.
+    pub fn seeds(&self) -> impl Iterator<Item = &'a [u8]> {
+        let chosen = self.chosen();
+        let seed = move |name| Some(value(chosen?, name)).filter(|seed| !seed.is_empty());
+        ["rng-seed", "kaslr-seed"]
+            .into_iter()
+            .filter_map(seed)
+            .map(|seed| seed.get(..SEED).unwrap_or(seed))
     }
 
     /// The memory map: what is RAM and not reserved, and what is reserved.

@@ -1,6 +1,7 @@
 //! What an Arm machine has, in the same words whether a device tree says it or ACPI does.
 
 use super::Window;
+pub use crate::services::smccc::Conduit;
 
 /// An interrupt, as the interrupt controller counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,15 +33,6 @@ pub enum UartModel {
         /// Bytes from one register to the next.
         stride: u8,
     },
-}
-
-/// How PSCI is called.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Conduit {
-    /// `HVC`.
-    Hvc,
-    /// `SMC`.
-    Smc,
 }
 
 /// The interrupt controller.

@@ -15,6 +15,7 @@ use crate::net::port::FramePort;
 use crate::net::stack::Address;
 use crate::report::{self, SmearName};
 use crate::serve::ntp::Answer;
+use crate::services::counters::PageRate;
 
 /// Lines that the log may print at once, and how long each takes to be allowed again: what a host
 /// does may fill a line or two a second, and not the console.
@@ -39,6 +40,10 @@ pub(super) struct State {
     pub(super) address: Option<Address>,
     /// Second lives of this machine.
     pub(super) lives: u64,
+    /// Unannounced moves of the counter, if there is to be an alarm.
+    pub(super) shifts: u64,
+    /// The machine and the page say different things of the counter's rate.
+    pub(super) rate_differs: bool,
 }
 
 /// How leap seconds are smeared.
@@ -67,6 +72,8 @@ impl Log {
             told: State {
                 withheld: None,
                 violations: 0,
+                shifts: 0,
+                rate_differs: false,
                 smear: SmearState {
                     is_off_utc: false,
                     ..now.smear
@@ -118,6 +125,7 @@ where
         if before.violations != now.violations {
             self.tell_violation(now.violations - before.violations);
         }
+        self.tell_counter(before, now);
         match (now.time, before.withheld, now.withheld) {
             (_, before, Some(why)) if before != now.withheld => {
                 let kiss = Answer::from(why).kiss();
@@ -173,6 +181,29 @@ where
             )),
             // Found in a page that gave no time in the end.
             (_, None) => self.log(format_args!("audit: {new} violations")),
+        }
+    }
+
+    fn tell_counter(&mut self, before: &State, now: &State) {
+        if before.shifts != now.shifts
+            && let Some(shift) = self.core.watch.latest().copied()
+        {
+            self.log(format_args!("audit: {shift}"));
+        }
+        if before.rate_differs == now.rate_differs {
+            return;
+        }
+        let page = self.core.clock.fields().and_then(Result::ok);
+        match self.core.found.services.rate().zip(page) {
+            Some((rate, page)) if now.rate_differs => {
+                let page = PageRate(&page);
+                self.log(format_args!(
+                    "counter: {rate}, but {page} by the page, which counts"
+                ));
+            }
+            _ => self.log(format_args!(
+                "counter: the page does not contradict it any more"
+            )),
         }
     }
 

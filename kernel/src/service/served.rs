@@ -13,10 +13,12 @@ use crate::machine::Machine;
 use crate::net::port::{Frame, FramePort};
 use crate::net::stack::Stack;
 use crate::net::{self, frame};
+use crate::random::{Random, Source};
 use crate::report::{NetView, SmearView, View};
 use crate::serve::ntp;
 use crate::serve::responder::{Datagram, Responder, Served};
 use crate::serve::times::{SmearService, Told};
+use crate::services::counters::Watch;
 
 /// Frames that are looked at before everything else gets its turn.
 const BATCH: usize = 32;
@@ -35,7 +37,12 @@ const RESTART_PACE: Duration = Duration::from_secs(1);
 /// What is served.
 pub(super) struct Core<'a, M, C, P> {
     pub(super) machine: M,
+    pub(super) random: Random,
     pub(super) clock: Clock<'a, C>,
+    /// The counter's two views.
+    pub(super) watch: Watch,
+    /// The machine and the page, when it could last be read, say different things of its rate.
+    pub(super) rate_differs: bool,
     pub(super) duty: Duty,
     pub(super) smear: SmearService,
     pub(super) network: Option<Network<'a, P>>,
@@ -99,6 +106,11 @@ impl<C: Counter> Teller<'_, '_, C> {
 impl<M: Machine, C: Counter, P: FramePort> Core<'_, M, C, P> {
     /// Takes a batch of frames. Returns whether there may be more.
     pub(super) fn serve_frames(&mut self) -> bool {
+        // Who wants no time by a counter that was moved gets none: not even in the first frames after
+        // a pause.
+        if self.config.conditions.on_violation == OnViolation::Stop {
+            self.follow_counter();
+        }
         for _ in 0..BATCH {
             let received = self.network.as_mut().and_then(|net| net.port.receive());
             let Some(received) = received else {
@@ -146,7 +158,7 @@ impl<M: Machine, C: Counter, P: FramePort> Core<'_, M, C, P> {
             port: request.source_port(),
             payload: request.payload(),
         };
-        let random = self.machine.random();
+        let random = self.random.filler();
         let mut teller = Teller {
             clock: &mut self.clock,
             duty: &mut self.duty,
@@ -184,6 +196,13 @@ impl<M: Machine, C: Counter, P: FramePort> Core<'_, M, C, P> {
         let before = self.life.now.replace(next);
         if before.is_some_and(|before| before.is_ended_by(&next)) {
             self.life.begun += 1;
+            let machine = &mut self.machine;
+            self.random.renew(&mut |take| {
+                // Copies of this machine have the same pool; where they have nothing else, this
+                // tells them apart.
+                take(Source::Identity, &next.to_bytes());
+                machine.gather(take);
+            });
             self.forget_clients();
         }
     }
@@ -191,7 +210,7 @@ impl<M: Machine, C: Counter, P: FramePort> Core<'_, M, C, P> {
     /// Forgets everything that is remembered of clients or was drawn at random: another machine may
     /// have the same memory, and clients may have met that one meanwhile.
     fn forget_clients(&mut self) {
-        self.ntp.forget(|| self.machine.random());
+        self.ntp.forget(|| self.random.secret());
         // The IP stack follows in `follow_life`.
         self.life.network_is_old = true;
     }
@@ -207,11 +226,23 @@ impl<M: Machine, C: Counter, P: FramePort> Core<'_, M, C, P> {
         }
         self.life.network_is_old = false;
         self.life.restarted = self.uptime;
-        let random = self.machine.random();
+        let random = self.random.secret();
         if let Some(Network { port, stack, .. }) = &mut self.network {
             stack.restart(port, instant(self.uptime), random);
         }
         self.follow_network();
+    }
+
+    /// Looks whether the host has moved one of the counter's two views and kept quiet about it.
+    #[inline(never)]
+    pub(super) fn follow_counter(&mut self) {
+        let before = self.clock.stamp();
+        let Some(physical) = self.machine.physical_counter() else {
+            return;
+        };
+        if let Some(shift) = self.watch.look(before, physical, self.clock.stamp()) {
+            self.duty.counter_moved(shift.marker);
+        }
     }
 
     /// Does what the IP stack has planned.
@@ -289,7 +320,19 @@ impl<M: Machine, C: Counter, P: FramePort> Core<'_, M, C, P> {
             },
             address: self.network.as_ref().and_then(|net| net.stack.address()),
             lives: self.life.begun,
+            shifts: if alarm { self.watch.shifts() } else { 0 },
+            rate_differs: self.rate_differs(),
         }
+    }
+
+    /// Whether the machine and the page say different things of the counter's rate.
+    fn rate_differs(&mut self) -> bool {
+        // A page that is just being written has said nothing new.
+        let page = self.clock.fields().and_then(Result::ok);
+        if let Some((rate, page)) = self.found.services.rate().zip(page) {
+            self.rate_differs = rate.contradicts(&page);
+        }
+        self.rate_differs
     }
 
     fn withheld(&mut self, reading: &Result<Reading, NoTime>) -> Option<Withheld> {
@@ -336,6 +379,9 @@ impl<M: Machine, C: Counter, P: FramePort> Core<'_, M, C, P> {
             audit: self.clock.audit(),
             smear,
             idle: self.config.idle,
+            services: self.found.services,
+            watch: &self.watch,
+            random: self.random.sources(),
         }
     }
 }

@@ -13,6 +13,7 @@ use crate::duty::OnViolation;
 use crate::report::{self, Address, Mac, Page, SmearLine, SmearView, TimeLine, View, Width};
 use crate::serve::ntp::{Answer, MAX_DISPERSION};
 use crate::serve::times::Told;
+use crate::services::counters::PageRate;
 
 /// A command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +30,8 @@ pub enum Command {
     Audit,
     /// The network device, addresses, frames.
     Net,
+    /// What firmware and hypervisor offer.
+    Services,
     /// Restart the machine.
     Reboot,
     /// Switch the machine off.
@@ -102,12 +105,16 @@ pub fn run(command: Command, view: &View<'_>, out: &mut dyn Write) -> fmt::Resul
         },
         Command::Audit => audit(view, out),
         Command::Net => net(view, out),
+        Command::Services => {
+            view.services.list(out)?;
+            writeln!(out, "random      {}", view.random)
+        }
         Command::Reboot => writeln!(out, "rebooting"),
         Command::PowerOff => writeln!(out, "powering off"),
     }
 }
 
-const COMMANDS: [(&str, Command, &str); 8] = [
+const COMMANDS: [(&str, Command, &str); 9] = [
     ("help", Command::Help, "list the commands"),
     (
         "time",
@@ -126,6 +133,11 @@ const COMMANDS: [(&str, Command, &str); 8] = [
         "whether the host has kept its promises, with the evidence",
     ),
     ("net", Command::Net, "network device, addresses, frames"),
+    (
+        "services",
+        Command::Services,
+        "what firmware and hypervisor offer, and random numbers rest on",
+    ),
     ("reboot", Command::Reboot, "restart the machine"),
     ("poweroff", Command::PowerOff, "switch the machine off"),
 ];
@@ -162,6 +174,7 @@ fn status(view: &View<'_>, out: &mut dyn Write) -> fmt::Result {
     if let Some(evidence) = latest(view) {
         writeln!(out, "latest      {evidence}")?;
     }
+    counter(view, out)?;
     if let Some(service) = &view.smear {
         let hint = view.reading.map(|reading| reading.smearing_hint);
         if service.asked == Smearing::Hint && hint == Ok(None) {
@@ -340,6 +353,37 @@ fn audit_summary(view: &View<'_>, out: &mut dyn Write) -> fmt::Result {
     )
 }
 
+/// The counter's rate and its two views, and the time that the host has stolen.
+fn counter(view: &View<'_>, out: &mut dyn Write) -> fmt::Result {
+    if let Some(rate) = view.services.rate() {
+        write!(out, "counter     {rate}")?;
+        match view.fields.and_then(Result::ok) {
+            Some(page) if rate.contradicts(&page) => {
+                writeln!(out, ", but {} by the page, which counts", PageRate(&page))?;
+            }
+            _ => writeln!(out)?,
+        }
+    }
+    match (view.counter, view.watch.offset()) {
+        (_, Some((offset, width))) => {
+            let shifts = view.watch.shifts();
+            writeln!(
+                out,
+                "physical    CNTPCT-CNTVCT {offset} ± {width} ticks, unannounced changes {shifts}"
+            )?;
+        }
+        (CounterId::ArmVcnt, None) => writeln!(out, "physical    CNTPCT unavailable")?,
+        _ => {}
+    }
+    if let Some(shift) = view.watch.latest() {
+        writeln!(out, "moved       {shift}")?;
+    }
+    match view.services.stolen() {
+        Some(stolen) => writeln!(out, "stolen      {stolen} ns of processor time"),
+        None => Ok(()),
+    }
+}
+
 /// What the latest violation rests on.
 fn latest<'v>(view: &View<'v>) -> Option<&'v Evidence> {
     view.audit.evidence(view.duty.latest_violation()?)
@@ -350,6 +394,10 @@ fn audit(view: &View<'_>, out: &mut dyn Write) -> fmt::Result {
     for violation in Violation::ALL {
         let count = view.audit.count(violation);
         writeln!(out, "{count:<12}{violation}")?;
+    }
+    if view.counter == CounterId::ArmVcnt {
+        let shifts = view.watch.shifts();
+        writeln!(out, "{shifts:<12}counter moved without a disruption")?;
     }
     for evidence in Violation::ALL
         .iter()
