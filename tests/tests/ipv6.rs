@@ -10,7 +10,6 @@ use gnomon_qemu::machine::Net;
 use gnomon_tests::PATIENCE;
 use gnomon_tests::guest::{Guest, machine};
 use gnomon_tests::judge::unpacked;
-use gnomon_tests::judge::unpacked;
 use gnomon_tests::netns::Netns;
 use gnomon_tests::ntp::Client;
 use gnomon_tests::process::Process;
