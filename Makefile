@@ -3,6 +3,7 @@
 .PHONY: help build run test judges bench bench-peer icount lint loom miri pages doc clean
 
 GUEST := --profile guest -p gnomon --target
+ARCH ?= x86_64
 TARGET = $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)
 
 help: ## show this
@@ -19,10 +20,10 @@ build: ## build/gnomon-x86_64.elf, build/gnomon-aarch64.img and build/gnomon-qem
 	@chmod -x build/gnomon-aarch64.img
 	@cp $(TARGET)/release/gnomon-qemu build/gnomon-qemu
 
-run: ## boot the image under QEMU with the host's time (ARGS="--seconds 10 ...")
-	@qemu/setup.sh run
+run: ## boot the image under QEMU with the host's time (ARCH=aarch64, ARGS="--seconds 10 ...")
+	@qemu/setup.sh run $(ARCH)
 	@$(MAKE) --no-print-directory build
-	@build/gnomon-qemu run $(ARGS)
+	@build/gnomon-qemu run --arch $(ARCH) $(ARGS)
 
 test: ## everything: host tests, and the tests that boot the image under QEMU
 	@qemu/setup.sh test

@@ -2,9 +2,9 @@
 # Installs what is missing to build, run and test Gnomon, and says so; does nothing when all is there.
 #
 #   qemu/setup.sh build   the pinned toolchain's bare targets
-#   qemu/setup.sh run     that, and a QEMU with the vmclock device
-#   qemu/setup.sh test    that, and the programs the tests let judge the guest: chronyd, ntpdig, ntpd, timesyncd,
-#                         tshark, ping, ip
+#   qemu/setup.sh run     that, and a QEMU with the vmclock device; `run aarch64`: an aarch64 QEMU instead
+#   qemu/setup.sh test    that, both QEMUs, and the programs the tests let judge the guest: chronyd, ntpdig, ntpd,
+#                         timesyncd, tshark, ping, ip
 #   qemu/setup.sh judges  that, and the judges that are no Debian packages: ntpd-rs and ntplib, into build/judges
 #   qemu/setup.sh peer    that, and a Linux guest with chrony for `make bench-peer`, in build/peer
 #   qemu/setup.sh miri    a nightly toolchain with Miri, for `make miri` only
@@ -19,6 +19,7 @@ if [ "${1:-}" = packages ]; then
     shift
 fi
 purpose=${1:-run}
+arch=${2:-x86_64}
 here=$(cd "$(dirname "$0")/.." && pwd)
 toolchain=$(sed -n 's/^channel = "\(.*\)"/\1/p' "$here/rust-toolchain.toml")
 judges=$here/build/judges
@@ -30,7 +31,7 @@ have() { command -v "$1" >/dev/null 2>&1; }
 # Runs a command as root, or ends with the command to run.
 as_root() {
     if [ "$(id -u)" -ne 0 ]; then
-        say "that needs root; please run: sudo $here/qemu/setup.sh packages $purpose"
+        say "that needs root; please run: sudo $here/qemu/setup.sh packages $purpose $arch"
         exit 1
     fi
     if ! "$@" >"$log" 2>&1; then
@@ -98,16 +99,25 @@ miri() {
     done
 }
 
-has_vmclock() {
-    have qemu-system-x86_64 && qemu-system-x86_64 -device help 2>/dev/null | grep -q '"vmclock"'
+# On x86 QEMU 10.0 brought the vmclock device. On Arm there is none, but one version serves both.
+has_qemu() {
+    case $1 in
+    x86_64) have qemu-system-x86_64 && qemu-system-x86_64 -device help 2>/dev/null | grep -q '"vmclock"' ;;
+    aarch64) have qemu-system-aarch64 && qemu-system-aarch64 --version | grep -Eq 'version [1-9][0-9]+\.' ;;
+    *) say "no such architecture: $1" && exit 2 ;;
+    esac
 }
 
-# Debian 12's own QEMU is 7.2; the device came with 10.0, which bookworm-backports has. Its address is that of the main
-# archive this machine already uses.
+# Debian 12's own QEMU is 7.2, bookworm-backports has 10.0. Its address is that of the main archive this machine already
+# uses.
 qemu() {
-    has_vmclock && return
-    require_debian "QEMU 10.0 or later"
-    say "a QEMU with the vmclock device (10.0 or later) is missing"
+    has_qemu "$1" && return
+    case $1 in
+    x86_64) wanted="qemu-system-x86 qemu-system-data seabios" ;;
+    aarch64) wanted="qemu-system-arm qemu-system-data" ;;
+    esac
+    require_debian "QEMU 10.0 or later for $1"
+    say "QEMU 10.0 or later for $1 is missing"
     as_root true
     codename=$(. /etc/os-release && echo "${VERSION_CODENAME:-}")
     if [ "$codename" = bookworm ]; then
@@ -124,13 +134,15 @@ qemu() {
             updated=
         fi
         say "installing QEMU from bookworm-backports"
-        apt_install -t bookworm-backports qemu-system-x86 qemu-system-data seabios
+        # shellcheck disable=SC2086 # a list
+        apt_install -t bookworm-backports $wanted
     else
         say "installing QEMU"
-        apt_install qemu-system-x86
+        # shellcheck disable=SC2086
+        apt_install $wanted
     fi
-    if ! has_vmclock; then
-        say "this QEMU has no vmclock device (it came with QEMU 10.0): $(qemu-system-x86_64 --version | head -n 1)"
+    if ! has_qemu "$1"; then
+        say "this QEMU is older than 10.0: $(qemu-system-"$1" --version | head -n 1)"
         exit 1
     fi
 }
@@ -218,6 +230,10 @@ built_judges() {
         "$judges/ntplib/bin/pip" install --quiet --disable-pip-version-check --require-hashes -r "$judges/ntplib/requirements.txt"
         echo "ntplib $ntplib" >>"$judges/versions"
     fi
+}
+
+qemus() {
+    qemu x86_64 && qemu aarch64
 }
 
 packages() {
@@ -367,15 +383,15 @@ module() {
 packages() {
     linker
     case $purpose in
-    run) qemu ;;
-    test | peer) qemu && judge_packages ;;
-    judges) qemu && judge_packages && built_packages ;;
+    run) qemu "$arch" ;;
+    test | peer) qemus && judge_packages ;;
+    judges) qemus && judge_packages && built_packages ;;
     esac
 }
 
 case $purpose in
 build | run | test | judges | peer | miri) ;;
-*) say "usage: $0 [packages] build|run|test|judges|peer|miri" && exit 2 ;;
+*) say "usage: $0 [packages] build|run [x86_64|aarch64]|test|judges|peer|miri" && exit 2 ;;
 esac
 packages
 [ -z "$packages_only" ] || exit 0

@@ -1,8 +1,9 @@
-//! What both platforms look for in the same way: the vmclock page and the network device.
+//! What both platforms look for in the same way: the vmclock page, the network device, the host's files.
 
 use core::cell::RefCell;
 use core::fmt::{self, Display};
 
+use gnomon_arch::dev::fw_cfg::{Access, FwCfg};
 use gnomon_arch::dev::net::{self, Nic};
 use gnomon_arch::dev::pci::{ConfigAccess, Function, Pci};
 use gnomon_arch::dev::virtio;
@@ -11,6 +12,7 @@ use gnomon_arch::machine::mmu::{Kind, Mmu};
 use gnomon_arch::machine::trap;
 use gnomon_clock::VmclockPage;
 use gnomon_kernel::discover::Window;
+use gnomon_kernel::serve::auth::Keys;
 
 use gnomon_kernel::text::Text;
 
@@ -126,4 +128,32 @@ pub(crate) fn started_nic(
         Ok(nic) => (Some(nic), Network::Running(at, others)),
         Err(why) => (None, Network::Refused(at, why)),
     }
+}
+
+/// Adds the NTP server's keys that the host gives in a file of its firmware configuration device, in
+/// chrony's format. No key is ever told to `warn`.
+pub(crate) fn ntp_keys(
+    device: Option<FwCfg<impl Access>>,
+    keys: &mut Keys,
+    warn: &mut dyn FnMut(&dyn Display),
+) {
+    const NAME: &str = "opt/org.gnomon/ntp.keys";
+    /// Enough for all keys that there is room for, with a comment to each.
+    const LENGTH_MAX: usize = 4096;
+    let Some((device, file)) = device.and_then(|device| {
+        let file = device.find(NAME)?;
+        Some((device, file))
+    }) else {
+        return;
+    };
+    let mut bytes = [0; LENGTH_MAX];
+    let length = usize::try_from(file.length).unwrap_or(usize::MAX);
+    let Some(bytes) = bytes.get_mut(..length) else {
+        warn(&format_args!(
+            "ntp key file: ignored, it is longer than {LENGTH_MAX} bytes"
+        ));
+        return;
+    };
+    device.read(file, bytes);
+    keys.parse_file(bytes, &mut |warning| warn(&warning));
 }

@@ -58,7 +58,9 @@ extern "C" fn start(handover: u64) -> ! {
         console: Console::new(hardware.console().map(Uart)),
         uptime,
     };
-    let config = Config::parse(firmware.command_line(), &mut |warning| log.line(&warning));
+    let mut config = Config::parse(firmware.command_line(), &mut |warning| log.line(&warning));
+    let keys = &mut config.policy.keys;
+    find::ntp_keys(hardware.fw_cfg(), keys, &mut |warning| log.line(warning));
     let page = hardware.page(config.vmclock);
     let interrupts = hardware.interrupts(&mut |why| log.line(why));
     let (nic, network) = hardware.network(&interrupts);
@@ -68,7 +70,7 @@ extern "C" fn start(handover: u64) -> ! {
 
     let network = Text::<128>::of(&network);
     let found = Found {
-        machine: platform::NAME,
+        machine: hardware.name(),
         page: page.place(),
         nic: network.as_str(),
         absent: &[],

@@ -18,6 +18,7 @@
 //! | `drain` | `off`, `soon`, `imminent` | `off` |
 //! | `holdover.max` | seconds | no limit |
 //! | `source` | `auto`, or names separated by commas: `vmclock`, `kvm`, `virtio-rtc`, `ntp:ADDR`, `rtc`, `auto` ([`source`](crate::source)) | `auto` |
+//! | `firmware` | `auto`, `acpi`: where an Arm machine's description comes from ([`Firmware`]) | `auto` |
 //! | `vmclock` | physical address of the page, decimal or `0x` hexadecimal, a multiple of 4096 | found in ACPI or the device tree |
 //!
 //! A word that is not understood never stops the boot: it is reported as a [`Warning`] and the
@@ -72,6 +73,8 @@ pub struct Config {
     pub conditions: Conditions,
     /// `source=`: where the time may come from.
     pub source: Choice,
+    /// `firmware=`: where an Arm machine's description comes from.
+    pub firmware: Firmware,
     /// `vmclock=`: physical address of the vmclock page, in place of discovery.
     pub vmclock: Option<u64>,
 }
@@ -105,6 +108,16 @@ pub enum Idle {
     Poll,
 }
 
+/// Where the description of an Arm machine comes from. A PC's is ACPI's, always.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Firmware {
+    /// The device tree; where that names no interrupt controller, ACPI's tables.
+    Auto,
+    /// ACPI's tables, which QEMU gives without any firmware in between
+    /// ([`loader`](crate::discover::loader)).
+    Acpi,
+}
+
 impl Config {
     /// What holds when the command line is empty.
     pub const DEFAULT: Self = Self {
@@ -119,6 +132,7 @@ impl Config {
         tai_offset: None,
         conditions: Conditions::DEFAULT,
         source: Choice::AUTO,
+        firmware: Firmware::Auto,
         vmclock: None,
     };
 
@@ -249,6 +263,13 @@ impl Config {
             "source" => {
                 self.source = Choice::parse(value)?;
                 self.conditions.serve_rtc = self.source.rtc_is_asked_for;
+            }
+            "firmware" => {
+                self.firmware = match value {
+                    "auto" => Firmware::Auto,
+                    "acpi" => Firmware::Acpi,
+                    _ => return None,
+                }
             }
             "vmclock" => self.vmclock = Some(page_address(value)?),
             _ => return None,

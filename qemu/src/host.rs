@@ -24,15 +24,56 @@ const ATTEMPTS: u32 = 16;
 /// leap seconds since boot.
 const KNOWN_OFFSET: core::ops::RangeInclusive<i32> = 10..=60;
 
-/// The host's counter now, fenced against the instructions before and after.
-#[must_use]
-pub fn counter() -> u64 {
-    sys::counter()
+/// A counter of the host's, from which QEMU under TCG makes one of the guest's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HostCounter {
+    /// The x86 time-stamp counter.
+    Tsc,
+    /// `CLOCK_MONOTONIC` in nanoseconds. It runs at the rate of `CLOCK_TAI`, however that is slewed;
+    /// only steps of the latter tell them apart (Linux `kernel/time/timekeeping.c`).
+    Monotonic,
+}
+
+impl HostCounter {
+    /// The counter now.
+    #[must_use]
+    pub fn now(self) -> u64 {
+        match self {
+            Self::Tsc => sys::counter(),
+            Self::Monotonic => sys::monotonic(),
+        }
+    }
+}
+
+/// Every counter of the host's at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Counters {
+    tsc: u64,
+    monotonic: u64,
+}
+
+impl Counters {
+    /// Now: all of them lie between this call's beginning and its end.
+    #[must_use]
+    pub fn now() -> Self {
+        let [tsc, monotonic] = [HostCounter::Tsc, HostCounter::Monotonic].map(HostCounter::now);
+        Self { tsc, monotonic }
+    }
+
+    /// One of them.
+    #[must_use]
+    pub const fn of(self, counter: HostCounter) -> u64 {
+        match counter {
+            HostCounter::Tsc => self.tsc,
+            HostCounter::Monotonic => self.monotonic,
+        }
+    }
 }
 
 /// The host's clock, as read against its counter.
 #[derive(Debug)]
 pub struct HostClock {
+    counter: HostCounter,
     table: Result<LeapTable, LeapTableError>,
     /// Ticks by which the counter may be ahead of what it shows.
     step: u64,
@@ -95,25 +136,26 @@ pub enum Phase {
 }
 
 impl HostClock {
-    /// The host's clock, if the counter can be trusted to follow one rate on all processors.
+    /// The host's clock, read against this counter, if that can be trusted to follow one rate on all
+    /// processors.
     ///
     /// # Errors
     /// [`HostError::Counter`] when the kernel does not trust it.
-    pub fn new() -> Result<Self, HostError> {
-        // Linux strikes the TSC off this list when it finds it stopping, drifting, or different
-        // from processor to processor.
-        let sources = "/sys/devices/system/clocksource/clocksource0/available_clocksource";
-        let sources = fs::read_to_string(sources).unwrap_or_default();
-        if !sources
-            .split_ascii_whitespace()
-            .any(|source| source == "tsc")
-        {
+    pub fn new(counter: HostCounter) -> Result<Self, HostError> {
+        if counter == HostCounter::Tsc && !tsc_is_trusted() {
             return Err(HostError::Counter);
         }
         Ok(Self {
+            counter,
             table: LeapTable::system(),
-            step: counter_step(),
+            step: counter_step(counter),
         })
+    }
+
+    /// What it is read against.
+    #[must_use]
+    pub const fn counter(&self) -> HostCounter {
+        self.counter
     }
 
     /// The system's leap-second table.
@@ -131,9 +173,9 @@ impl HostClock {
     pub fn sample(&self) -> Result<Sample, HostError> {
         for _ in 0..ATTEMPTS {
             let before = Kernel::now()?;
-            let mut reading = Reading::take()?;
+            let mut reading = Reading::take(self.counter)?;
             for _ in 1..READINGS {
-                let another = Reading::take()?;
+                let another = Reading::take(self.counter)?;
                 reading = if another.width < reading.width {
                     another
                 } else {
@@ -172,17 +214,28 @@ impl HostClock {
     }
 }
 
+/// Whether the kernel trusts the TSC.
+fn tsc_is_trusted() -> bool {
+    // Linux strikes it off this list when it finds it stopping, drifting, or different from processor
+    // to processor.
+    let sources = "/sys/devices/system/clocksource/clocksource0/available_clocksource";
+    let sources = fs::read_to_string(sources).unwrap_or_default();
+    sources
+        .split_ascii_whitespace()
+        .any(|source| source == "tsc")
+}
+
 /// Ticks by which the counter may be ahead of what it shows.
 ///
 /// Some counters move in steps (26 ticks at 100 MHz, say, scaled to look like 2.6 GHz). Two readings
 /// in a row differ by a step or by what a reading takes, whichever is more: their median is no less
 /// than the step, and too much is on the safe side.
-fn counter_step() -> u64 {
+fn counter_step(counter: HostCounter) -> u64 {
     let mut steps = [0; 101];
     for step in &mut steps {
-        let before = sys::counter();
+        let before = counter.now();
         while *step == 0 {
-            *step = sys::counter().wrapping_sub(before);
+            *step = counter.now().wrapping_sub(before);
         }
     }
     steps.sort_unstable();
@@ -259,10 +312,10 @@ struct Reading {
 }
 
 impl Reading {
-    fn take() -> Result<Self, HostError> {
-        let counter = sys::counter();
+    fn take(of: HostCounter) -> Result<Self, HostError> {
+        let counter = of.now();
         let time = sys::clock_tai();
-        let width = sys::counter().wrapping_sub(counter);
+        let width = of.now().wrapping_sub(counter);
         let (seconds, nanos) = time.map_err(HostError::Clock)?;
         Ok(Self {
             counter,
@@ -422,7 +475,12 @@ mod tests {
 
     #[test]
     fn samples_follow_the_clock() {
-        let clock = HostClock::new().expect("the TSC is trusted here");
+        for counter in [HostCounter::Tsc, HostCounter::Monotonic] {
+            follows_the_clock(&HostClock::new(counter).expect("trusted here"));
+        }
+    }
+
+    fn follows_the_clock(clock: &HostClock) {
         let first = clock.sample().expect("a sample");
         let realtime = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
         let second = clock.sample().expect("a sample");

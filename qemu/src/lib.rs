@@ -4,6 +4,7 @@
 //! unmodified QEMU, for any guest. It is the library behind the command `gnomon-qemu`, and what
 //! tests drive guests with.
 //!
+//! * [`arch`]: what differs between the architectures of guests. [`tree`]: the device tree of one of them.
 //! * [`machine`]: a QEMU command line as a type ([`Machine`]). [`vm`]: a running QEMU as a value ([`Vm`]).
 //! * [`publish`]: the thread that keeps the page filled ([`Publisher`]).
 //! * [`scenario`]: what a guest's time goes through on request ([`Scenario`]): leap seconds, disruptions,
@@ -29,9 +30,15 @@
 //! rate, and 501 ppm. 500 of them are an assumption: that nobody changes the rate of the host's clock
 //! by more between two updates. Who does is found out at the next update, which then is a disruption.
 //!
+//! For a guest whose counter is made from `CLOCK_MONOTONIC` the host's clock is read against that: the
+//! readings are as narrow, and the rate is all but exact, because Linux slews both clocks alike. The 500
+//! ppm are claimed all the same: they are what the kernel's `maxerror` may grow by. To the mapping's
+//! error half a tick is added, for what the guest's counter leaves out.
+//!
 //! What a page has told of a counter value stands: the next pages under the same marker put it inside
 //! that interval, even when the clock has changed its rate meanwhile ([`page::Promises`]).
 
+pub mod arch;
 pub mod attend;
 mod child;
 pub mod elf;
@@ -48,10 +55,12 @@ pub mod qmp;
 pub mod scenario;
 mod serial;
 mod sys;
+pub mod tree;
 pub mod vm;
 pub mod vmstate;
 mod worker;
 
+pub use arch::Arch;
 pub use child::End;
 pub use machine::Machine;
 pub use publish::Publisher;

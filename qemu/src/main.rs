@@ -11,16 +11,13 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use gnomon_qemu::attend::{Finish, Signals, attend};
-use gnomon_qemu::machine::{Accel, Arch, Board, Machine, NTP_PORT, Net, STATUS_FAILURE, SerialTo};
+use gnomon_qemu::machine::{Accel, Board, Machine, NTP_PORT, Net, STATUS_FAILURE, SerialTo};
 use gnomon_qemu::page::{Reference, Scale};
-use gnomon_qemu::publish::{Host, Notice, Options, Publisher, QEMU_PAGE};
+use gnomon_qemu::publish::{Host, Notice, Options, Publisher};
 use gnomon_qemu::qmp::Qmp;
-use gnomon_qemu::{End, Scenario, Vm};
+use gnomon_qemu::{Arch, End, Scenario, Vm};
 
-/// The image's name, in `build/` and beside this program.
-const IMAGE: &str = "gnomon-x86_64.elf";
-
-const QEMU_HELP: &str = "QEMU to start [default: $GNOMON_QEMU, or qemu-system-x86_64 in PATH]";
+const QEMU_HELP: &str = "QEMU to start [default: $GNOMON_QEMU, or qemu-system-ARCH in PATH]";
 
 fn main() -> ExitCode {
     let command = Command::parse();
@@ -59,9 +56,9 @@ struct Run {
     /// Architecture of the guest
     #[arg(long, value_enum, default_value = "x86_64")]
     arch: Arch,
-    /// Board
-    #[arg(long, value_enum, default_value = "q35")]
-    machine: Board,
+    /// Board [default: q35, or virt on aarch64]
+    #[arg(long, value_enum)]
+    machine: Option<Board>,
     /// What runs the guest's instructions; kvm only with --no-publish
     #[arg(long, value_enum, default_value = "tcg")]
     accel: Accel,
@@ -88,12 +85,15 @@ struct Run {
     /// Command line of the guest
     #[arg(long, value_name = "STRING", default_value = "")]
     append: String,
+    /// The NTP server's keys, in chrony's format
+    #[arg(long, value_name = "FILE")]
+    ntp_keys: Option<PathBuf>,
     #[arg(long, value_name = "PATH", help = QEMU_HELP)]
     qemu: Option<PathBuf>,
     /// Leaves the vmclock page as QEMU makes it: without time
     #[arg(long)]
     no_publish: bool,
-    /// Guest to start [default: gnomon-x86_64.elf beside this program or in build/]
+    /// Guest to start [default: Gnomon's image, beside this program or in build/]
     #[arg(long, value_name = "IMAGE")]
     kernel: Option<PathBuf>,
     /// Socket at which QEMU listens for a QMP client of yours
@@ -110,10 +110,9 @@ struct Publish {
     /// Process of that QEMU [default: whoever listens on the socket]
     #[arg(long)]
     pid: Option<u32>,
-    /// Address of the page in the guest's memory
-    #[arg(long = "page", value_name = "ADDRESS", default_value_t = Address(QEMU_PAGE))]
-    #[arg(value_parser = parse_address)]
-    address: Address,
+    /// Address of the page in the guest's memory [default: where QEMU or `run` puts it]
+    #[arg(long = "page", value_name = "ADDRESS", value_parser = parse_address)]
+    address: Option<u64>,
     #[command(flatten)]
     page: Page,
 }
@@ -137,7 +136,7 @@ struct Page {
 }
 
 impl Page {
-    fn options(&self, page: u64) -> Options {
+    fn options(&self, page: Option<u64>) -> Options {
         Options {
             scale: self.time,
             reference: self.reference,
@@ -164,15 +163,14 @@ impl Run {
     fn run(self, signals: &Signals) -> Result<ExitCode, Box<dyn Error>> {
         let kernel = match self.kernel {
             Some(kernel) => kernel,
-            None => default_kernel()?,
+            None => default_kernel(self.arch.image())?,
         };
         let scenario = self.page.scenario()?;
         if scenario.is_some() && self.no_publish {
             return Err("--no-publish and --scenario exclude each other".into());
         }
-        let publish = (!self.no_publish).then(|| self.page.options(QEMU_PAGE));
+        let publish = (!self.no_publish).then(|| self.page.options(None));
         let mut machine = Machine::new(self.arch)
-            .board(self.machine)
             .accel(self.accel)
             .cpu(self.cpu)
             .memory(self.memory)
@@ -185,6 +183,12 @@ impl Run {
             .append(self.append)
             .paused(scenario.is_some())
             .publish(publish);
+        if let Some(board) = self.machine {
+            machine = machine.board(board);
+        }
+        if let Some(keys) = self.ntp_keys {
+            machine = machine.ntp_keys(keys);
+        }
         if let Some(qemu) = self.qemu {
             machine = machine.qemu(qemu);
         }
@@ -207,13 +211,14 @@ impl Run {
 
 impl Publish {
     fn run(self, signals: &Signals) -> Result<ExitCode, Box<dyn Error>> {
-        let qmp = Qmp::connect(&self.qmp)
+        let mut qmp = Qmp::connect(&self.qmp)
             .map_err(|error| format!("no QMP at {}: {error}", self.qmp.display()))?;
         let pid = self.pid.or_else(|| qmp.peer_pid());
         let pid = pid.ok_or("the process at the socket is not known: name it with --pid")?;
-        let options = self.page.options(self.address.0);
+        let options = self.page.options(self.address);
         let scenario = self.page.scenario()?;
-        let publisher = Publisher::attach(qmp, pid, Host::new()?, options, notice())?;
+        let host = Host::new(Arch::of(&mut qmp)?)?;
+        let publisher = Publisher::attach(qmp, pid, host, options, notice())?;
         if let Some(scenario) = scenario {
             publisher.play(scenario)?;
         }
@@ -266,14 +271,15 @@ fn failure(vm: &Vm, end: End) -> ExitCode {
     }
 }
 
-fn default_kernel() -> Result<PathBuf, Box<dyn Error>> {
+/// The image of this name, in `build/` or beside this program.
+fn default_kernel(image: &str) -> Result<PathBuf, Box<dyn Error>> {
     let beside = env::current_exe()
         .ok()
-        .and_then(|program| Some(program.parent()?.join(IMAGE)));
-    let candidates = beside.into_iter().chain([Path::new("build").join(IMAGE)]);
+        .and_then(|program| Some(program.parent()?.join(image)));
+    let candidates = beside.into_iter().chain([Path::new("build").join(image)]);
     let found = candidates.into_iter().find(|image| image.is_file());
     found.ok_or_else(|| {
-        format!("there is no build/{IMAGE}: run `make build`, or name a guest with --kernel").into()
+        format!("there is no build/{image}: run `make build`, or name a guest with --kernel").into()
     })
 }
 
@@ -312,24 +318,12 @@ fn parse_serial(word: &str) -> Result<SerialTo, String> {
     })
 }
 
-/// Printed in hexadecimal.
-#[derive(Clone, Copy)]
-struct Address(u64);
-
-impl core::fmt::Display for Address {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        write!(f, "{:#x}", self.0)
-    }
-}
-
-fn parse_address(word: &str) -> Result<Address, String> {
+fn parse_address(word: &str) -> Result<u64, String> {
     let number = match word.strip_prefix("0x") {
         Some(digits) => u64::from_str_radix(digits, 16),
         None => word.parse(),
     };
-    number
-        .map(Address)
-        .map_err(|_| "expected an address, such as 0xfeffb000".to_owned())
+    number.map_err(|_| "expected an address, such as 0xfeffb000".to_owned())
 }
 
 #[cfg(test)]
@@ -362,11 +356,8 @@ mod tests {
 
     #[test]
     fn addresses_are_read() {
-        assert_eq!(
-            parse_address("0xfeffb000").map(|address| address.0),
-            Ok(QEMU_PAGE)
-        );
-        assert_eq!(parse_address("4096").map(|address| address.0), Ok(4096));
+        assert_eq!(parse_address("0xfeffb000"), Ok(0xfeff_b000));
+        assert_eq!(parse_address("4096"), Ok(4096));
         assert!(parse_address("0x").is_err() && parse_address("here").is_err());
     }
 }

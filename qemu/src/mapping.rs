@@ -1,17 +1,29 @@
 //! The guest's counter in terms of the host's.
 //!
-//! Under TCG the guest's TSC is the host's TSC plus an offset that QEMU chooses each time the machine
-//! starts to run; while it is stopped, its TSC stands still. Three facts tie the offset down:
-//! 1. the guest's TSC at the stop, which QEMU writes out exactly ([`crate::vmstate`]);
+//! Under TCG an x86 guest's TSC is the host's TSC plus an offset that QEMU chooses each time the machine
+//! starts to run; while it is stopped, its TSC stands still. An Arm guest's CNTVCT is QEMU's virtual
+//! clock in whole ticks, and that clock is the host's `CLOCK_MONOTONIC` plus an offset that is chosen
+//! in the same way (QEMU `system/cpu-timers.c`, `target/arm/helper.c`). Below, *counter* is the host's
+//! one and what QEMU makes of it before it is divided. Three facts tie the offset down:
+//! 1. the guest's counter at the stop, which QEMU writes out exactly ([`crate::vmstate`]);
 //! 2. a *bracket*: two host counter values between which the machine started to run again, from
 //!    QMP (the event `RESUME` is sent before, a later command's answer arrives after);
 //! 3. QEMU's own variable, read from its memory. QEMU exports the symbol `timers_state`, but where in
 //!    that structure the offset lies is nobody's promise: so a value counts only if it is the one
-//!    value there that agrees with 1 and 2. The bracket is some 10⁶ ticks wide, and a 64-bit value
+//!    value there that agrees with 1 and 2. The bracket is some 10⁶ ticks or ns wide, and a 64-bit value
 //!    falls into it by accident about once in 10¹³ times.
 //!
 //! With all three the offset is exact. Without the third it is known to half the bracket's width,
 //! some 100 µs, which then is part of the published error.
+//!
+//! The division costs half a tick: the page puts its time in the middle of the tick, and adds half a
+//! tick to the error, 8 ns at 62.5 MHz and nothing at 1 GHz. The length of the tick is exact: QEMU
+//! counts in whole nanoseconds of `CLOCK_MONOTONIC`. What EL2 of the guest subtracts (`CNTVOFF_EL2`) is
+//! not seen from outside: a guest that is a hypervisor itself has a page for its EL2.
+
+use core::num::NonZeroU32;
+
+use gnomon_clock::CounterId;
 
 use crate::elf::{self, ReadAt};
 use crate::memory::{MemoryError, Process, mapped_images};
@@ -19,15 +31,64 @@ use crate::memory::{MemoryError, Process, mapped_images};
 /// Bytes of `timers_state` that are searched. The structure begins with the offsets in question.
 const SEARCHED: usize = 256;
 
-/// Guest counter = host counter + `offset`, to within `radius` ticks.
+/// A guest's counter: what QEMU makes of the host's with an offset, divided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GuestCounter {
+    /// What it is.
+    pub id: CounterId,
+    /// Units of the host's counter in a tick: 1 to [`LONGEST_TICK`].
+    pub divisor: NonZeroU32,
+}
+
+/// The longest tick of a guest's counter in nanoseconds: 1 kHz, far below any counter there is.
+pub const LONGEST_TICK: u32 = 1_000_000;
+
+impl GuestCounter {
+    /// The TSC of an x86 guest.
+    pub const TSC: Self = Self {
+        id: CounterId::X86Tsc,
+        divisor: NonZeroU32::MIN,
+    };
+
+    /// CNTVCT of an Arm guest whose `cntfrq` is this; `None` for one below 1 kHz.
+    ///
+    /// Where the frequency does not divide 1 GHz, QEMU's counter runs faster than it says.
+    #[must_use]
+    pub fn virtual_count(hertz: u64) -> Option<Self> {
+        let nanos = 1_000_000_000_u64.checked_div(hertz)?.max(1);
+        let divisor = u32::try_from(nanos)
+            .ok()
+            .filter(|nanos| *nanos <= LONGEST_TICK)?;
+        Some(Self {
+            id: CounterId::ArmVcnt,
+            divisor: NonZeroU32::new(divisor)?,
+        })
+    }
+}
+
+/// Guest counter = (host counter + `offset`) / divisor, `offset` being right to within `radius`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mapping {
+    /// The guest's counter.
+    pub guest: GuestCounter,
     /// Added to the host's counter, modulo 2⁶⁴.
     pub offset: u64,
-    /// Greatest error of the offset in ticks: zero if proven.
+    /// Greatest error of the offset in units of the host's counter: zero if proven.
     pub radius: u64,
     /// Where QEMU keeps the offset, if it was found.
     pub slot: Option<Slot>,
+}
+
+impl Mapping {
+    /// The guest's counter when the host's is `host`, and how many units of the latter ago it became
+    /// that, less than the divisor.
+    #[must_use]
+    pub fn guest_at(&self, host: u64) -> (u64, u32) {
+        let (count, divisor) = (host.wrapping_add(self.offset), self.guest.divisor);
+        // A remainder is less than its divisor.
+        let rest = u32::try_from(count % u64::from(divisor.get())).unwrap_or(0);
+        (count / u64::from(divisor.get()), rest)
+    }
 }
 
 /// The place in QEMU's memory that holds the offset.
@@ -84,7 +145,7 @@ impl Timers {
         })
     }
 
-    /// Whether the guest's TSC counts instructions (`-icount`) instead of following the host's;
+    /// Whether the guest's counter counts instructions (`-icount`) instead of following the host's;
     /// `None` when this QEMU does not show it.
     #[must_use]
     pub fn counts_instructions(&self) -> Option<bool> {
@@ -93,9 +154,9 @@ impl Timers {
         Some(value != [0; 4])
     }
 
-    /// The mapping of a machine whose TSC stood at `stopped` and that started within `bracket`.
+    /// The mapping of a machine whose counter stood at `stopped` and that started within `bracket`.
     #[must_use]
-    pub fn map(&self, stopped: u64, bracket: Bracket) -> Mapping {
+    pub fn map(&self, guest: GuestCounter, stopped: u64, bracket: Bracket) -> Mapping {
         let mut bytes = [0; SEARCHED];
         let read = self
             .state
@@ -103,13 +164,14 @@ impl Timers {
         let found = read.and_then(|()| find(&bytes, stopped, bracket));
         match (self.state, found) {
             (Some(state), Some((at, offset))) => Mapping {
+                guest,
                 offset,
                 radius: 0,
                 slot: Some(Slot {
                     address: state + at,
                 }),
             },
-            _ => middle(stopped, bracket),
+            _ => middle(guest, stopped, bracket),
         }
     }
 
@@ -127,10 +189,11 @@ impl Timers {
 
 /// The mapping that the bracket alone proves.
 #[must_use]
-pub fn middle(stopped: u64, bracket: Bracket) -> Mapping {
+pub fn middle(guest: GuestCounter, stopped: u64, bracket: Bracket) -> Mapping {
     let width = bracket.latest.wrapping_sub(bracket.earliest);
     let started = bracket.earliest.wrapping_add(width / 2);
     Mapping {
+        guest,
         offset: stopped.wrapping_sub(started),
         radius: width.div_ceil(2),
         slot: None,
@@ -191,14 +254,43 @@ mod tests {
 
     #[test]
     fn bracket_alone_gives_its_middle() {
-        let mapping = middle(STOPPED, BRACKET);
+        let mapping = middle(GuestCounter::TSC, STOPPED, BRACKET);
         assert_eq!(mapping.offset.wrapping_add(1_000_250), STOPPED);
         assert_eq!((mapping.radius, mapping.slot), (250, None));
         let wrapping = Bracket {
             earliest: u64::MAX - 4,
             latest: 5,
         };
-        let mapping = middle(0, wrapping);
+        let mapping = middle(GuestCounter::TSC, 0, wrapping);
         assert_eq!((mapping.offset, mapping.radius), (0, 5));
+    }
+
+    #[test]
+    fn frequencies_are_whole_nanoseconds() {
+        let divisor = |hertz| GuestCounter::virtual_count(hertz).map(|guest| guest.divisor.get());
+        for (hertz, nanos) in [
+            (62_500_000, 16),
+            (1_000_000_000, 1),
+            (24_000_000, 41),
+            (2_000_000_000, 1),
+            (u64::MAX, 1),
+            (1_000, 1_000_000),
+        ] {
+            assert_eq!(divisor(hertz), Some(nanos), "{hertz}");
+        }
+        assert_eq!((divisor(0), divisor(1), divisor(999)), (None, None, None));
+    }
+
+    #[test]
+    fn guest_counter_is_in_whole_ticks() {
+        let guest = GuestCounter::virtual_count(62_500_000).expect("a tick of 16 ns");
+        let mapping = Mapping {
+            guest,
+            ..middle(GuestCounter::TSC, 0, BRACKET)
+        };
+        let start = 1_000_250;
+        assert_eq!(mapping.guest_at(start), (0, 0));
+        assert_eq!(mapping.guest_at(start + 47), (2, 15));
+        assert_eq!(mapping.guest_at(start + 48), (3, 0));
     }
 }

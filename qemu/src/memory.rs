@@ -126,6 +126,36 @@ impl GuestPage {
         })
     }
 
+    /// Makes a page without time at process `pid`'s own address `address`, as QEMU's device makes its
+    /// own: for machines without that device.
+    ///
+    /// # Errors
+    /// When the memory cannot be opened or written.
+    pub fn create(pid: u32, address: u64, disruption_marker: u64) -> Result<Self, MemoryError> {
+        let process = Process::open(pid)?;
+        let fields = Fields {
+            seq_count: 2,
+            disruption_marker,
+            ..Fields::stock()
+        };
+        process.write_at(address, &fields.to_bytes())?;
+        Self::open(pid, address)
+    }
+
+    /// Does what QEMU's device does to a page that came along with a snapshot: raises its marker.
+    ///
+    /// # Errors
+    /// When the process has ended.
+    pub(crate) fn raise_marker(&mut self) -> Result<(), MemoryError> {
+        let fields = self.fields()?;
+        let disruption_marker = fields.disruption_marker.wrapping_add(1);
+        self.publish(&Fields {
+            disruption_marker,
+            ..fields
+        })?;
+        Ok(())
+    }
+
     /// A second handle to the same page.
     ///
     /// # Errors

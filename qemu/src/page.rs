@@ -1,5 +1,6 @@
 //! The fields of the page that say what is known of the time.
 
+use core::num::NonZeroU32;
 use std::collections::VecDeque;
 
 use clap::ValueEnum;
@@ -42,12 +43,23 @@ pub enum Reference {
 pub fn valid(estimate: &Estimate, sample: &Sample, mapping: &Mapping, scale: Scale) -> Fields {
     let period = estimate.period;
     let offset = sample.offset.and_then(|offset| i16::try_from(offset).ok());
+    let (counter, since) = mapping.guest_at(estimate.counter);
+    let divisor = mapping.guest.divisor;
+    // The tick lasts from `since` ago for the divisor's length: its middle is meant.
+    let half = i64::from(divisor.get() / 2);
+    let time = estimate
+        .time
+        .checked_add(period.span(half - i64::from(since)))
+        .unwrap_or(estimate.time);
+    let mapped = period
+        .rate_outward(mapping.radius, period.frac())
+        .plus(period.span_outward(half));
     let (time_type, seconds) = match (scale, offset) {
-        (Scale::Tai, Some(_)) => (TimeType::Tai, estimate.time.seconds()),
-        (Scale::Utc, Some(offset)) => (TimeType::Utc, estimate.time.seconds() - i64::from(offset)),
-        (_, None) => (TimeType::Utc, estimate.time.seconds()),
+        (Scale::Tai, Some(_)) => (TimeType::Tai, time.seconds()),
+        (Scale::Utc, Some(offset)) => (TimeType::Utc, time.seconds() - i64::from(offset)),
+        (_, None) => (TimeType::Utc, time.seconds()),
     };
-    let mapped = period.rate_outward(mapping.radius, period.frac());
+    let (shift, [frac, esterror, maxerror]) = per_tick(estimate, divisor);
     let tai_offset_valid = if offset.is_some() {
         flag::TAI_OFFSET_VALID
     } else {
@@ -59,7 +71,7 @@ pub fn valid(estimate: &Estimate, sample: &Sample, mapping: &Mapping, scale: Sca
         ClockStatus::Freerunning
     };
     Fields {
-        counter_id: CounterId::X86Tsc as u8,
+        counter_id: mapping.guest.id as u8,
         time_type: time_type as u8,
         flags: tai_offset_valid
             | flag::PERIOD_ESTERROR_VALID
@@ -70,28 +82,50 @@ pub fn valid(estimate: &Estimate, sample: &Sample, mapping: &Mapping, scale: Sca
         // UAPI.13 v1.1: UTC = TAI + tai_offset_sec.
         tai_offset_sec: offset.map_or(0, |offset| -offset),
         leap_indicator: sample.kernel.leap_indicator() as u8,
-        counter_period_shift: period.shift(),
-        counter_value: estimate.counter.wrapping_add(mapping.offset),
-        counter_period_frac_sec: period.frac(),
-        counter_period_esterror_rate_frac_sec: estimate.period_esterror,
-        counter_period_maxerror_rate_frac_sec: estimate.period_maxerror,
+        counter_period_shift: shift,
+        counter_value: counter,
+        counter_period_frac_sec: frac,
+        counter_period_esterror_rate_frac_sec: esterror,
+        counter_period_maxerror_rate_frac_sec: maxerror,
         time_sec: seconds.cast_unsigned(),
-        time_frac_sec: estimate.time.fraction(),
+        time_frac_sec: time.fraction(),
         time_esterror_nanosec: estimate.esterror.plus(mapped).nanos(),
         time_maxerror_nanosec: estimate.maxerror.plus(mapped).nanos(),
         ..Fields::stock()
     }
 }
 
+/// The period of a guest's tick, with its shift, and its errors, estimated and greatest.
+fn per_tick(estimate: &Estimate, divisor: NonZeroU32) -> (u8, [u64; 3]) {
+    let period = estimate.period;
+    let wide = u128::from(period.frac()) * u128::from(divisor.get());
+    // The product has to fit into 64 bits. A host counter's shift is about 29, and 20 bits hold the
+    // longest tick.
+    let excess = u64::BITS.saturating_sub(wide.leading_zeros());
+    let lost = excess.min(period.shift().into());
+    let narrow = |value: u128| u64::try_from(value).unwrap_or(u64::MAX);
+    let outward = |error: u64| {
+        let error = u128::from(error) * u128::from(divisor.get());
+        narrow(error.div_ceil(1 << lost))
+    };
+    // What is cut off the period is less than one unit of it.
+    let cut = u64::from(lost > 0);
+    let shift = period.shift() - u8::try_from(lost).unwrap_or(0);
+    let frac = narrow(wide >> lost);
+    let esterror = outward(estimate.period_esterror);
+    let maxerror = outward(estimate.period_maxerror).saturating_add(cut);
+    (shift, [frac, esterror, maxerror])
+}
+
 /// The page that tells a guest that there is no time, without marker and `seq_count`.
 #[must_use]
-pub fn invalid(status: ClockStatus, scale: Scale) -> Fields {
+pub fn invalid(status: ClockStatus, scale: Scale, counter: CounterId) -> Fields {
     let time_type = match scale {
         Scale::Tai => TimeType::Tai,
         Scale::Utc => TimeType::Utc,
     };
     Fields {
-        counter_id: CounterId::X86Tsc as u8,
+        counter_id: counter as u8,
         time_type: time_type as u8,
         clock_status: status as u8,
         ..Fields::stock()
@@ -288,6 +322,7 @@ mod tests {
 
     use super::*;
     use crate::host::{Kernel, Leap, Phase};
+    use crate::mapping::GuestCounter;
 
     const KERNEL: Kernel = Kernel {
         utc: 1_800_000_000,
@@ -325,10 +360,39 @@ mod tests {
     }
 
     const EXACT: Mapping = Mapping {
+        guest: GuestCounter::TSC,
         offset: 1000,
         radius: 0,
         slot: None,
     };
+
+    /// Every nanosecond of a tick lies within the bound of what the page says of that tick.
+    #[test]
+    fn divided_counter_is_told_in_whole_ticks() {
+        for hertz in [1_000_000_000, 62_500_000, 24_000_000, 1_000] {
+            let guest = GuestCounter::virtual_count(hertz).expect("above 1 kHz");
+            let mapping = Mapping { guest, ..EXACT };
+            for counter in (5_000_000_000_u64..).take(64) {
+                let mut estimate = estimate(counter, 100, 0);
+                estimate.period_maxerror = 0;
+                let fields = valid(&estimate, &sample(Some(37)), &mapping, Scale::Tai);
+                let line = Timeline::from_page(&fields, guest.id).expect("usable");
+                // A minute later as well: the period is exact.
+                for later in [0, 1, 7, 60_000_000_001_u64] {
+                    let (ticks, _) = mapping.guest_at(counter + later);
+                    let reading = line.at(Ticks(ticks)).expect("in range");
+                    let truth = estimate
+                        .time
+                        .checked_add(estimate.period.span(i64::try_from(later).expect("small")));
+                    let off = truth.expect("in range").since(reading.tai.expect("known"));
+                    let half = Span::from_nanos(i64::from(guest.divisor.get() / 2 + 1));
+                    let off = off.expect("near").abs();
+                    assert!(off <= half, "{hertz} {counter} {later}: {off:?}");
+                    assert!(reading.bound.contains(off), "{hertz} {counter} {later}");
+                }
+            }
+        }
+    }
 
     #[test]
     fn guest_reads_what_was_meant() {
@@ -441,7 +505,7 @@ mod tests {
         assert!(!keeps_promise(&earlier, &utc));
         assert!(!keeps_promise(
             &earlier,
-            &invalid(ClockStatus::Unreliable, Scale::Tai)
+            &invalid(ClockStatus::Unreliable, Scale::Tai, CounterId::X86Tsc)
         ));
     }
 
@@ -482,7 +546,7 @@ mod tests {
     #[test]
     fn invalid_page_carries_no_time() {
         for status in [ClockStatus::Initializing, ClockStatus::Unreliable] {
-            let fields = invalid(status, Scale::Tai);
+            let fields = invalid(status, Scale::Tai, CounterId::X86Tsc);
             assert!(Timeline::from_page(&fields, CounterId::X86Tsc).is_err());
         }
     }

@@ -436,6 +436,7 @@ mod tests {
 
     use super::*;
     use crate::host::{Kernel, Leap, Phase};
+    use crate::mapping::GuestCounter;
 
     const MIDNIGHT: i64 = 1_483_228_800;
 
@@ -477,6 +478,7 @@ mod tests {
             },
         };
         let mapping = Mapping {
+            guest: GuestCounter::TSC,
             offset: 0,
             radius: 0,
             slot: None,

@@ -13,6 +13,14 @@
 //! A stop by somebody else's hand is known only when its event arrives, some 100 µs later. Whoever
 //! wants no such gap stops the machine through [`Publisher::stop`], which invalidates first.
 //!
+//! **A machine that is restored** finds the page of then in its memory. On x86 QEMU's device raises the
+//! marker in it before the guest runs. On aarch64 there is no device, so the publisher sees to it: while
+//! a machine is stopped it looks at the page as often as at the clock, and once more before it lets the
+//! machine run, and a page that it has not written becomes invalid under a new marker; one that is still
+//! being loaded is let run only when it has been. What remains, on aarch64, is a machine that somebody
+//! else lets run within those 50 ms (`-incoming` without `-S`, `loadvm`): it sees the old page until
+//! its event arrives, some 100 µs; and one that no publisher is attached to, for as long as it runs.
+//!
 //! An invalid page has the status `INITIALIZING` before the first time, and `UNRELIABLE` after it:
 //! Linux guests honour only the latter.
 
@@ -29,6 +37,7 @@ use gnomon_clock::Fields;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use rustix::io::Errno;
 
+use crate::arch::Arch;
 use crate::attend::Signals;
 use crate::estimate::Tracker;
 use crate::host::{HostClock, HostError};
@@ -41,8 +50,6 @@ use crate::scenario::Scenario;
 use crate::vmstate::VmStateError;
 use crate::worker::{Request, Worker};
 
-/// Where QEMU puts the page in the guest's memory.
-pub const QEMU_PAGE: u64 = 0xfeff_b000;
 /// What to publish, and how.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
@@ -52,8 +59,8 @@ pub struct Options {
     pub reference: Reference,
     /// Time between two updates.
     pub interval: Duration,
-    /// Where the page lies in the guest's memory.
-    pub page: u64,
+    /// Where the page lies in the guest's memory; [`Arch::page`] if that is not given.
+    pub page: Option<u64>,
     /// Look for the counter's exact offset in QEMU's memory. Without it the bound is wider.
     pub exact_mapping: bool,
 }
@@ -64,7 +71,7 @@ impl Default for Options {
             scale: Scale::default(),
             reference: Reference::default(),
             interval: Duration::from_millis(50),
-            page: QEMU_PAGE,
+            page: None,
             exact_mapping: true,
         }
     }
@@ -80,12 +87,12 @@ pub struct Host {
 }
 
 impl Host {
-    /// Takes the first sample.
+    /// Takes the first sample, for a guest of this architecture.
     ///
     /// # Errors
     /// When the host's counter or clock is of no use.
-    pub fn new() -> Result<Self, HostError> {
-        let clock = HostClock::new()?;
+    pub fn new(arch: Arch) -> Result<Self, HostError> {
+        let clock = HostClock::new(arch.host_counter())?;
         let mut host = Self {
             clock,
             tracker: Tracker::default(),
@@ -382,8 +389,10 @@ pub enum PublishError {
     Kvm,
     /// Under `-icount` the guest's counter does not follow the host's.
     Icount,
-    /// A machine with another counter than the TSC.
+    /// A machine of an architecture that is not ours, or not the one that the host's clock is read for.
     Arch(String),
+    /// A counter of a frequency that is none, in QEMU's words.
+    Frequency(String),
     /// Nothing lies at the page's address.
     NoPage {
         /// The address in the guest's memory.
@@ -410,22 +419,23 @@ impl fmt::Display for PublishError {
                 )
             }
             Self::Kvm => f.write_str(
-                "no time is published to a KVM guest: how its TSC relates to the host's cannot be \
+                "no time is published to a KVM guest: how its counter relates to the host's cannot be \
                  proven from outside (use --accel tcg, or --no-publish)",
             ),
             Self::Icount => f.write_str(
-                "no time is published to a guest under -icount: its TSC counts instructions",
+                "no time is published to a guest under -icount: its counter counts instructions",
             ),
             Self::Arch(arch) => {
-                write!(
-                    f,
-                    "no time is published to a guest of architecture {arch} in this version"
-                )
+                write!(f, "no time is published to a guest of architecture {arch} here")
             }
+            Self::Frequency(hertz) => write!(
+                f,
+                "no time is published to a guest whose counter runs at {hertz} Hz"
+            ),
             Self::NoPage { address, answer } => write!(
                 f,
                 "the guest has no vmclock page at {address:#x}: start QEMU (10.0 or newer) with \
-                 -device vmclock ({answer})"
+                 -device vmclock, or an aarch64 guest with `gnomon-qemu run` ({answer})"
             ),
             Self::Ended => f.write_str("the publisher has ended"),
         }

@@ -1,7 +1,7 @@
 //! QEMU's machine protocol (QMP): one JSON value per line over a stream, commands answered in
 //! order, events in between. (QEMU `docs/interop/qmp-spec.rst`.)
 //!
-//! Every answer carries the host counter at which its command was sent and at which it arrived:
+//! Every answer carries the host's counters at which its command was sent and at which it arrived:
 //! these bracket what QEMU did in between, which is how the guest's counter is tied to the host's.
 
 use core::fmt;
@@ -18,7 +18,7 @@ use rustix::io::Errno;
 use rustix::net::sockopt::socket_peercred;
 use serde_json::{Value, json};
 
-use crate::host;
+use crate::host::Counters;
 
 /// How long QEMU may take over one command.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -42,8 +42,8 @@ pub struct Event {
     pub stamp: Option<i64>,
     /// What it tells.
     pub data: Value,
-    /// Host counter after its arrival.
-    pub arrived: u64,
+    /// After its arrival.
+    pub arrived: Counters,
     /// Its place among everything that has arrived.
     pub order: u64,
 }
@@ -53,10 +53,10 @@ pub struct Event {
 pub struct Return {
     /// The value, often an empty object.
     pub value: Value,
-    /// Host counter before the command was sent.
-    pub sent: u64,
-    /// Host counter after the answer's arrival.
-    pub arrived: u64,
+    /// Before the command was sent.
+    pub sent: Counters,
+    /// After the answer's arrival.
+    pub arrived: Counters,
     /// Its place among everything that has arrived: what has a lower one, QEMU had said before.
     pub order: u64,
 }
@@ -101,7 +101,7 @@ impl Qmp {
         self.last_id += 1;
         let request = json!({ "execute": command, "arguments": arguments, "id": self.last_id });
         let line = format!("{request}\n");
-        let sent = host::counter();
+        let sent = Counters::now();
         self.stream.write_all(line.as_bytes())?;
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -192,7 +192,7 @@ impl Qmp {
         }
         let mut chunk = [0; 16 << 10];
         let length = self.stream.read(&mut chunk)?;
-        let arrived = host::counter();
+        let arrived = Counters::now();
         match chunk.get(..length) {
             Some([]) | None => Err(QmpError::Closed),
             Some(bytes) => self.received.take(bytes, arrived).map(|()| true),
@@ -235,12 +235,12 @@ struct Received {
 #[derive(Clone, Debug, PartialEq)]
 struct Answer {
     value: Value,
-    arrived: u64,
+    arrived: Counters,
     order: u64,
 }
 
 impl Received {
-    fn take(&mut self, bytes: &[u8], arrived: u64) -> Result<(), QmpError> {
+    fn take(&mut self, bytes: &[u8], arrived: Counters) -> Result<(), QmpError> {
         self.partial.extend(bytes);
         while let Some(end) = self.partial.iter().position(|byte| *byte == b'\n') {
             let line: Vec<u8> = self.partial.drain(..=end).collect();
@@ -267,7 +267,7 @@ impl Received {
     }
 }
 
-fn event(message: &Value, arrived: u64, order: u64) -> Option<Event> {
+fn event(message: &Value, arrived: Counters, order: u64) -> Option<Event> {
     let name = message.get("event")?.as_str()?.to_owned();
     let part = |name| message.pointer(name).and_then(Value::as_i64);
     let seconds = part("/timestamp/seconds").and_then(|seconds| seconds.checked_mul(1_000_000));
@@ -343,6 +343,7 @@ mod tests {
     use std::thread;
 
     use super::*;
+    use crate::host::HostCounter;
 
     const GREETING: &str = "{\"QMP\": {\"version\": {}, \"capabilities\": []}}\r\n";
 
@@ -375,7 +376,9 @@ mod tests {
         let mut qmp = Qmp::new(monitor(script)).expect("a greeting");
         let answer = qmp.execute("query-status", json!({})).expect("an answer");
         assert_eq!(answer.value, json!({ "running": true }));
-        assert!(answer.sent < answer.arrived);
+        for counter in [HostCounter::Tsc, HostCounter::Monotonic] {
+            assert!(answer.sent.of(counter) < answer.arrived.of(counter));
+        }
         let mut next = || qmp.next_event(Duration::ZERO).expect("connected");
         let stop = next().expect("first event");
         assert_eq!((stop.name.as_str(), stop.stamp), ("STOP", Some(3_000_004)));
@@ -408,8 +411,9 @@ mod tests {
     #[test]
     fn lines_may_arrive_in_pieces_and_blank() {
         let mut received = Received::default();
+        let now = Counters::now();
         for piece in ["\n \r\n{\"a", "\": 1}", "\n{\"event\": \"STOP\"}\n{"] {
-            received.take(piece.as_bytes(), 5).expect("JSON");
+            received.take(piece.as_bytes(), now).expect("JSON");
         }
         let answer = received.answers.front().expect("one answer");
         assert_eq!(answer.value, json!({ "a": 1 }));
@@ -422,7 +426,9 @@ mod tests {
     #[test]
     fn endless_line_is_refused() {
         let endless = vec![b'x'; LONGEST_LINE + 1];
-        let error = Received::default().take(&endless, 0).expect_err("too long");
+        let error = Received::default()
+            .take(&endless, Counters::now())
+            .expect_err("too long");
         assert!(matches!(error, QmpError::Protocol(_)), "{error}");
     }
 }

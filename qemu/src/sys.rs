@@ -46,6 +46,18 @@ pub(crate) fn clock_tai() -> io::Result<(i64, i64)> {
     }
 }
 
+/// `CLOCK_MONOTONIC` in nanoseconds, through the vDSO. It does not fail for a clock that Linux always has.
+pub(crate) fn monotonic() -> u64 {
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: the pointer is to a live, writable timespec, which is all the call writes to.
+    let _ok = unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
+    let [seconds, nanos] = [time.tv_sec, time.tv_nsec].map(i64::cast_unsigned);
+    seconds.wrapping_mul(1_000_000_000).wrapping_add(nanos)
+}
+
 /// `adjtimex(2)` in read-only mode: the kernel's answer (`TIME_OK`, `TIME_INS`, ...) and its
 /// clock's parameters.
 pub(crate) fn adjtimex() -> io::Result<(i32, libc::timex)> {

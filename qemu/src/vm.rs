@@ -4,6 +4,8 @@ use core::time::Duration;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::thread::sleep;
+use std::time::Instant;
 
 use gnomon_clock::Fields;
 use serde_json::{Value, json};
@@ -14,9 +16,15 @@ use crate::memory::{GuestPage, MemoryError};
 use crate::publish::{PublishError, Publisher};
 use crate::qmp::{Qmp, QmpError};
 use crate::serial::{Serial, SerialError};
+use crate::worker::{INCOMING, machine_state};
 
 /// How long QEMU may take to end after it was asked to.
 const GRACE: Duration = Duration::from_secs(5);
+
+/// How long what comes from another QEMU may take.
+const LOADING: Duration = Duration::from_mins(1);
+/// How often it is asked for.
+const LOOK: Duration = Duration::from_millis(5);
 
 /// A running QEMU, which ends when this is dropped.
 #[derive(Debug)]
@@ -29,6 +37,8 @@ pub struct Vm {
     pub(crate) interactive: bool,
     pub(crate) ntp_port: Option<u16>,
     pub(crate) page: Option<u64>,
+    /// Memory is on its way, with a page that QEMU will not mark.
+    pub(crate) incoming: bool,
     pub(crate) child: Child,
 }
 
@@ -98,13 +108,33 @@ impl Vm {
 
     /// Lets the machine run; its page is valid after that.
     ///
+    /// A machine that is being loaded (`-incoming`) runs when that is done: with a publisher some time
+    /// later, without one this waits for it where QEMU has no device that would mark the page.
+    ///
     /// # Errors
     /// When QEMU refuses or has ended.
     pub fn cont(&mut self) -> Result<(), PublishError> {
-        match &self.publisher {
-            Some(publisher) => publisher.cont(),
-            None => Ok(self.qmp.execute("cont", json!({})).map(drop)?),
+        if let Some(publisher) = &self.publisher {
+            return publisher.cont();
         }
+        if self.incoming {
+            self.wait_loaded()?;
+            self.page()?.raise_marker()?;
+            self.incoming = false;
+        }
+        Ok(self.qmp.execute("cont", json!({})).map(drop)?)
+    }
+
+    /// Waits until what comes from another QEMU has come.
+    fn wait_loaded(&mut self) -> Result<(), QmpError> {
+        let deadline = Instant::now() + LOADING;
+        while machine_state(&mut self.qmp)? == INCOMING {
+            if Instant::now() >= deadline {
+                return Err(QmpError::Timeout);
+            }
+            sleep(LOOK);
+        }
+        Ok(())
     }
 
     /// Resets the machine.

@@ -4,6 +4,7 @@ mod play;
 
 use core::time::Duration;
 use std::fs;
+use std::io::Read;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::process;
 use std::sync::Arc;
@@ -20,9 +21,10 @@ use rustix::time::{
 };
 use serde_json::{Value, json};
 
+use crate::arch::Arch;
 use crate::estimate::{Estimate, Outcome};
-use crate::host::Sample;
-use crate::mapping::{Bracket, Mapping, Timers, middle};
+use crate::host::{Counters, Sample};
+use crate::mapping::{Bracket, GuestCounter, Mapping, Timers, middle};
 use crate::memory::GuestPage;
 use crate::page::{self, Promises, Reference};
 use crate::publish::{Command, Host, Notice, Options, PublishError, Shared};
@@ -33,6 +35,13 @@ use play::Stage;
 /// Time between two samples while there is no rate yet. It takes three.
 const CALIBRATION: Duration = Duration::from_millis(11);
 
+/// What is read of a device state, at most. A big machine's is some 100 KB long.
+const DEVICE_STATE: u64 = 4 << 20;
+
+/// The state of a machine whose memory is still on its way from another QEMU. Told to run, it would
+/// start by itself, with the page of then.
+pub(crate) const INCOMING: &str = "inmigrate";
+
 /// What somebody wants of the thread, and where the outcome goes.
 pub(crate) type Request = (Command, Sender<Result<(), PublishError>>);
 
@@ -42,7 +51,7 @@ struct Stopped {
     counter: u64,
     /// Host counter before the command that read it.
     sent: u64,
-    /// Host counter after its answer.
+    /// Host counter after the answer to it.
     arrived: u64,
 }
 
@@ -62,6 +71,7 @@ pub(crate) struct Worker {
     qmp: Qmp,
     host: Host,
     timers: Timers,
+    counter: GuestCounter,
     options: Options,
     notice: Notice,
     page: GuestPage,
@@ -74,8 +84,11 @@ pub(crate) struct Worker {
     /// under the marker of the invalid page must not find a valid page under that marker.
     remapped: bool,
     marker: u64,
-    was_valid: bool,
+    /// The status of an invalid page.
+    invalid: ClockStatus,
     paused: bool,
+    /// The machine is to run when it has been loaded.
+    expected: bool,
     /// What the user was told last of the host's clock.
     said: Option<bool>,
     shared: Arc<Shared>,
@@ -94,13 +107,20 @@ impl Worker {
         shared: Arc<Shared>,
     ) -> Result<Self, PublishError> {
         let timers = Timers::find(pid)?;
+        let arch = Arch::of(&mut qmp)?;
+        if host.clock.counter() != arch.host_counter() {
+            return Err(PublishError::Arch(arch.name().to_owned()));
+        }
         check_counter(&mut qmp, &timers, pid)?;
-        let page = GuestPage::open(pid, locate_page(&mut qmp, options.page)?)?;
+        let counter = guest_counter(&mut qmp, arch)?;
+        let address = options.page.unwrap_or(arch.page());
+        let page = GuestPage::open(pid, locate_page(&mut qmp, address)?)?;
         tell_about_table(&host, &mut notice)?;
         let mut worker = Self {
             qmp,
             host,
             timers,
+            counter,
             options,
             notice,
             marker: page.fields()?.disruption_marker,
@@ -109,8 +129,9 @@ impl Worker {
             written: None,
             promises: Promises::default(),
             remapped: false,
-            was_valid: false,
+            invalid: ClockStatus::Initializing,
             paused: false,
+            expected: false,
             said: None,
             shared,
             stage: None,
@@ -194,17 +215,8 @@ impl Worker {
                 self.guest = Guest::Running(None);
                 self.qmp.execute("stop", json!({}))?;
             }
-            Command::Cont => {
-                let answer = self.qmp.execute("cont", json!({}))?;
-                while let Some(event) = self.next_event()? {
-                    // Said before the answer, so by then it was true.
-                    let latest = (event.order < answer.order).then_some(answer.arrived);
-                    match event.name.as_str() {
-                        "RESUME" => self.resumed(&event, latest)?,
-                        _ => self.handle(&event)?,
-                    }
-                }
-            }
+            Command::Cont if machine_state(&mut self.qmp)? == INCOMING => self.expected = true,
+            Command::Cont => self.cont()?,
             Command::Reset => {
                 self.qmp.execute("system_reset", json!({}))?;
             }
@@ -217,6 +229,22 @@ impl Worker {
         }
         while let Some(event) = self.next_event()? {
             self.handle(&event)?;
+        }
+        Ok(())
+    }
+
+    /// Lets the machine run, with a page that is invalid until its counter is known.
+    fn cont(&mut self) -> Result<(), PublishError> {
+        // What was loaded into it since may have brought along a page with time.
+        self.disrupt()?;
+        let answer = self.qmp.execute("cont", json!({}))?;
+        while let Some(event) = self.next_event()? {
+            // Said before the answer, so by then it was true.
+            let latest = (event.order < answer.order).then(|| self.of(answer.arrived));
+            match event.name.as_str() {
+                "RESUME" => self.resumed(&event, latest)?,
+                _ => self.handle(&event)?,
+            }
         }
         Ok(())
     }
@@ -259,7 +287,7 @@ impl Worker {
             }
             _ => Guest::Stopped {
                 counter: None,
-                since: status.sent,
+                since: self.of(status.sent),
             },
         };
         self.remapped |= matches!(self.guest, Guest::Running(Some(_)));
@@ -277,9 +305,11 @@ impl Worker {
         else {
             return self.look_at_machine();
         };
-        let latest = match latest {
-            Some(latest) => latest,
-            None => self.qmp.execute("query-status", json!({}))?.arrived,
+        let latest = if let Some(latest) = latest {
+            latest
+        } else {
+            let answer = self.qmp.execute("query-status", json!({}))?;
+            self.of(answer.arrived)
         };
         if self.disrupted_again() {
             self.guest = Guest::Running(None);
@@ -328,14 +358,21 @@ impl Worker {
                 }
                 answer => answer?,
             };
-        let mut state = [0; 128];
-        let length = rustix::io::pread(&memory, &mut state, 0)?;
-        let counter = vmstate::stopped_counter(state.get(..length).unwrap_or_default())?;
+        let mut state = Vec::new();
+        fs::File::from(memory)
+            .take(DEVICE_STATE)
+            .read_to_end(&mut state)?;
+        let counter = vmstate::stopped_counter(&state, self.host.clock.counter())?;
         Ok(Stopped {
             counter,
-            sent,
-            arrived,
+            sent: self.of(sent),
+            arrived: self.of(arrived),
         })
+    }
+
+    /// The host's counter that the guest's is made from.
+    fn of(&self, counters: Counters) -> u64 {
+        counters.of(self.host.clock.counter())
     }
 
     /// The later of `since` and the event's own time stamp, if that makes sense.
@@ -357,9 +394,9 @@ impl Worker {
 
     fn map(&self, counter: u64, bracket: Bracket) -> Mapping {
         if self.options.exact_mapping {
-            self.timers.map(counter, bracket)
+            self.timers.map(self.counter, counter, bracket)
         } else {
-            middle(counter, bracket)
+            middle(self.counter, counter, bracket)
         }
     }
 
@@ -372,6 +409,14 @@ impl Worker {
 
     /// Takes a sample and publishes it if it can; returns the time to the next.
     fn update(&mut self) -> Result<Duration, PublishError> {
+        if let Guest::Stopped { .. } = self.guest {
+            // A snapshot that is loaded meanwhile brings its page along.
+            self.disrupt()?;
+            if self.expected && machine_state(&mut self.qmp)? != INCOMING {
+                self.expected = false;
+                self.cont()?;
+            }
+        }
         if let Guest::Running(mapping) = self.guest
             && !mapping.is_some_and(|mapping| self.timers.holds(&mapping))
             && !self.paused
@@ -428,16 +473,14 @@ impl Worker {
         }
         self.new_marker(&found);
         self.written = None;
-        let status = if self.was_valid {
-            ClockStatus::Unreliable
-        } else {
-            ClockStatus::Initializing
-        };
         let status = match self.options.reference {
-            Reference::Host => status,
+            Reference::Host => self.invalid,
             Reference::Utc => ClockStatus::Unreliable,
         };
-        self.write(&page::invalid(status, self.options.scale), false)
+        self.write(
+            &page::invalid(status, self.options.scale, self.counter.id),
+            false,
+        )
     }
 
     /// Writes the page under the present marker, or a new one if somebody else has written it.
@@ -489,8 +532,8 @@ impl Worker {
     fn wrote(&mut self, fields: &Fields, valid: bool, begun: SystemTime) {
         self.note_epoch(fields, begun);
         self.written = Some(*fields);
-        self.was_valid |= valid;
         if valid {
+            self.invalid = ClockStatus::Unreliable;
             self.promises.note(fields);
         }
         {
@@ -586,11 +629,6 @@ fn tell_about_table(host: &Host, notice: &mut Notice) -> Result<(), PublishError
 
 /// Refuses a guest whose counter does not follow the host's.
 fn check_counter(qmp: &mut Qmp, timers: &Timers, pid: u32) -> Result<(), PublishError> {
-    let target = qmp.execute("query-target", json!({}))?.value;
-    match target.get("arch").and_then(Value::as_str) {
-        Some("x86_64" | "i386") => {}
-        arch => return Err(PublishError::Arch(arch.unwrap_or("unknown").to_owned())),
-    }
     let kvm = qmp.execute("query-kvm", json!({}))?.value;
     if kvm.get("enabled").and_then(Value::as_bool) != Some(false) {
         return Err(PublishError::Kvm);
@@ -605,6 +643,26 @@ fn check_counter(qmp: &mut Qmp, timers: &Timers, pid: u32) -> Result<(), Publish
         return Err(PublishError::Icount);
     }
     Ok(())
+}
+
+/// The guest's counter, by the word of its first processor: virt gives all of them one frequency.
+fn guest_counter(qmp: &mut Qmp, arch: Arch) -> Result<GuestCounter, PublishError> {
+    if arch == Arch::X86_64 {
+        return Ok(GuestCounter::TSC);
+    }
+    let cpus = qmp.execute("query-cpus-fast", json!({}))?.value;
+    let path = cpus.pointer("/0/qom-path").and_then(Value::as_str);
+    let query = json!({ "path": path.unwrap_or_default(), "property": "cntfrq" });
+    let hertz = qmp.execute("qom-get", query)?.value;
+    let counter = hertz.as_u64().and_then(GuestCounter::virtual_count);
+    counter.ok_or_else(|| PublishError::Frequency(hertz.to_string()))
+}
+
+/// The state of the machine in QEMU's words.
+pub(crate) fn machine_state(qmp: &mut Qmp) -> Result<String, QmpError> {
+    let status = qmp.execute("query-status", json!({}))?.value;
+    let state = status.get("status").and_then(Value::as_str);
+    Ok(state.unwrap_or_default().to_owned())
 }
 
 /// QEMU's own address of the page at this address of the guest's.

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Instant;
 
-use gnomon_clock::{CounterId, Timeline};
+use gnomon_clock::Timeline;
 use gnomon_qemu::machine::{Arch, Machine, Net, SerialTo};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
@@ -305,7 +305,10 @@ fn launcher_that_is_killed_takes_qemu_with_it() {
 #[test]
 fn mistakes_are_one_clear_sentence() {
     for (arguments, words) in [
-        (&["run", "--arch", "aarch64"][..], "not in this version"),
+        (
+            &["run", "--arch", "aarch64", "--machine", "pc"][..],
+            "no board of aarch64",
+        ),
         (&["run", "--accel", "kvm"], "--no-publish"),
         (
             &["run", "--qemu", "/no/such/qemu"],
@@ -379,16 +382,20 @@ fn scenario_is_played_to_a_machine_from_its_start() {
 
 #[test]
 fn publish_fills_the_page_of_a_qemu_that_runs() {
+    for arch in Arch::ALL {
+        publish_fills_the_page_of(arch);
+    }
+}
+
+fn publish_fills_the_page_of(arch: Arch) {
     let socket = temporary("qmp");
-    let machine = Machine::new(Arch::X86_64)
-        .net(Net::None)
-        .serial(SerialTo::Memory);
+    let machine = Machine::new(arch).net(Net::None).serial(SerialTo::Memory);
     let machine = machine.publish(None).qmp_socket(&socket);
     let vm = machine.start().unwrap_or_else(|error| panic!("{error}"));
     let page = vm.page().expect("a page");
     let valid = || {
         let fields = page.fields().expect("readable");
-        Timeline::from_page(&fields, CounterId::X86Tsc).is_ok()
+        Timeline::from_page(&fields, arch.counter_id()).is_ok()
     };
     assert!(!valid());
     let mut publisher = Command::new(env!("CARGO_BIN_EXE_gnomon-qemu"))

@@ -6,12 +6,13 @@ use std::collections::VecDeque;
 use gnomon_clock::{CounterId, Fields, Reading, Span, Tai, Ticks, Timeline, Timestamp};
 use gnomon_qemu::estimate::{Outcome, Tracker};
 use gnomon_qemu::host::{Kernel, Leap, Phase, Sample};
-use gnomon_qemu::mapping::Mapping;
+use gnomon_qemu::mapping::{GuestCounter, Mapping};
 use gnomon_qemu::page::{self, Promises, REMEMBERED, Scale};
 
 const HERTZ: u64 = 2_400_000_000;
 const MS: u64 = HERTZ / 1000;
 const MAPPING: Mapping = Mapping {
+    guest: GuestCounter::TSC,
     offset: 0x0123_4567_89ab_cdef,
     radius: 0,
     slot: None,

@@ -8,10 +8,10 @@ use std::time::Instant;
 
 use gnomon_clock::page::flag;
 use gnomon_clock::{
-    ClockStatus, CounterId, Fields, PageMemory, Reading, Tai, Ticks, Timeline, Timestamp, Unusable,
+    ClockStatus, Fields, PageMemory, Reading, Tai, Ticks, Timeline, Timestamp, Unusable,
 };
 use gnomon_qemu::elf::ReadAt;
-use gnomon_qemu::host::HostClock;
+use gnomon_qemu::host::{HostClock, HostCounter};
 use gnomon_qemu::machine::{Arch, Machine, Net};
 use gnomon_qemu::memory::Process;
 use gnomon_qemu::page::{Reference, Scale};
@@ -22,10 +22,44 @@ use gnomon_qemu::{Publisher, Vm, machine::Accel};
 use rustix::fs::{MemfdFlags, memfd_create};
 use serde_json::json;
 
+/// Each of these is a test on either architecture.
+macro_rules! on_both {
+    ($($name:ident),* $(,)?) => {
+        mod x86_64 {
+            use gnomon_qemu::Arch;
+            $(#[test] fn $name() { super::$name(Arch::X86_64); })*
+        }
+        mod aarch64 {
+            use gnomon_qemu::Arch;
+            $(#[test] fn $name() { super::$name(Arch::Aarch64); })*
+        }
+    };
+}
+
+on_both![
+    page_seen_by_the_guest_is_what_was_published,
+    published_time_is_the_hosts_at_the_guests_counter,
+    bracket_alone_contains_the_exact_offset,
+    own_stop_and_cont_change_marker_and_mapping,
+    stop_and_cont_by_another_client_are_noticed,
+    reset_is_a_disruption_and_the_counter_runs_on,
+    updates_follow_each_other_within_their_bounds,
+    foreign_write_is_adopted_as_a_disruption,
+    attaches_to_a_running_machine_and_to_a_stopped_one,
+    utc_page_and_utc_reference,
+    guests_whose_counter_is_not_the_hosts_are_refused,
+    machine_ends_with_its_owner_and_says_how,
+];
+
 const PATIENCE: Duration = Duration::from_mins(1);
 
-fn machine() -> Machine {
-    Machine::new(Arch::X86_64).net(Net::None)
+/// On Arm with a counter that QEMU divides.
+fn machine(arch: Arch) -> Machine {
+    let machine = Machine::new(arch).net(Net::None);
+    match arch {
+        Arch::X86_64 => machine,
+        Arch::Aarch64 => machine.cpu("cortex-a57"),
+    }
 }
 
 fn start(machine: Machine) -> Vm {
@@ -48,13 +82,14 @@ fn wait_valid(publisher: &Publisher) -> Fields {
         .expect("written")
 }
 
-fn reading(fields: &Fields, ticks: u64) -> Reading {
-    let line = Timeline::from_page(fields, CounterId::X86Tsc).expect("a page with time");
+fn reading(arch: Arch, fields: &Fields, ticks: u64) -> Reading {
+    let line = Timeline::from_page(fields, arch.counter_id()).expect("a page with time");
     line.at(Ticks(ticks)).expect("in range")
 }
 
-/// The guest's counter, which stops it for a moment if it runs; not through the publisher's code.
-fn guest_counter(qmp: &mut Qmp) -> u64 {
+/// The guest's counter before QEMU divides it, which stops it for a moment if it runs; not through the
+/// publisher's code.
+fn guest_count(arch: Arch, qmp: &mut Qmp) -> u64 {
     let memory = memfd_create("test", MemfdFlags::CLOEXEC).expect("memfd");
     let path = format!("/proc/{}/fd/{}", std::process::id(), memory.as_raw_fd());
     let arguments = json!({ "filename": path, "live": false });
@@ -62,19 +97,29 @@ fn guest_counter(qmp: &mut Qmp) -> u64 {
         .expect("a device state");
     let mut bytes = [0; 64];
     let length = rustix::io::pread(&memory, &mut bytes, 0).expect("readable");
-    stopped_counter(&bytes[..length]).expect("timers first")
+    stopped_counter(&bytes[..length], arch.host_counter()).expect("timers first")
+}
+
+/// The guest's counter.
+fn guest_ticks(arch: Arch, qmp: &mut Qmp) -> u64 {
+    let divisor = match arch {
+        Arch::X86_64 => 1,
+        Arch::Aarch64 => 16,
+    };
+    guest_count(arch, qmp) / divisor
 }
 
 /// Host TAI, with the earliest and latest it can be.
 fn now() -> (Timestamp<Tai>, Timestamp<Tai>) {
-    let clock = HostClock::new().expect("a trusted counter");
+    let clock = HostClock::new(HostCounter::Tsc).expect("a trusted counter");
     let [first, last] = [(); 2].map(|()| clock.sample().expect("a sample").time);
     (first, last)
 }
 
 /// The page as the guest sees it: QEMU's own physical memory dump.
-fn page_by_monitor(qmp: &mut Qmp) -> Vec<u32> {
-    let text = qmp.monitor("xp /28xw 0xfeffb000").expect("a dump");
+fn page_by_monitor(arch: Arch, qmp: &mut Qmp) -> Vec<u32> {
+    let dump = format!("xp /28xw {:#x}", arch.page());
+    let text = qmp.monitor(&dump).expect("a dump");
     let words = text
         .split_whitespace()
         .filter_map(|word| word.strip_prefix("0x"));
@@ -91,19 +136,19 @@ fn words(fields: &Fields) -> Vec<u32> {
         .collect()
 }
 
-#[test]
-fn page_seen_by_the_guest_is_what_was_published() {
-    let mut vm = start(machine());
+fn page_seen_by_the_guest_is_what_was_published(arch: Arch) {
+    let mut vm = start(machine(arch));
     wait_valid(publisher(&vm));
     publisher(&vm).pause().expect("alive");
     let fields = publisher(&vm).report().fields.expect("written");
-    assert_eq!(page_by_monitor(vm.qmp()), words(&fields));
+    assert_eq!(page_by_monitor(arch, vm.qmp()), words(&fields));
     assert_eq!(
         vm.page().expect("a page").fields().expect("readable"),
         fields
     );
 
-    assert_eq!((fields.counter_id, fields.time_type), (1, 1));
+    let id = arch.counter_id() as u8;
+    assert_eq!((fields.counter_id, fields.time_type), (id, 1));
     assert_eq!(fields.tai_offset_sec, -37);
     assert!(fields.has(flag::TAI_OFFSET_VALID | flag::TIME_MAXERROR_VALID));
     assert!(fields.has(flag::PERIOD_MAXERROR_VALID | flag::TIME_ESTERROR_VALID));
@@ -112,9 +157,8 @@ fn page_seen_by_the_guest_is_what_was_published() {
     assert_eq!(fields.seq_count % 2, 0);
 }
 
-#[test]
-fn published_time_is_the_hosts_at_the_guests_counter() {
-    let mut vm = start(machine());
+fn published_time_is_the_hosts_at_the_guests_counter(arch: Arch) {
+    let mut vm = start(machine(arch));
     wait(publisher(&vm), "ten updates", |report| report.updates >= 10);
     let report = publisher(&vm).report();
     let mapping = report.mapping.expect("running");
@@ -131,9 +175,9 @@ fn published_time_is_the_hosts_at_the_guests_counter() {
     publisher(&vm).pause().expect("alive");
     let fields = vm.page().expect("a page").fields().expect("readable");
     let (earliest, _) = now();
-    let counter = guest_counter(vm.qmp());
+    let counter = guest_ticks(arch, vm.qmp());
     let (_, latest) = now();
-    let reading = reading(&fields, counter);
+    let reading = reading(arch, &fields, counter);
     let tai = reading.tai.expect("known");
     let off = [earliest.since(tai), tai.since(latest)].map(|span| span.expect("near").units());
     let bound = i128::try_from(reading.bound.units()).expect("small");
@@ -143,13 +187,12 @@ fn published_time_is_the_hosts_at_the_guests_counter() {
     );
 }
 
-#[test]
-fn bracket_alone_contains_the_exact_offset() {
+fn bracket_alone_contains_the_exact_offset(arch: Arch) {
     let options = Options {
         exact_mapping: false,
         ..Options::default()
     };
-    let mut vm = start(machine().publish(Some(options)));
+    let mut vm = start(machine(arch).publish(Some(options)));
     let wide = wait(publisher(&vm), "valid", |report| report.valid);
     let bracket = wide.mapping.expect("running");
     let error = wide.fields.expect("written").time_maxerror_nanosec;
@@ -162,9 +205,9 @@ fn bracket_alone_contains_the_exact_offset() {
 
     // The guest's counter, read by a witness, lies where the mapping predicts it to within it.
     publisher(&vm).pause().expect("alive");
-    let before = gnomon_qemu::host::counter();
-    let counter = guest_counter(vm.qmp());
-    let after = gnomon_qemu::host::counter();
+    let before = arch.host_counter().now();
+    let counter = guest_count(arch, vm.qmp());
+    let after = arch.host_counter().now();
     let started = counter.wrapping_sub(bracket.offset);
     let earliest = before - bracket.radius;
     let latest = after + bracket.radius;
@@ -174,9 +217,8 @@ fn bracket_alone_contains_the_exact_offset() {
     );
 }
 
-#[test]
-fn own_stop_and_cont_change_marker_and_mapping() {
-    let mut vm = start(machine());
+fn own_stop_and_cont_change_marker_and_mapping(arch: Arch) {
+    let mut vm = start(machine(arch));
     let first = wait(publisher(&vm), "valid", |report| report.valid);
     let marker = first.fields.expect("written").disruption_marker;
 
@@ -184,10 +226,10 @@ fn own_stop_and_cont_change_marker_and_mapping() {
     let page = vm.page().expect("a page").fields().expect("readable");
     assert_eq!(page.disruption_marker, marker + 1);
     assert_eq!(page.clock_status, ClockStatus::Unreliable as u8);
-    let line = Timeline::from_page(&page, CounterId::X86Tsc);
+    let line = Timeline::from_page(&page, arch.counter_id());
     assert_eq!(line, Err(Unusable::Status(ClockStatus::Unreliable)));
-    let stopped = guest_counter(vm.qmp());
-    assert_eq!(guest_counter(vm.qmp()), stopped, "it stands still");
+    let stopped = guest_count(arch, vm.qmp());
+    assert_eq!(guest_count(arch, vm.qmp()), stopped, "it stands still");
     // What was taken for the offset of the running counter is QEMU's variable for it: now that the
     // counter stands still, it holds the counter.
     let slot = first
@@ -214,9 +256,8 @@ fn own_stop_and_cont_change_marker_and_mapping() {
     assert_eq!(second.radius, 0, "proven again");
 }
 
-#[test]
-fn stop_and_cont_by_another_client_are_noticed() {
-    let mut vm = start(machine());
+fn stop_and_cont_by_another_client_are_noticed(arch: Arch) {
+    let mut vm = start(machine(arch));
     let first = wait(publisher(&vm), "valid", |report| report.valid);
     let marker = first.fields.expect("written").disruption_marker;
     vm.qmp().execute("stop", json!({})).expect("stops");
@@ -242,9 +283,9 @@ fn stop_and_cont_by_another_client_are_noticed() {
     publisher(&vm).pause().expect("alive");
     let fields = vm.page().expect("a page").fields().expect("readable");
     let (earliest, _) = now();
-    let counter = guest_counter(vm.qmp());
+    let counter = guest_ticks(arch, vm.qmp());
     let (_, latest) = now();
-    let reading = reading(&fields, counter);
+    let reading = reading(arch, &fields, counter);
     let (tai, bound) = (reading.tai.expect("known"), reading.bound);
     let middle = earliest.since(tai).expect("near").units() / 2
         + latest.since(tai).expect("near").units() / 2;
@@ -256,9 +297,8 @@ fn stop_and_cont_by_another_client_are_noticed() {
     );
 }
 
-#[test]
-fn reset_is_a_disruption_and_the_counter_runs_on() {
-    let mut vm = start(machine());
+fn reset_is_a_disruption_and_the_counter_runs_on(arch: Arch) {
+    let mut vm = start(machine(arch));
     let before = wait(publisher(&vm), "valid", |report| report.valid);
     let marker = before.fields.expect("written").disruption_marker;
     vm.reset().expect("resets");
@@ -271,18 +311,17 @@ fn reset_is_a_disruption_and_the_counter_runs_on() {
     // What makes it right to keep the mapping over a reset.
     assert_eq!(before.mapping, after.mapping);
     publisher(&vm).pause().expect("alive");
-    let first = guest_counter(vm.qmp());
+    let first = guest_count(arch, vm.qmp());
     vm.qmp().execute("system_reset", json!({})).expect("resets");
-    assert!(guest_counter(vm.qmp()) > first);
+    assert!(guest_count(arch, vm.qmp()) > first);
 }
 
-#[test]
-fn updates_follow_each_other_within_their_bounds() {
+fn updates_follow_each_other_within_their_bounds(arch: Arch) {
     let options = Options {
         interval: Duration::from_millis(5),
         ..Options::default()
     };
-    let vm = start(machine().publish(Some(options)));
+    let vm = start(machine(arch).publish(Some(options)));
     let mut last = wait_valid(publisher(&vm));
     let mut checked = 0;
     let mut widest = 0;
@@ -298,7 +337,7 @@ fn updates_follow_each_other_within_their_bounds() {
         if next.disruption_marker == last.disruption_marker && report.valid {
             // What a reader of the earlier page is told at the later reference contains the later.
             let [told, told_later] =
-                [&last, &next].map(|fields| reading(fields, next.counter_value));
+                [&last, &next].map(|fields| reading(arch, fields, next.counter_value));
             let apart = told_later
                 .tai
                 .expect("known")
@@ -320,9 +359,8 @@ fn updates_follow_each_other_within_their_bounds() {
     assert!(checked > 30, "{checked} updates");
 }
 
-#[test]
-fn foreign_write_is_adopted_as_a_disruption() {
-    let vm = start(machine());
+fn foreign_write_is_adopted_as_a_disruption(arch: Arch) {
+    let vm = start(machine(arch));
     wait_valid(publisher(&vm));
     publisher(&vm).pause().expect("alive");
     let frozen = publisher(&vm).report();
@@ -349,20 +387,19 @@ fn foreign_write_is_adopted_as_a_disruption() {
     assert_eq!(report.mapping.expect("runs").radius, 0);
 }
 
-#[test]
-fn attaches_to_a_running_machine_and_to_a_stopped_one() {
+fn attaches_to_a_running_machine_and_to_a_stopped_one(arch: Arch) {
     let socket = |name: &str| -> PathBuf {
         std::env::temp_dir().join(format!("gnomon-test-{}-{name}", std::process::id()))
     };
     for (name, paused) in [("running", false), ("stopped", true)] {
         let path = socket(name);
-        let mut vm = start(machine().publish(None).paused(paused).qmp_socket(&path));
+        let mut vm = start(machine(arch).publish(None).paused(paused).qmp_socket(&path));
         let stock = vm.page().expect("a page").fields().expect("readable");
         assert_eq!(stock.counter_id, gnomon_clock::page::COUNTER_INVALID);
         let qmp = Qmp::connect(&path).expect("listening");
         let pid = qmp.peer_pid().expect("a local socket");
         assert_eq!(pid, vm.pid());
-        let host = Host::new().expect("a trusted counter");
+        let host = Host::new(arch).expect("a trusted counter");
         let publisher = Publisher::attach(
             qmp,
             pid,
@@ -387,22 +424,23 @@ fn attaches_to_a_running_machine_and_to_a_stopped_one() {
         // Whoever leaves does not leave a page behind that looks kept.
         drop(publisher);
         let page = vm.page().expect("a page").fields().expect("readable");
-        assert!(Timeline::from_page(&page, CounterId::X86Tsc).is_err());
+        assert!(Timeline::from_page(&page, arch.counter_id()).is_err());
         std::fs::remove_file(&path).expect("QEMU made it");
     }
 }
 
-#[test]
-fn utc_page_and_utc_reference() {
+fn utc_page_and_utc_reference(arch: Arch) {
     let options = Options {
         scale: Scale::Utc,
         ..Options::default()
     };
-    let vm = start(machine().publish(Some(options)));
+    let vm = start(machine(arch).publish(Some(options)));
     let fields = wait_valid(publisher(&vm));
     assert_eq!(fields.time_type, 0);
     assert_eq!(fields.tai_offset_sec, -37);
-    let tai = reading(&fields, fields.counter_value).tai.expect("known");
+    let tai = reading(arch, &fields, fields.counter_value)
+        .tai
+        .expect("known");
     let (_, latest) = now();
     assert!(
         (0..10).contains(
@@ -415,7 +453,7 @@ fn utc_page_and_utc_reference() {
     );
 
     // What the kernel does not vouch for is not published as UTC.
-    let sample = HostClock::new()
+    let sample = HostClock::new(HostCounter::Tsc)
         .expect("a trusted counter")
         .sample()
         .expect("a sample");
@@ -423,7 +461,7 @@ fn utc_page_and_utc_reference() {
         reference: Reference::Utc,
         ..Options::default()
     };
-    let vm = start(machine().publish(Some(options)));
+    let vm = start(machine(arch).publish(Some(options)));
     if sample.kernel.synchronised {
         assert_eq!(
             wait_valid(publisher(&vm)).clock_status,
@@ -440,9 +478,8 @@ fn utc_page_and_utc_reference() {
     }
 }
 
-#[test]
-fn guests_whose_counter_is_not_the_hosts_are_refused() {
-    let error = machine()
+fn guests_whose_counter_is_not_the_hosts_are_refused(arch: Arch) {
+    let error = machine(arch)
         .arg("-icount")
         .arg("shift=0")
         .start()
@@ -450,10 +487,10 @@ fn guests_whose_counter_is_not_the_hosts_are_refused() {
         .to_string();
     assert!(error.contains("-icount"), "{error}");
     let options = Options {
-        page: 0x1000_0000_0000,
+        page: Some(0x1000_0000_0000),
         ..Options::default()
     };
-    let error = machine()
+    let error = machine(arch)
         .publish(Some(options))
         .start()
         .expect_err("refused")
@@ -462,18 +499,7 @@ fn guests_whose_counter_is_not_the_hosts_are_refused() {
         error.contains("no vmclock page at 0x100000000000"),
         "{error}"
     );
-    // The firmware's memory is there, but it is no page.
-    let options = Options {
-        page: 0xf_0000,
-        ..Options::default()
-    };
-    let error = machine()
-        .publish(Some(options))
-        .start()
-        .expect_err("refused")
-        .to_string();
-    assert!(error.contains("has no vmclock page there"), "{error}");
-    let error = machine()
+    let error = machine(arch)
         .accel(Accel::Kvm)
         .start()
         .expect_err("refused")
@@ -481,17 +507,33 @@ fn guests_whose_counter_is_not_the_hosts_are_refused() {
     assert!(error.contains("KVM"), "{error}");
 }
 
+/// On aarch64 the launcher makes the page wherever it is told to.
+#[test]
+fn firmwares_memory_is_no_page() {
+    let options = Options {
+        page: Some(0xf_0000),
+        ..Options::default()
+    };
+    let error = machine(Arch::X86_64)
+        .publish(Some(options))
+        .start()
+        .expect_err("refused")
+        .to_string();
+    assert!(error.contains("has no vmclock page there"), "{error}");
+}
+
 #[test]
 fn port_in_use_and_nonsense_are_one_sentence() {
+    let arch = Arch::X86_64;
     let taken = std::net::UdpSocket::bind("127.0.0.1:0").expect("a port");
     let port = taken.local_addr().expect("bound").port();
-    let user = machine().net(Net::User { ntp: port });
+    let user = machine(arch).net(Net::User { ntp: port });
     let error = user.start().expect_err("taken").to_string();
     assert!(
         error.contains(&format!("UDP port {port} of 127.0.0.1 is taken")),
         "{error}"
     );
-    let error = machine()
+    let error = machine(arch)
         .kernel("/no/such/image")
         .start()
         .expect_err("no image")
@@ -500,7 +542,7 @@ fn port_in_use_and_nonsense_are_one_sentence() {
         error.contains("/no/such/image") && !error.contains('\n'),
         "{error}"
     );
-    let error = machine()
+    let error = machine(arch)
         .arg("-no-such-option")
         .start()
         .expect_err("nonsense")
@@ -511,9 +553,8 @@ fn port_in_use_and_nonsense_are_one_sentence() {
     );
 }
 
-#[test]
-fn machine_ends_with_its_owner_and_says_how() {
-    let mut vm = start(machine());
+fn machine_ends_with_its_owner_and_says_how(arch: Arch) {
+    let mut vm = start(machine(arch));
     wait_valid(publisher(&vm));
     assert_eq!(vm.wait_exit(Duration::ZERO), None);
     assert_eq!(vm.quit(), Some(gnomon_qemu::End::Status(0)));
@@ -525,7 +566,7 @@ fn machine_ends_with_its_owner_and_says_how() {
     assert!(matches!(error, QmpError::Closed), "{error}");
     assert!(vm.stop().is_err());
 
-    let vm = start(machine());
+    let vm = start(machine(arch));
     let process = format!("/proc/{}", vm.pid());
     assert!(std::path::Path::new(&process).exists());
     drop(vm);

@@ -11,7 +11,7 @@ use gnomon_qemu::publish::{Publisher, Report};
 
 use crate::console::{PROMPT, TimeLine};
 use crate::ntp::Client;
-use crate::{PATIENCE, Slot, image};
+use crate::{PATIENCE, Slot, arch, image};
 
 /// The image in a machine, with one of the [`Slot`]s.
 #[derive(Debug)]
@@ -23,7 +23,34 @@ pub struct Guest {
 /// A machine as `gnomon-qemu run` starts it, with the image, on a free port.
 #[must_use]
 pub fn machine() -> Machine {
-    Machine::new(Arch::X86_64).kernel(image())
+    Machine::new(arch()).kernel(image())
+}
+
+/// What the guest says of where its page is.
+#[must_use]
+pub fn place() -> &'static str {
+    match arch() {
+        Arch::X86_64 => "\\_SB.VCLK (AMZNC10C) at 0xfeffb000, 4096 bytes",
+        Arch::Aarch64 => "ptp@40010000 (amazon,vmclock) at 0x40010000, 4096 bytes",
+    }
+}
+
+/// Where it has looked for a network device, when there is none.
+#[must_use]
+pub fn buses() -> &'static str {
+    match arch() {
+        Arch::X86_64 => "PCI",
+        Arch::Aarch64 => "mmio or PCI",
+    }
+}
+
+/// Where it has looked for a page, when there is none.
+#[must_use]
+pub fn description() -> &'static str {
+    match arch() {
+        Arch::X86_64 => "acpi device",
+        Arch::Aarch64 => "device tree node",
+    }
 }
 
 impl Guest {

@@ -14,13 +14,13 @@ use std::time::Instant;
 use gnomon_clock::page::flag;
 use gnomon_clock::{ClockStatus, CounterId, Fields, Period, TimeType};
 use gnomon_qemu::Vm;
-use gnomon_qemu::machine::Machine;
+use gnomon_qemu::machine::{Arch, Machine};
 
 use crate::guest::machine;
 use crate::link::Link;
 use crate::ntp::{HEADER, Reply, V4_CLIENT, request};
 use crate::process::Process;
-use crate::{PATIENCE, image};
+use crate::{PATIENCE, built, image};
 
 /// The time on the page at counter 0: 2026-11-20T12:05:31Z.
 const UTC: u64 = 1_795_176_331;
@@ -113,6 +113,19 @@ impl Subject {
             machine: machine(),
             entry: u64::from_le_bytes(entry.try_into().expect("8")),
             counter: CounterId::X86Tsc,
+        }
+    }
+
+    /// The aarch64 image.
+    #[must_use]
+    pub fn aarch64() -> Self {
+        let arch = Arch::Aarch64;
+        Self {
+            arch: arch.name(),
+            machine: Machine::new(arch).kernel(built(arch.image(), "make build")),
+            // QEMU's own few instructions before it count.
+            entry: 0,
+            counter: arch.counter_id(),
         }
     }
 }

@@ -326,7 +326,8 @@ fn listen(judge: &Process, accepting: &[&str], refusing: &[&str]) -> Verdict {
 }
 
 /// A file of a judge that is not installed.
-fn unpacked(path: &str) -> PathBuf {
+#[must_use]
+pub fn unpacked(path: &str) -> PathBuf {
     built(&format!("judges/{path}"), "make judges")
 }
 

@@ -1,6 +1,8 @@
 //! Tests that boot the image under QEMU with the host's time and look at it from outside: by NTP, by
 //! the serial console, by QEMU's monitor, and through programs that nobody here wrote.
 //!
+//! Most run on both architectures, from one table of names a file: [`on_both`].
+//!
 //! This library is what they share. It panics with one clear sentence where a test should: when
 //! something is missing that `make build` or `make test` puts in place, and when a guest does
 //! not do what it must within [`PATIENCE`].
@@ -9,11 +11,15 @@
     reason = "a helper of tests fails the test"
 )]
 
+use core::cell::Cell;
 use core::time::Duration;
 use std::path::{Path, PathBuf};
 use std::sync::{Condvar, Mutex, PoisonError};
 
+pub use gnomon_qemu::Arch;
+
 pub mod console;
+pub mod gdb;
 pub mod guest;
 pub mod icount;
 pub mod judge;
@@ -27,10 +33,39 @@ pub mod process;
 /// How long anything may take. Machines are shared, and all that matters is that it happens.
 pub const PATIENCE: Duration = Duration::from_mins(2);
 
+/// Makes a test of each of the functions on either architecture, in modules of these names.
+#[macro_export]
+macro_rules! on_both {
+    ($($name:ident),* $(,)?) => {
+        mod x86_64 {
+            $(#[test] fn $name() { $crate::on($crate::Arch::X86_64, super::$name); })*
+        }
+        mod aarch64 {
+            $(#[test] fn $name() { $crate::on($crate::Arch::Aarch64, super::$name); })*
+        }
+    };
+}
+
+thread_local! {
+    static UNDER_TEST: Cell<Arch> = const { Cell::new(Arch::X86_64) };
+}
+
+/// Runs a test, or a part of one that has a thread of its own, on this architecture.
+pub fn on<T>(arch: Arch, test: impl FnOnce() -> T) -> T {
+    UNDER_TEST.set(arch);
+    test()
+}
+
+/// The architecture that this thread's test is about: `x86_64` if nobody has said.
+#[must_use]
+pub fn arch() -> Arch {
+    UNDER_TEST.get()
+}
+
 /// The image under test.
 #[must_use]
 pub fn image() -> PathBuf {
-    built("gnomon-x86_64.elf", "make build")
+    built(arch().image(), "make build")
 }
 
 /// The `gnomon-qemu` command under test.

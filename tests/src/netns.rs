@@ -11,6 +11,7 @@ use rustix::process::geteuid;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::process::Process;
+use crate::{arch, on};
 
 /// A network namespace, removed when this is dropped.
 #[derive(Debug)]
@@ -49,11 +50,12 @@ impl Netns {
     /// Does something in the namespace. Sockets made there stay in it, and so do programs that
     /// are started there.
     pub fn enter<T: Send>(&self, what: impl FnOnce() -> T + Send) -> T {
+        let arch = arch();
         let body = || {
             let file = File::open(format!("/run/netns/{}", self.name)).expect("a namespace");
             move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))
                 .expect("root may enter it");
-            what()
+            on(arch, what)
         };
         let outcome = thread::scope(|scope| scope.spawn(body).join());
         outcome.unwrap_or_else(|failure| panic::resume_unwind(failure))

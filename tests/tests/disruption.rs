@@ -1,17 +1,30 @@
 //! What must never happen: time from across a disruption.
 
 use core::time::Duration;
+use std::path::PathBuf;
 use std::time::Instant;
 use std::{env, fs, process, thread};
 
 use gnomon_clock::{ClockStatus, Fields};
-use gnomon_qemu::Publisher;
 use gnomon_qemu::publish::{Host, Options};
 use gnomon_qemu::qmp::Qmp;
-use gnomon_tests::PATIENCE;
+use gnomon_qemu::{Machine, Publisher};
 use gnomon_tests::guest::{Guest, machine};
 use gnomon_tests::ntp::{Client, Reply, V4_CLIENT, cookie, request};
+use gnomon_tests::{PATIENCE, arch};
 use serde_json::json;
+
+gnomon_tests::on_both![
+    stop_and_cont_never_show_an_old_time,
+    requests_that_waited_through_a_stop_are_right_or_without_time,
+    stop_and_cont_by_somebody_else_are_noticed,
+    marker_change_on_a_page_without_time_is_a_step_at_once,
+    marker_change_on_a_page_with_time_carries_the_new_time_at_once,
+    requests_in_flight_never_carry_a_mixture,
+    reset_boots_again_and_the_time_is_right_again,
+    restored_snapshot_never_shows_the_time_of_the_snapshot,
+    restored_snapshot_with_a_publisher_is_right_or_without_time,
+];
 
 /// How long a machine is held. Time that goes on from before would be wrong by this much.
 const HELD: Duration = Duration::from_secs(2);
@@ -38,7 +51,6 @@ fn assert_right_again(client: &Client) -> Reply {
     client.ask_until_right()
 }
 
-#[test]
 fn stop_and_cont_never_show_an_old_time() {
     let (mut guest, client) = Guest::serving();
     for _ in 0..3 {
@@ -57,7 +69,6 @@ fn stop_and_cont_never_show_an_old_time() {
     assert!(log.contains("disruption"), "{log}");
 }
 
-#[test]
 fn requests_that_waited_through_a_stop_are_right_or_without_time() {
     let (mut guest, client) = Guest::serving();
     guest.stop().expect("stops");
@@ -90,7 +101,6 @@ fn requests_that_waited_through_a_stop_are_right_or_without_time() {
     right.assert_right();
 }
 
-#[test]
 fn stop_and_cont_by_somebody_else_are_noticed() {
     let (mut guest, client) = Guest::serving();
     let before = guest.publisher().report().fields.expect("written");
@@ -110,7 +120,6 @@ fn stop_and_cont_by_somebody_else_are_noticed() {
     assert!(status.contains(&marker), "{marker}{status}");
 }
 
-#[test]
 fn marker_change_on_a_page_without_time_is_a_step_at_once() {
     let (guest, client) = Guest::serving();
     let mut page = guest.take_page();
@@ -158,7 +167,6 @@ fn marker_change_on_a_page_without_time_is_a_step_at_once() {
     assert_right_again(&client);
 }
 
-#[test]
 fn marker_change_on_a_page_with_time_carries_the_new_time_at_once() {
     let (mut guest, client) = Guest::serving();
     let mut page = guest.take_page();
@@ -187,7 +195,6 @@ fn marker_change_on_a_page_with_time_carries_the_new_time_at_once() {
 
 /// Requests that are on their way while the page changes: each is answered with what was right
 /// after its arrival, with a step, or not at all.
-#[test]
 fn requests_in_flight_never_carry_a_mixture() {
     let (guest, client) = Guest::serving();
     let mut page = guest.take_page();
@@ -241,7 +248,6 @@ fn requests_in_flight_never_carry_a_mixture() {
     assert!(answered > 0);
 }
 
-#[test]
 fn reset_boots_again_and_the_time_is_right_again() {
     let (mut guest, client) = Guest::serving();
     let before = guest.publisher().report().fields.expect("written");
@@ -258,40 +264,12 @@ fn reset_boots_again_and_the_time_is_right_again() {
     guest.time().expect("time");
 }
 
-/// QEMU brings the page's memory along, time and all, and raises the marker in it. Nobody has
-/// written the time of now when the guest runs again.
-#[test]
+/// QEMU brings the page's memory along, time and all, and raises the marker in it; where QEMU has no
+/// such device, the launcher does. Nobody has written the time of now when the guest runs again.
 fn restored_snapshot_never_shows_the_time_of_the_snapshot() {
-    let folder = env::temp_dir().join(format!("gnomon-snapshot-{}", process::id()));
-    fs::create_dir(&folder).expect("a folder of our own");
-    let (snapshot, monitor) = (folder.join("state"), folder.join("qmp"));
-    let (mut guest, client) = Guest::serving();
-    client.ask().assert_right();
-    let uri = format!("file:{}", snapshot.display());
-    guest
-        .qmp()
-        .execute("migrate", json!({ "uri": uri }))
-        .expect("QEMU writes to a file");
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        let state = guest.qmp().execute("query-migrate", json!({}));
-        let state = state.expect("QEMU runs").value["status"].clone();
-        if state == "completed" {
-            break;
-        }
-        assert_ne!(state, "failed");
-        assert!(Instant::now() < deadline, "{state}");
-        thread::park_timeout(Duration::from_millis(20));
-    }
-    drop(guest);
-
-    let restored = Guest::start(
-        machine()
-            .publish(None)
-            .qmp_socket(&monitor)
-            .arg("-incoming")
-            .arg(&uri),
-    );
+    let snapshot = Snapshot::take("alone");
+    let monitor = snapshot.folder.join("qmp");
+    let restored = Guest::start(snapshot.machine().publish(None).qmp_socket(&monitor));
     let client = restored.client();
     for _ in 0..50 {
         client.ask().assert_no_time(&["STEP"]);
@@ -300,11 +278,111 @@ fn restored_snapshot_never_shows_the_time_of_the_snapshot() {
     let publisher = Publisher::attach(
         Qmp::connect(&monitor).expect("QEMU listens"),
         restored.pid(),
-        Host::new().expect("this host has a clock"),
+        Host::new(arch()).expect("this host has a clock"),
         Options::default(),
         Box::new(|_| {}),
     );
     let _publisher = publisher.expect("published");
     let _right = client.ask_until_right();
-    fs::remove_dir_all(&folder).expect("ours");
+}
+
+/// The publisher is there before the guest's memory is, and lets it run when that has come.
+fn restored_snapshot_with_a_publisher_is_right_or_without_time() {
+    let snapshot = Snapshot::take("published");
+    let held = Instant::now();
+    while held.elapsed() < HELD {
+        thread::park_timeout(HELD);
+    }
+    let mut restored = Guest::start(snapshot.machine());
+    wait_loaded(&mut restored);
+    let client = restored.client();
+    // It judges every reply on the way.
+    let _right = client.ask_until_right();
+    for _ in 0..50 {
+        client.ask().assert_right();
+    }
+    restored.time().expect("time");
+    let fields = restored.publisher().report().fields.expect("written");
+    assert!(fields.disruption_marker > snapshot.marker, "{fields:?}");
+    // And into a machine that is held, which somebody else may let run: what was restored is taken off
+    // the page before that.
+    let mut held = Guest::start(snapshot.machine().paused(true));
+    wait_loaded(&mut held);
+    let page = held.page().expect("a page");
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let report = held.publisher().report();
+        let fields = page.fields().expect("QEMU runs");
+        if report.fields == Some(fields) && fields.disruption_marker > snapshot.marker {
+            assert!(!report.valid, "{report:?}");
+            break;
+        }
+        assert!(Instant::now() < deadline, "{report:?}");
+        thread::park_timeout(Duration::from_millis(5));
+    }
+}
+
+/// Until then QEMU's user network has no place for what it is sent.
+fn wait_loaded(guest: &mut Guest) {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let state = guest.qmp().execute("query-status", json!({}));
+        if state.expect("QEMU runs").value["status"] != "inmigrate" {
+            return;
+        }
+        assert!(Instant::now() < deadline, "nothing is loaded");
+        thread::park_timeout(Duration::from_millis(5));
+    }
+}
+
+/// A guest's state, with time on its page.
+struct Snapshot {
+    folder: PathBuf,
+    /// The highest marker it can have.
+    marker: u64,
+}
+
+impl Snapshot {
+    fn take(name: &str) -> Self {
+        let name = format!("gnomon-{name}-{}-{}", process::id(), arch().name());
+        let folder = env::temp_dir().join(name);
+        fs::create_dir(&folder).expect("a folder of our own");
+        let mut snapshot = Self { folder, marker: 0 };
+        let (mut guest, client) = Guest::serving();
+        client.ask().assert_right();
+        guest
+            .qmp()
+            .execute("migrate", json!({ "uri": snapshot.uri() }))
+            .expect("QEMU writes to a file");
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let state = guest.qmp().execute("query-migrate", json!({}));
+            let state = state.expect("QEMU runs").value["status"].clone();
+            if state == "completed" {
+                break;
+            }
+            assert_ne!(state, "failed");
+            assert!(Instant::now() < deadline, "{state}");
+            thread::park_timeout(Duration::from_millis(20));
+        }
+        let page = guest.page().expect("a page").fields();
+        snapshot.marker = page.expect("QEMU runs").disruption_marker;
+        snapshot
+    }
+
+    fn uri(&self) -> String {
+        format!("file:{}", self.folder.join("state").display())
+    }
+
+    /// A machine that goes on from there.
+    fn machine(&self) -> Machine {
+        machine().arg("-incoming").arg(self.uri())
+    }
+}
+
+impl Drop for Snapshot {
+    fn drop(&mut self) {
+        // Nothing depends on its going.
+        let _gone = fs::remove_dir_all(&self.folder);
+    }
 }

@@ -10,7 +10,12 @@ use gnomon_tests::judge::capture::{self, examine, spoiled};
 use gnomon_tests::judge::{Directory, PACKAGED, Row, Trial};
 use gnomon_tests::ntp::{V4_CLIENT, cookie, request};
 
-#[test]
+gnomon_tests::on_both![
+    every_judge_accepts_the_guest,
+    every_judge_refuses_a_guest_without_time,
+    tshark_finds_no_fault_with_dhcp_and_kisses,
+];
+
 fn every_judge_accepts_the_guest() {
     let trial = Trial::start(machine(), true);
     assert_right(&trial.ask(PACKAGED));
@@ -41,7 +46,6 @@ fn every_judge_accepts_the_guest() {
     }
 }
 
-#[test]
 fn every_judge_refuses_a_guest_without_time() {
     let trial = Trial::start(machine(), false);
     assert_right(&trial.ask(PACKAGED));
@@ -50,7 +54,6 @@ fn every_judge_refuses_a_guest_without_time() {
 }
 
 /// What the other guests do not say: DHCP, and the kiss `RATE`.
-#[test]
 fn tshark_finds_no_fault_with_dhcp_and_kisses() {
     let directory = Directory::new("kisses");
     let file = directory.path().join("frames");

@@ -7,13 +7,29 @@ use std::path::{Path, PathBuf};
 use std::process::{self, Command};
 
 use gnomon_tests::console::PROMPT;
+use gnomon_tests::gdb::Gdb;
 use gnomon_tests::ntp::Client;
 use gnomon_tests::process::Process;
-use gnomon_tests::{Slot, fixtures, image, launcher};
+use gnomon_tests::{Arch, Slot, arch, fixtures, image, launcher};
 use rustix::process::Signal;
 
+gnomon_tests::on_both![
+    publish_makes_any_running_qemu_right,
+    runs_for_so_many_seconds_and_ends_well,
+    signals_end_it_and_leave_no_qemu_behind,
+    qemu_does_not_outlive_a_launcher_that_was_killed,
+    guests_poweroff_ends_it_well_and_a_trap_does_not,
+    serial_line_to_a_file,
+    unpublished_guest_has_no_time,
+    port_in_use_is_one_sentence,
+    unusable_qemu_is_one_sentence,
+    publish_without_a_monitor_is_one_sentence,
+];
+
 fn run(arguments: &[&str]) -> Process {
-    Process::start(Command::new(launcher()).arg("run").args(arguments))
+    let mut command = Command::new(launcher());
+    command.args(["run", "--arch", arch().name()]);
+    Process::start(command.args(arguments))
 }
 
 /// A UDP port that was free a moment ago.
@@ -40,7 +56,6 @@ fn assert_one_sentence(mut process: Process, words: &[&str]) {
     }
 }
 
-#[test]
 fn runs_for_so_many_seconds_and_ends_well() {
     let _slot = Slot::take();
     let port = free_port().to_string();
@@ -59,7 +74,6 @@ fn runs_for_so_many_seconds_and_ends_well() {
     }
 }
 
-#[test]
 fn signals_end_it_and_leave_no_qemu_behind() {
     for signal in [Signal::INT, Signal::TERM] {
         let _slot = Slot::take();
@@ -79,7 +93,6 @@ fn signals_end_it_and_leave_no_qemu_behind() {
     }
 }
 
-#[test]
 fn qemu_does_not_outlive_a_launcher_that_was_killed() {
     let _slot = Slot::take();
     let port = free_port();
@@ -100,7 +113,6 @@ fn qemu_does_not_outlive_a_launcher_that_was_killed() {
     }
 }
 
-#[test]
 fn guests_poweroff_ends_it_well_and_a_trap_does_not() {
     let _slot = Slot::take();
     let mut launcher = run(&["--ntp", "0"]);
@@ -113,15 +125,22 @@ fn guests_poweroff_ends_it_well_and_a_trap_does_not() {
     let mut launcher = run(&["--ntp", "0", "--qmp", path]);
     launcher.wait_for(PROMPT);
     let mut qmp = gnomon_qemu::qmp::Qmp::connect(&socket.0).expect("QEMU listens");
-    // QEMU may end before it has answered.
-    let _ended = qmp.execute("inject-nmi", serde_json::json!({}));
+    match arch() {
+        Arch::X86_64 => {
+            // QEMU may end before it has answered.
+            let _ended = qmp.execute("inject-nmi", serde_json::json!({}));
+        }
+        Arch::Aarch64 => {
+            Gdb::attach(&mut qmp).set_and_go(Gdb::PC, 0x40);
+            qmp.execute("cont", serde_json::json!({})).expect("goes on");
+        }
+    }
     let status = launcher.wait();
     let said = launcher.log();
     assert_eq!(status.code(), Some(99), "{said}");
     assert!(said.contains("the guest has failed"), "{said}");
 }
 
-#[test]
 fn serial_line_to_a_file() {
     let _slot = Slot::take();
     let (file, port) = (Temporary::new("serial"), free_port());
@@ -135,7 +154,6 @@ fn serial_line_to_a_file() {
     assert!(!launcher.log().contains("Gnomon 0."), "{}", launcher.log());
 }
 
-#[test]
 fn unpublished_guest_has_no_time() {
     let _slot = Slot::take();
     let port = free_port();
@@ -145,7 +163,6 @@ fn unpublished_guest_has_no_time() {
     assert!(launcher.wait().success());
 }
 
-#[test]
 fn port_in_use_is_one_sentence() {
     let _slot = Slot::take();
     let taken = UdpSocket::bind("127.0.0.1:0").expect("a free port");
@@ -153,11 +170,16 @@ fn port_in_use_is_one_sentence() {
     assert_one_sentence(run(&["--ntp", &port]), &[&port, "is taken", "--ntp"]);
 }
 
-#[test]
 fn unusable_qemu_is_one_sentence() {
     let _slot = Slot::take();
     let missing = run(&["--qemu", "/nonexistent"]);
     assert_one_sentence(missing, &["/nonexistent", "QEMU 10.0", "make run"]);
+}
+
+/// It takes the vmclock device, which there is on x86 alone.
+#[test]
+fn old_qemu_is_one_sentence() {
+    let _slot = Slot::take();
 
     let old = fixtures().join("qemu-7.2");
     let mode = fs::metadata(&old).expect("committed").permissions().mode();
@@ -186,45 +208,36 @@ fn missing_image_is_one_sentence() {
     assert_one_sentence(Process::start(&mut command), &["make build", "--kernel"]);
 }
 
-#[test]
 fn publish_makes_any_running_qemu_right() {
     let _slot = Slot::take();
     let (socket, port) = (Temporary::new("publish"), free_port());
     let path = socket.0.to_str().expect("UTF-8");
-    let mut qemu = Command::new("qemu-system-x86_64");
-    qemu.args([
-        "-nodefaults",
-        "-display",
-        "none",
-        "-machine",
-        "q35",
-        "-cpu",
-        "max",
-    ])
-    .args(["-device", "vmclock", "-serial", "stdio"])
-    .args([
-        "-netdev",
-        &format!("user,id=net,hostfwd=udp:127.0.0.1:{port}-:123"),
-    ])
-    .args(["-device", "virtio-net-pci,netdev=net"])
-    .args([
-        "-qmp",
-        &format!("unix:{path},server=on,wait=off"),
-        "-kernel",
-    ])
-    .arg(image());
+    let mut qemu = match arch() {
+        Arch::X86_64 => plain_qemu(path, port),
+        // Somebody has to make the page.
+        Arch::Aarch64 => {
+            let mut run = Command::new(launcher());
+            run.args(["run", "--arch", "aarch64", "--no-publish", "--qmp", path])
+                .args(["--ntp", &port.to_string()]);
+            run
+        }
+    };
     let mut qemu = Process::start(&mut qemu);
     qemu.wait_for(PROMPT);
     let client = Client::new(port);
     client.ask().assert_no_time(&["INIT"]);
 
+    let process = match qemu.children()[..] {
+        [child] => child,
+        _ => qemu.pid(),
+    };
     let publish = || {
         let mut publish = Command::new(launcher());
         publish.args(["publish", "--qmp", path]);
         let mut publish = Process::start(&mut publish);
         let said = publish.wait_for("Ctrl-C ends it");
         assert!(
-            said.contains(&format!("QEMU's process {}", qemu.pid())),
+            said.contains(&format!("QEMU's process {process}")),
             "{said}"
         );
         publish
@@ -255,7 +268,32 @@ fn publish_makes_any_running_qemu_right() {
     );
 }
 
-#[test]
+fn plain_qemu(socket: &str, port: u16) -> Command {
+    let mut qemu = Command::new("qemu-system-x86_64");
+    qemu.args([
+        "-nodefaults",
+        "-display",
+        "none",
+        "-machine",
+        "q35",
+        "-cpu",
+        "max",
+    ])
+    .args(["-device", "vmclock", "-serial", "stdio"])
+    .args([
+        "-netdev",
+        &format!("user,id=net,hostfwd=udp:127.0.0.1:{port}-:123"),
+    ])
+    .args(["-device", "virtio-net-pci,netdev=net"])
+    .args([
+        "-qmp",
+        &format!("unix:{socket},server=on,wait=off"),
+        "-kernel",
+    ])
+    .arg(image());
+    qemu
+}
+
 fn publish_without_a_monitor_is_one_sentence() {
     let mut command = Command::new(launcher());
     command.args(["publish", "--qmp", "/nonexistent.sock"]);
@@ -267,7 +305,8 @@ struct Temporary(PathBuf);
 
 impl Temporary {
     fn new(name: &str) -> Self {
-        Self(std::env::temp_dir().join(format!("gnomon-test-{}-{name}", process::id())))
+        let name = format!("gnomon-test-{}-{}-{name}", process::id(), arch().name());
+        Self(std::env::temp_dir().join(name))
     }
 }
 

@@ -2,14 +2,20 @@
 
 use core::net::Ipv4Addr;
 
-use gnomon_qemu::machine::Net;
+use gnomon_qemu::machine::{Net, Transport};
 use gnomon_tests::guest::{Guest, machine};
 use gnomon_tests::netns::Netns;
 use gnomon_tests::ntp::Client;
+use gnomon_tests::{Arch, arch};
+
+gnomon_tests::on_both![
+    fixed_address_on_a_tap_interface,
+    dhcp_gives_address_and_router,
+    every_kind_of_virtio_device_serves,
+];
 
 const GUEST: Ipv4Addr = Ipv4Addr::new(10, 7, 7, 2);
 
-#[test]
 fn fixed_address_on_a_tap_interface() {
     let netns = Netns::new();
     netns.add_tap("gt0", "10.7.7.1/24");
@@ -58,7 +64,6 @@ fn fixed_address_on_a_tap_interface() {
     assert!(!net.contains("no honest device"), "{net}");
 }
 
-#[test]
 fn dhcp_gives_address_and_router() {
     let (mut guest, client) = Guest::serving();
     client.ask().assert_right();
@@ -67,15 +72,23 @@ fn dhcp_gives_address_and_router() {
     assert!(net.contains("gateway     10.0.2.2"), "{net}");
 }
 
-#[test]
 fn every_kind_of_virtio_device_serves() {
-    for properties in [
+    let plain = "mrg_rxbuf=off,csum=off,event_idx=off,indirect_desc=off";
+    let on_pci = [
         "disable-legacy=on,disable-modern=off",
         "disable-legacy=off,disable-modern=off",
         "vectors=0",
-        "mrg_rxbuf=off,csum=off,event_idx=off,indirect_desc=off",
-    ] {
-        let (mut guest, client) = Guest::serving_with(machine().nic(properties));
+        plain,
+    ];
+    let in_memory: &[&str] = match arch() {
+        Arch::X86_64 => &[],
+        Arch::Aarch64 => &["", plain],
+    };
+    let on_pci = on_pci.iter().map(|nic| (Transport::Pci, nic));
+    let in_memory = in_memory.iter().map(|nic| (Transport::Mmio, nic));
+    for (transport, properties) in on_pci.chain(in_memory) {
+        let machine = machine().transport(transport).nic(*properties);
+        let (mut guest, client) = Guest::serving_with(machine);
         for _ in 0..100 {
             client.ask().assert_right();
         }

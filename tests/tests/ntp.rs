@@ -8,9 +8,18 @@ use gnomon_qemu::publish::Options;
 use gnomon_tests::guest::{Guest, machine};
 use gnomon_tests::ntp::{Client, V4_CLIENT, cookie, request};
 
+gnomon_tests::on_both![
+    every_bound_contains_the_hosts_time,
+    stratum_is_the_command_lines,
+    polling_serves_the_same_time,
+    page_in_utc_gives_the_same_time,
+    page_without_time_never_makes_one_up,
+    versions_and_modes_are_answered_in_kind,
+    what_is_no_request_gets_silence,
+];
+
 const REPLIES: usize = 2500;
 
-#[test]
 fn every_bound_contains_the_hosts_time() {
     let (_guest, client) = Guest::serving();
     let first = client.ask();
@@ -29,7 +38,6 @@ fn every_bound_contains_the_hosts_time() {
     assert!(median < 1_000_000, "{median} ns");
 }
 
-#[test]
 fn stratum_is_the_command_lines() {
     let (_guest, client) = Guest::serving_with(machine().append("ntp.stratum=3"));
     let reply = client.ask();
@@ -37,7 +45,6 @@ fn stratum_is_the_command_lines() {
     assert_eq!(reply.stratum, 3);
 }
 
-#[test]
 fn polling_serves_the_same_time() {
     let (_guest, client) = Guest::serving_with(machine().append("idle=poll"));
     for _ in 0..200 {
@@ -45,7 +52,6 @@ fn polling_serves_the_same_time() {
     }
 }
 
-#[test]
 fn page_in_utc_gives_the_same_time() {
     let options = Options {
         scale: Scale::Utc,
@@ -62,7 +68,6 @@ fn page_in_utc_gives_the_same_time() {
     guest.time().expect("time");
 }
 
-#[test]
 fn page_without_time_never_makes_one_up() {
     let (mut guest, said) = Guest::boot(machine().publish(None));
     assert!(said.contains("no time: the page carries no time"), "{said}");
@@ -77,7 +82,6 @@ fn page_without_time_never_makes_one_up() {
     assert_eq!(guest.time(), Err(why));
 }
 
-#[test]
 fn versions_and_modes_are_answered_in_kind() {
     let (_guest, client) = Guest::serving();
     for version in 1..=4 {
@@ -95,7 +99,6 @@ fn versions_and_modes_are_answered_in_kind() {
     client.ask_as(3 << 6 | V4_CLIENT).assert_right();
 }
 
-#[test]
 fn what_is_no_request_gets_silence() {
     let (mut guest, client) = Guest::serving();
     let mut odd = Vec::new();

@@ -8,24 +8,38 @@ use gnomon_clock::{ClockStatus, Fields};
 use gnomon_tests::console::TimeLine;
 use gnomon_tests::guest::{Guest, TakenPage};
 use gnomon_tests::ntp::Client;
+use gnomon_tests::{Arch, arch};
 use serde_json::json;
 
-#[test]
+gnomon_tests::on_both![
+    guest_memory_holds_what_was_published,
+    wrong_constants_leave_no_time,
+    every_unusable_page_has_its_reason,
+    every_usable_page_is_served,
+    bound_reaches_clients_and_console_and_ends_at_16_seconds,
+    update_that_never_ends_leaves_no_time,
+    updates_without_a_pause_are_never_torn,
+];
+
 fn guest_memory_holds_what_was_published() {
     let (mut guest, _) = Guest::serving();
     let _page = guest.take_page();
     let fields = guest.publisher().report().fields.expect("written");
     let published = fields.to_bytes();
 
-    let dump = guest.monitor("xp /112xb 0xfeffb000");
+    let dump = guest.monitor(&format!("xp /112xb {:#x}", arch().page()));
     let bytes = dump
         .split_whitespace()
         .filter_map(|word| word.strip_prefix("0x"))
         .map(|word| u8::from_str_radix(word, 16).expect("hexadecimal"));
     assert_eq!(bytes.collect::<Vec<u8>>(), published);
 
-    let path = std::env::temp_dir().join(format!("gnomon-test-{}-page", process::id()));
-    let arguments = json!({ "val": 0xfeff_b000_u32, "size": 0x1000, "filename": path });
+    let path = std::env::temp_dir().join(format!(
+        "gnomon-test-{}-{}-page",
+        process::id(),
+        arch().name()
+    ));
+    let arguments = json!({ "val": arch().page(), "size": 0x1000, "filename": path });
     guest.qmp().execute("pmemsave", arguments).expect("saves");
     let region = fs::read(&path).expect("written");
     fs::remove_file(&path).expect("written");
@@ -109,7 +123,6 @@ fn assert_time(guest: &mut Guest, client: &Client) -> TimeLine {
 }
 
 /// The constants, which a publisher never changes: written over, and put back.
-#[test]
 fn wrong_constants_leave_no_time() {
     let (mut guest, client) = Guest::serving();
     let mut page = guest.take_page();
@@ -152,7 +165,6 @@ fn wrong_constants_leave_no_time() {
 }
 
 /// What a publisher may write that has no time for us.
-#[test]
 fn every_unusable_page_has_its_reason() {
     let (mut guest, client) = Guest::serving();
     let mut page = guest.take_page();
@@ -166,8 +178,12 @@ fn every_unusable_page_has_its_reason() {
         clock_status,
         ..valid
     };
+    let other_counter = match arch() {
+        Arch::X86_64 => (counter(0), "counter ARM CNTVCT is not this machine's"),
+        Arch::Aarch64 => (counter(1), "counter x86 TSC is not this machine's"),
+    };
     let cases = [
-        (counter(0), "counter ARM CNTVCT is not this machine's"),
+        other_counter,
         (counter(0xff), "the page carries no time"),
         (kind(2), "monotonic time is not usable"),
         (kind(3), "smeared time is not usable"),
@@ -216,7 +232,6 @@ fn every_unusable_page_has_its_reason() {
 }
 
 /// What a publisher may write that is usable in its own way.
-#[test]
 fn every_usable_page_is_served() {
     let (mut guest, client) = Guest::serving();
     let mut page = guest.take_page();
@@ -288,7 +303,6 @@ fn assert_remark(guest: &mut Guest, remark: &str) {
     assert!(status.contains(remark), "{remark}\n{status}");
 }
 
-#[test]
 fn bound_reaches_clients_and_console_and_ends_at_16_seconds() {
     let (mut guest, client) = Guest::serving();
     let mut page = guest.take_page();
@@ -307,7 +321,6 @@ fn bound_reaches_clients_and_console_and_ends_at_16_seconds() {
     client.ask().assert_no_time(&["XDSP"]);
 }
 
-#[test]
 fn update_that_never_ends_leaves_no_time() {
     let (mut guest, client) = Guest::serving();
     let mut page = guest.take_page();
@@ -322,7 +335,6 @@ fn update_that_never_ends_leaves_no_time() {
 }
 
 /// A page that changes all the time is read between two changes or not at all, never torn.
-#[test]
 fn updates_without_a_pause_are_never_torn() {
     let (guest, client) = Guest::serving();
     let mut page: TakenPage = guest.take_page();

@@ -27,14 +27,21 @@ use std::path::Path;
 use std::thread;
 use std::time::{Instant, SystemTime};
 
-use gnomon_clock::{CounterId, Span, Tai, Ticks, Timeline, Timestamp};
+use gnomon_clock::{Span, Tai, Ticks, Timeline, Timestamp};
 use gnomon_qemu::Scenario;
 use gnomon_qemu::host::HostClock;
 use gnomon_qemu::memory::GuestPage;
 use gnomon_qemu::publish::{Epoch, Options, Piece, Progress, Publisher};
-use gnomon_tests::PATIENCE;
 use gnomon_tests::guest::{Guest, machine};
 use gnomon_tests::ntp::{Client, HEADER, Reply, V4_CLIENT, request};
+use gnomon_tests::{Arch, PATIENCE, arch};
+
+gnomon_tests::on_both![
+    no_reply_is_wrong_or_stale_under_load,
+    leap_seconds_are_right_on_both_sides,
+    honest_hosts_are_served_right,
+    broken_hosts_are_survived,
+];
 
 /// Replies with time that the proof takes.
 const REPLIES: u64 = 100_000;
@@ -90,7 +97,6 @@ const EVERYTHING: &str = "
     end
 ";
 
-#[test]
 fn no_reply_is_wrong_or_stale_under_load() {
     let options = Options {
         interval: Duration::from_millis(1),
@@ -106,6 +112,7 @@ fn no_reply_is_wrong_or_stale_under_load() {
     guest.wait_published(|_| !publisher.journal().is_empty());
     let port = guest.ntp_port().expect("user network");
     let page = guest.page().expect("a page");
+    let arch = arch();
     let (enough, timed) = (AtomicBool::new(false), AtomicU64::new(0));
     let started = Instant::now();
     let (records, witness) = thread::scope(|scope| {
@@ -114,7 +121,7 @@ fn no_reply_is_wrong_or_stale_under_load() {
             scope.spawn(move || load(port, number, enough, timed))
         };
         let clients: Vec<_> = (0..SOCKETS).map(load).collect();
-        let witness = scope.spawn(|| watch(publisher, &page, &enough));
+        let witness = scope.spawn(|| watch(arch, publisher, &page, &enough));
         let deadline = Instant::now() + 2 * PATIENCE;
         let proven = || timed.load(Ordering::Relaxed) >= REPLIES && started.elapsed() >= LEAST;
         while !proven() && Instant::now() < deadline {
@@ -391,8 +398,8 @@ impl Witness {
 }
 
 /// Looks at the page as the guest does, and at the clock.
-fn watch(publisher: &Publisher, page: &GuestPage, enough: &AtomicBool) -> Witness {
-    let clock = HostClock::new().expect("a trusted counter");
+fn watch(arch: Arch, publisher: &Publisher, page: &GuestPage, enough: &AtomicBool) -> Witness {
+    let clock = HostClock::new(arch.host_counter()).expect("a trusted counter");
     let mut witness = Witness {
         slack: i128::MAX,
         ..Witness::default()
@@ -411,11 +418,11 @@ fn watch(publisher: &Publisher, page: &GuestPage, enough: &AtomicBool) -> Witnes
         ) else {
             continue;
         };
-        let Ok(line) = Timeline::from_page(&fields, CounterId::X86Tsc) else {
+        let Ok(line) = Timeline::from_page(&fields, arch.counter_id()) else {
             continue;
         };
-        let ticks = Ticks(sample.counter.wrapping_add(mapping.offset));
-        let reading = line.at(ticks).expect("in range");
+        let (ticks, _) = mapping.guest_at(sample.counter);
+        let reading = line.at(Ticks(ticks)).expect("in range");
         let journal = publisher.journal();
         let Some(epoch) = journal
             .iter()
@@ -674,7 +681,6 @@ impl Leap {
     }
 }
 
-#[test]
 fn leap_seconds_are_right_on_both_sides() {
     let (guest, _) = Guest::serving();
     let client = guest.client();
@@ -703,7 +709,6 @@ fn leap_seconds_are_right_on_both_sides() {
     never.judge(&played);
 }
 
-#[test]
 fn honest_hosts_are_served_right() {
     let (guest, _) = Guest::serving();
     let client = guest.client();
@@ -737,7 +742,6 @@ fn honest_hosts_are_served_right() {
         .assert_sometimes(*b"STEP");
 }
 
-#[test]
 fn broken_hosts_are_survived() {
     let (mut guest, _) = Guest::serving();
     let client = guest.client();

@@ -1,5 +1,6 @@
 //! Devices, as far as they are the same on every architecture.
 
+pub mod fw_cfg;
 pub mod net;
 pub mod pci;
 pub mod registers;

@@ -1,9 +1,11 @@
-//! What hangs on x86 I/O ports: the console UART, the PCI configuration mechanism.
+//! What hangs on x86 I/O ports: the console UART, the PCI configuration mechanism, QEMU's firmware
+//! configuration device.
 
 use uart_16550::backend::PioBackend;
 use uart_16550::{Config, Uart16550};
 use x86_64::instructions::port::Port;
 
+use crate::dev::fw_cfg::Access;
 use crate::dev::pci::ConfigAccess;
 
 /// I/O base of COM1.
@@ -78,4 +80,34 @@ impl ConfigAccess for PortConfig {
 fn config_address(function: crate::dev::pci::Function, offset: u16) -> Option<u32> {
     let register = u8::try_from(offset).ok()? & 0xfc;
     Some(1 << 31 | u32::from(function.0) << 8 | u32::from(register))
+}
+
+/// QEMU's firmware configuration device at two ports: a selector of 16 bits, and data of 8 at the next.
+#[derive(Debug)]
+pub struct FwCfgPorts(u16);
+
+impl FwCfgPorts {
+    /// The device at `port` and the port behind it.
+    ///
+    /// # Safety
+    /// The firmware must say that it is there.
+    #[must_use]
+    pub const unsafe fn new(port: u16) -> Self {
+        Self(port)
+    }
+}
+
+impl Access for FwCfgPorts {
+    fn select(&self, item: u16) {
+        // SAFETY: the port is the device's selector, by the promise to `new`; no memory of ours is touched.
+        unsafe { Port::<u16>::new(self.0).write(item) };
+    }
+
+    fn read(&self, into: &mut [u8]) {
+        let mut data = Port::<u8>::new(self.0.wrapping_add(1));
+        for byte in into {
+            // SAFETY: the port is the device's data register; reading it moves on in the item.
+            *byte = unsafe { data.read() };
+        }
+    }
 }

@@ -1,10 +1,13 @@
-//! What the loader left: a device tree.
+//! What the loader left: a device tree, and a way to ACPI's tables.
 
 use core::cell::RefCell;
 
 use gnomon_arch::machine::mmu::{Kind, Mmu};
+use gnomon_kernel::config::{self, Config};
+use gnomon_kernel::discover::acpi::Tables;
 use gnomon_kernel::discover::fdt::{self, Bad, HEADER, Tree};
 
+use super::acpi::{Acpi, NoAcpi};
 use crate::info::BootInfo;
 
 /// Physical address of the device tree. Nothing but the image is mapped when the entry code ends.
@@ -22,10 +25,14 @@ pub(crate) struct Firmware<'a> {
     pub(super) mmu: &'a RefCell<Mmu>,
     pub(super) boot: BootInfo,
     pub(super) tree: Result<Tree<'static>, Bad>,
+    /// ACPI's tables, where they were looked for.
+    acpi: Option<Result<Acpi, NoAcpi>>,
 }
 
 impl<'a> Firmware<'a> {
-    /// Reads the device tree.
+    /// Reads the device tree, and loads ACPI's tables where the command line asks for them, or where the
+    /// tree describes no machine: Linux's "Booting arm64" calls a tree a stub that leaves this to ACPI. Even then the
+    /// tree has the command line and the memory map, and says where QEMU's tables come from.
     pub(crate) fn new(Handover(address): Handover, mmu: &'a RefCell<Mmu>) -> Self {
         let tree = blob(address, mmu).ok_or(Bad::Absent).and_then(Tree::new);
         let mut boot = BootInfo::new();
@@ -33,7 +40,25 @@ impl<'a> Firmware<'a> {
             tree.memory(|range| boot.add_range(range));
             boot.set_command_line(tree.command_line().unwrap_or("").bytes());
         }
-        Self { mmu, boot, tree }
+        let mut acpi = None;
+        if let Ok(tree) = &tree {
+            let asked = Config::parse(boot.command_line(), &mut |_| ()).firmware;
+            if asked == config::Firmware::Acpi || tree.interrupt_controller().is_none() {
+                acpi = Some(Acpi::load(tree, mmu));
+            }
+        }
+        Self {
+            mmu,
+            boot,
+            tree,
+            acpi,
+        }
+    }
+
+    /// ACPI's tables, where they were looked for.
+    pub(super) fn acpi(&self) -> Option<Result<Tables<'_>, NoAcpi>> {
+        let acpi = self.acpi.as_ref()?;
+        Some(acpi.as_ref().map_err(|why| *why).and_then(Acpi::tables))
     }
 
     /// The command line.

@@ -1,38 +1,42 @@
-//! `aarch64`: entered as an arm64 Image, described by a device tree.
+//! `aarch64`: entered as an arm64 Image, described by a device tree, or by ACPI's tables.
 
+mod acpi;
 mod firmware;
 mod image;
 
 use core::fmt::Display;
 
+use gnomon_arch::dev::fw_cfg::{FwCfg, Mapped};
 use gnomon_arch::dev::net::Nic;
 use gnomon_arch::dev::pci::{BarSpace, Ecam, Function, Pci};
 use gnomon_arch::dev::registers::Registers;
 use gnomon_arch::dev::virtio::mmio::{self, MmioTransport};
 use gnomon_arch::dev::virtio::pci::Wake;
-use gnomon_arch::machine::interrupt::{Block, Controller, Interrupts, Line};
+use gnomon_arch::machine::interrupt::{Block, Controller, Interrupts, Line, VIRTUAL_TIMER};
 use gnomon_arch::machine::io::{Model, Place, Uart};
 use gnomon_arch::machine::mmu::{Kind, PAGE};
 use gnomon_arch::machine::power::Power;
 use gnomon_arch::machine::timer::Uptime;
 use gnomon_arch::machine::{counter, random, services, trap};
-use gnomon_kernel::discover::Window;
-use gnomon_kernel::discover::fdt::{self, Bad, Gic, Interrupt, NotFound, PciHost, Tree, UartModel};
+use gnomon_kernel::discover::described::Description;
+use gnomon_kernel::discover::fdt::{self, Bad, NotFound, Tree};
+use gnomon_kernel::discover::hardware::{Gic, Interrupt, PciHost, UartModel};
+use gnomon_kernel::discover::{self, Window};
 use gnomon_kernel::random::{Source, Take};
 use gnomon_kernel::services::counters::Rate;
 use gnomon_kernel::services::smccc::{self, Call, Conduit, Smccc, StolenTime};
 
 use crate::find::{self, Network, Page};
 
+use acpi::NoAcpi;
 pub(crate) use firmware::{Firmware, Handover};
 
-/// The machine and its boot protocol, in words.
-pub(crate) const NAME: &str = "aarch64, Image";
-
-/// The machine as its device tree describes it.
+/// The machine as its device tree or ACPI describes it.
 pub(crate) struct Hardware<'a> {
     firmware: &'a Firmware<'a>,
-    tree: Result<Tree<'static>, Bad>,
+    description: Result<Description<'a>, Bad>,
+    /// Why ACPI, which was asked for, is not what describes it.
+    no_acpi: Option<NoAcpi>,
 }
 
 /// Where random numbers come from: the processor, what is below, and once the loader.
@@ -44,9 +48,25 @@ pub(crate) struct Entropy {
 impl<'a> Hardware<'a> {
     /// Reads the description.
     pub(crate) fn new(firmware: &'a Firmware<'a>) -> Self {
+        let (description, no_acpi) = match firmware.acpi() {
+            Some(Ok(tables)) => (Ok(Description::Acpi(tables)), None),
+            acpi => (
+                firmware.tree.clone().map(Description::Tree),
+                acpi.and_then(Result::err),
+            ),
+        };
         Self {
             firmware,
-            tree: firmware.tree.clone(),
+            description,
+            no_acpi,
+        }
+    }
+
+    /// The machine, its boot protocol and who describes it, in words.
+    pub(crate) const fn name(&self) -> &'static str {
+        match self.description {
+            Ok(Description::Acpi(_)) => "aarch64, Image, ACPI",
+            _ => "aarch64, Image",
         }
     }
 
@@ -58,7 +78,7 @@ impl<'a> Hardware<'a> {
 
     /// The console UART.
     pub(crate) fn console(&self) -> Option<Uart> {
-        let uart = self.tree.as_ref().ok()?.console()?;
+        let uart = self.description.as_ref().ok()?.console()?;
         let place = Place {
             address: uart.window.address,
             model: match uart.model {
@@ -70,10 +90,24 @@ impl<'a> Hardware<'a> {
         Uart::open(place, &mut self.firmware.mmu.borrow_mut()).ok()?
     }
 
-    /// The vmclock page, at `address` if that is given.
+    /// QEMU's firmware configuration device.
+    pub(crate) fn fw_cfg(&self) -> Option<FwCfg<Mapped>> {
+        let tree = self.firmware.tree.as_ref().ok()?;
+        acpi::fw_cfg(tree, self.firmware.mmu)
+    }
+
+    /// The vmclock page, at `address` if that is given. QEMU's own ACPI tables have none on this machine, so where
+    /// they have none the tree's is taken.
     pub(crate) fn page(&self, address: Option<u64>) -> Page {
         let memory = self.firmware.boot.memory();
-        let found = match (&self.tree, address) {
+        if let (Ok(Description::Acpi(tables)), None) = (&self.description, address) {
+            match discover::vmclock(None, Ok(tables), memory) {
+                Err(discover::NotFound::Absent) => {}
+                Ok(found) => return find::page(Ok((found.window, &found)), self.firmware.mmu),
+                Err(why) => return find::page(Err(&why), self.firmware.mmu),
+            }
+        }
+        let found = match (&self.firmware.tree, address) {
             (Ok(tree), address) => tree.vmclock(address, memory),
             (Err(_), Some(address)) => fdt::by_address(address, memory),
             (Err(why), None) => Err(NotFound::Tree(why.clone())),
@@ -89,8 +123,19 @@ impl<'a> Hardware<'a> {
 
     /// Sets the interrupt controller up; without a usable one nothing sleeps.
     pub(crate) fn interrupts(&self, complain: &mut dyn FnMut(&dyn Display)) -> Interrupts {
-        let tree = self.tree.as_ref().ok();
-        let Some(gic) = tree.and_then(Tree::interrupt_controller) else {
+        if let Some(why) = &self.no_acpi {
+            complain(&format_args!("{why}; the device tree is used"));
+        }
+        let description = self.description.as_ref().ok();
+        let timer = description.and_then(Description::virtual_timer);
+        if let Some(timer) = timer.filter(|timer| timer.number != VIRTUAL_TIMER) {
+            let number = timer.number;
+            complain(&format_args!(
+                "interrupts: the virtual timer has {number}, not {VIRTUAL_TIMER}; the cpu will not sleep"
+            ));
+            return Interrupts::none();
+        }
+        let Some(gic) = description.and_then(Description::interrupt_controller) else {
             complain(&"interrupts: no controller is known; the cpu will not sleep");
             return Interrupts::none();
         };
@@ -112,7 +157,7 @@ impl<'a> Hardware<'a> {
             complain(&format_args!("interrupts: {why}; the cpu will not sleep"));
             Interrupts::none()
         });
-        let console = tree.and_then(Tree::console);
+        let console = description.and_then(Description::console);
         if let Some(interrupt) = console.and_then(|uart| uart.interrupt) {
             // Without it, typed bytes wait for the next nap to end.
             let _ = interrupts.enable(line(interrupt));
@@ -123,27 +168,28 @@ impl<'a> Hardware<'a> {
     /// Starts the network device: the first with registers in memory, or else the first on PCI.
     pub(crate) fn network(&self, interrupts: &Interrupts) -> (Option<Nic>, Network) {
         let none = || (None, Network::Absent("mmio or PCI"));
-        let Ok(tree) = &self.tree else {
+        let Ok(description) = &self.description else {
             return none();
         };
-        let in_memory = self.network_in_memory(tree, interrupts);
+        let in_memory = self.network_in_memory(description, interrupts);
         let on_pci = || {
-            tree.pci_host()
-                .and_then(|host| self.network_on_pci(tree, &host, interrupts))
+            description
+                .pci_host()
+                .and_then(|host| self.network_on_pci(description, &host, interrupts))
         };
         in_memory.or_else(on_pci).unwrap_or_else(none)
     }
 
     fn network_on_pci(
         &self,
-        tree: &Tree<'_>,
+        description: &Description<'_>,
         host: &PciHost,
         interrupts: &Interrupts,
     ) -> Option<(Option<Nic>, Network)> {
         let mmu = self.firmware.mmu;
         let Window { address, length } = host.ecam;
         let length = usize::try_from(length).unwrap_or(0);
-        // SAFETY: the device tree says that this is configuration space; `reach` below maps a bus
+        // SAFETY: the firmware's description says that this is configuration space; `reach` below maps a bus
         // before it is touched.
         let registers = unsafe { Registers::new(address as *mut u8, length) };
         let access = Ecam::new(registers, host.first_bus);
@@ -160,7 +206,7 @@ impl<'a> Hardware<'a> {
                 pci.place_bars(function, &mut BarSpace::new(address, length));
             }
             // Behind a bridge the pins are wired otherwise.
-            let interrupt = tree
+            let interrupt = description
                 .pci_interrupt(function.device(), pci.pin(function))
                 .filter(|_| function.bus() == host.first_bus);
             match interrupt {
@@ -176,21 +222,20 @@ impl<'a> Hardware<'a> {
 
     fn network_in_memory(
         &self,
-        tree: &Tree<'_>,
+        description: &Description<'_>,
         interrupts: &Interrupts,
     ) -> Option<(Option<Nic>, Network)> {
         let (mut first, mut others) = (None, 0);
-        for device in tree.virtio_mmio() {
-            let Some(registers) = self.registers(device.window) else {
-                continue;
-            };
-            if mmio::device_id(&registers) == Some(mmio::NETWORK) {
-                match first {
-                    None => first = Some((device, registers)),
-                    Some(_) => others += 1,
-                }
+        description.virtio_mmio(&mut |device| {
+            let registers = self.registers(device.window);
+            let nic =
+                registers.filter(|registers| mmio::device_id(registers) == Some(mmio::NETWORK));
+            match (nic, first) {
+                (Some(registers), None) => first = Some((device, registers)),
+                (Some(_), Some(_)) => others += 1,
+                (None, _) => {}
             }
-        }
+        });
         let (device, registers) = first?;
         let interrupt = device.interrupt.map(line);
         let wakes = interrupt.is_some_and(|line| interrupts.enable(line));
@@ -210,7 +255,7 @@ impl<'a> Hardware<'a> {
         if !trap::answers(address) {
             return None;
         }
-        // SAFETY: the device tree says that a virtio device's registers are here; they are mapped as
+        // SAFETY: the firmware's description says that a virtio device's registers are here; they are mapped as
         // device memory, and this driver is their only user.
         Some(unsafe { Registers::new(address as *mut u8, usize::try_from(length).ok()?) })
     }
@@ -235,7 +280,7 @@ impl<'a> Hardware<'a> {
     pub(crate) fn entropy(&self, services: &Smccc) -> Entropy {
         Entropy {
             generator: self.conduit().filter(|_| services.has_entropy()),
-            tree: self.tree.as_ref().ok().copied(),
+            tree: self.firmware.tree.as_ref().ok().copied(),
         }
     }
 
@@ -248,7 +293,8 @@ impl<'a> Hardware<'a> {
 
     /// How what is below is called.
     fn conduit(&self) -> Option<Conduit> {
-        self.tree.as_ref().ok().and_then(Tree::psci)
+        let description = self.description.as_ref().ok();
+        description.and_then(Description::psci)
     }
 
     /// Maps the structure that the hypervisor says is at `address`.

@@ -5,12 +5,13 @@ mod pvh;
 
 use core::fmt::Display;
 
+use gnomon_arch::dev::fw_cfg::FwCfg;
 use gnomon_arch::dev::net::Nic;
 use gnomon_arch::dev::pci::Ecam;
 use gnomon_arch::dev::registers::Registers;
 use gnomon_arch::dev::virtio::pci::Wake;
 use gnomon_arch::machine::interrupt::Interrupts;
-use gnomon_arch::machine::io::{PortConfig, Uart};
+use gnomon_arch::machine::io::{FwCfgPorts, PortConfig, Uart};
 use gnomon_arch::machine::mmu::Kind;
 use gnomon_arch::machine::power::{Power, SoftOff};
 use gnomon_arch::machine::timer::Uptime;
@@ -18,6 +19,7 @@ use gnomon_arch::machine::{random, services};
 use gnomon_kernel::discover;
 use gnomon_kernel::discover::acpi::{Bad, Space, Tables};
 use gnomon_kernel::discover::aml::Namespace;
+use gnomon_kernel::discover::described::fw_cfg_ports;
 use gnomon_kernel::random::{Source, Take};
 use gnomon_kernel::services::hypervisor::Processor;
 
@@ -26,9 +28,6 @@ use crate::find::{self, Network, Page};
 
 pub(crate) use firmware::Firmware;
 pub(crate) use pvh::Handover;
-
-/// The machine and its boot protocol, in words.
-pub(crate) const NAME: &str = "x86_64, PVH";
 
 /// The machine as ACPI describes it.
 pub(crate) struct Hardware<'a> {
@@ -48,6 +47,12 @@ impl<'a> Hardware<'a> {
         }
     }
 
+    /// The machine and its boot protocol, in words.
+    #[expect(clippy::unused_self, reason = "the other platform looks it up")]
+    pub(crate) const fn name(&self) -> &'static str {
+        "x86_64, PVH"
+    }
+
     /// A count of time since now, by ACPI's power management timer.
     pub(crate) fn uptime(&self) -> Uptime {
         let port = || {
@@ -62,6 +67,13 @@ impl<'a> Hardware<'a> {
     #[expect(clippy::unused_self, reason = "the other platform looks it up")]
     pub(crate) fn console(&self) -> Option<Uart> {
         Uart::open()
+    }
+
+    /// QEMU's firmware configuration device.
+    pub(crate) fn fw_cfg(&self) -> Option<FwCfg<FwCfgPorts>> {
+        let port = fw_cfg_ports(self.tables.as_ref().ok()?)?;
+        // SAFETY: ACPI says that it is there.
+        FwCfg::new(unsafe { FwCfgPorts::new(port) })
     }
 
     /// The vmclock page, at `address` if that is given.

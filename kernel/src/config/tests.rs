@@ -28,7 +28,7 @@ fn every_key_is_read() {
     let (config, warnings) = parse(
         "ip=192.168.7.2/24,192.168.7.1  ip6=fd00:7::2/64 serial=off\tidle=poll ntp.stratum=3 vmclock=0xfeffb000 \
          ntp.smear.port=1123 ntp.smear=noon tai_offset=37 source=vmclock,rtc,ntp:10.0.2.2 on_violation=stop drain=soon \
-         holdover.max=3600 ntp.allow=192.168.7.0/24 ntp.allow=10.0.0.1,fd00::/8 \
+         holdover.max=3600 firmware=acpi ntp.allow=192.168.7.0/24 ntp.allow=10.0.0.1,fd00::/8 \
          ntp.deny=192.168.7.9 ntp.limit=8,8s ntp.auth=require \
          ntp.key=1:AES128:2b7e151628aed2a6abf7158809cf4f3c \
          ntp.key=2:AES128:HEX:000102030405060708090a0b0c0d0e0f",
@@ -77,6 +77,7 @@ fn every_key_is_read() {
                 serve_rtc: true,
             },
             source: Choice::parse("vmclock,rtc,ntp:10.0.2.2").unwrap_or(Choice::AUTO),
+            firmware: Firmware::Acpi,
             vmclock: Some(0xfeff_b000),
         }
     );
@@ -304,6 +305,8 @@ fn malformed_values_are_named_and_change_nothing() {
         "holdover.max=-1",
         "holdover.max=1h",
         "holdover.max=4294967296",
+        "firmware=",
+        "firmware=uefi",
         "vmclock=",
         "vmclock=0",
         "vmclock=0x",

@@ -59,7 +59,7 @@ impl fmt::Display for Warning<'_> {
 }
 
 /// The keys, and what each expects in the words of a warning.
-pub(super) const KEYS: [(&str, &str); 18] = [
+pub(super) const KEYS: [(&str, &str); 19] = [
     (
         "ip",
         "ip=dhcp or ip=ADDR/LEN[,GATEWAY] with unicast addresses of one network",
@@ -106,6 +106,7 @@ pub(super) const KEYS: [(&str, &str); 18] = [
     ),
     ("drain", "drain=off, drain=soon or drain=imminent"),
     ("holdover.max", "holdover.max=SECONDS, 0 to 4294967295"),
+    ("firmware", "firmware=auto or firmware=acpi"),
     (
         "source",
         "source=auto, or vmclock, kvm, virtio-rtc, ntp:ADDR and rtc, separated by commas",

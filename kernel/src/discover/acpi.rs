@@ -13,6 +13,7 @@
 
 use core::fmt;
 
+use super::hardware::Conduit;
 use crate::memory::PhysicalMemory;
 
 /// Tables listed in the RSDT or XSDT that are looked at.
@@ -522,10 +523,18 @@ impl Fadt<'_> {
         self.flag(20)
     }
 
-    /// `ARM_BOOT_ARCH`: bit 0, PSCI is implemented; bit 1, through HVC rather than SMC.
+    /// How PSCI is called, on an Arm machine that has it (`ARM_BOOT_ARCH`, ACPI 6.5 §5.2.9.4).
     #[must_use]
-    pub fn arm_boot_architecture(&self) -> u16 {
-        u16_at(self.0.bytes, 129).unwrap_or_default()
+    pub fn psci(&self) -> Option<Conduit> {
+        const COMPLIANT: u16 = 1 << 0;
+        const USE_HVC: u16 = 1 << 1;
+        let flags = u16_at(self.0.bytes, 129)?;
+        let conduit = if flags & USE_HVC != 0 {
+            Conduit::Hvc
+        } else {
+            Conduit::Smc
+        };
+        (flags & COMPLIANT != 0).then_some(conduit)
     }
 
     /// A register that has a 64-bit description and an older one as a port number.
@@ -582,7 +591,7 @@ pub enum Space {
 
 impl Register {
     /// From its twelve bytes; absent when its address is zero or a port number is not one.
-    fn parse(bytes: &[u8]) -> Option<Self> {
+    pub(super) fn parse(bytes: &[u8]) -> Option<Self> {
         let address = u64_at(bytes, 4).filter(|address| *address != 0)?;
         let space = match bytes.first()? {
             0 => Space::Memory,
@@ -643,21 +652,21 @@ fn sum(bytes: &[u8]) -> u8 {
     bytes.iter().fold(0, |sum, byte| sum.wrapping_add(*byte))
 }
 
-fn u16_at(bytes: &[u8], offset: usize) -> Option<u16> {
+pub(super) fn u16_at(bytes: &[u8], offset: usize) -> Option<u16> {
     bytes
         .get(offset..)?
         .first_chunk()
         .map(|bytes| u16::from_le_bytes(*bytes))
 }
 
-fn u32_at(bytes: &[u8], offset: usize) -> Option<u32> {
+pub(super) fn u32_at(bytes: &[u8], offset: usize) -> Option<u32> {
     bytes
         .get(offset..)?
         .first_chunk()
         .map(|bytes| u32::from_le_bytes(*bytes))
 }
 
-fn u64_at(bytes: &[u8], offset: usize) -> Option<u64> {
+pub(super) fn u64_at(bytes: &[u8], offset: usize) -> Option<u64> {
     bytes
         .get(offset..)?
         .first_chunk()

@@ -154,7 +154,8 @@ impl<'a> Namespace<'a> {
 
     /// The object a name means when used in `scope`: a single segment is searched for upwards (ACPI 6.5 §5.3), anything
     /// longer or prefixed is taken as it stands.
-    fn resolve(&self, scope: &Path, name: &NameString<'a>) -> Option<Object<'a>> {
+    #[must_use]
+    pub fn resolve(&self, scope: &Path, name: &NameString<'a>) -> Option<Object<'a>> {
         let Some(segment) = name.lone_segment() else {
             return self.find(&name.resolve(scope)?);
         };

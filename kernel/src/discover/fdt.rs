@@ -11,9 +11,9 @@ use dtoolkit::error::FdtParseError;
 use dtoolkit::fdt::{Fdt, FdtNode};
 use dtoolkit::{Node, Property};
 
+use super::hardware::{Conduit, Gic, Interrupt, PciHost, Uart, UartModel, VirtioMmio};
 use super::{PAGE, Window};
 use crate::memory::{MemoryKind, MemoryRange};
-pub use crate::services::smccc::Conduit;
 
 /// Bytes of the longest tree that is read (Linux's "Booting arm64": at most 2 MiB).
 pub const LENGTH_MAX: usize = 2 << 20;
@@ -43,79 +43,6 @@ pub fn length(header: &[u8; HEADER]) -> Option<usize> {
 /// A device tree that is well formed.
 #[derive(Clone, Copy, Debug)]
 pub struct Tree<'a>(Fdt<'a>);
-
-/// An interrupt, as the interrupt controller counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Interrupt {
-    /// Its number: 16 to 31 private to a CPU, 32 to 1019 shared.
-    pub number: u32,
-    /// Whether an edge raises it; otherwise a level does.
-    pub edge: bool,
-}
-
-/// The console UART.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Uart {
-    /// Its registers.
-    pub window: Window,
-    /// What it is.
-    pub model: UartModel,
-    /// Its interrupt.
-    pub interrupt: Option<Interrupt>,
-}
-
-/// What a UART is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum UartModel {
-    /// `arm,pl011`.
-    Pl011,
-    /// `ns16550` or `ns16550a`, with byte-wide registers so many bytes apart (a power of two).
-    Ns16550 {
-        /// Bytes from one register to the next.
-        stride: u8,
-    },
-}
-
-/// The interrupt controller.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Gic {
-    /// `arm,cortex-a15-gic` and `arm,gic-400`: version 2.
-    V2 {
-        /// The distributor's registers.
-        distributor: Window,
-        /// The CPU interface's.
-        cpu: Window,
-    },
-    /// `arm,gic-v3`.
-    V3 {
-        /// The distributor's registers.
-        distributor: Window,
-        /// The first region of redistributors.
-        redistributors: Window,
-    },
-}
-
-/// A virtio device with its registers in memory (`virtio,mmio`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct VirtioMmio {
-    /// Its registers.
-    pub window: Window,
-    /// Its interrupt.
-    pub interrupt: Option<Interrupt>,
-}
-
-/// A PCI Express host (`pci-host-ecam-generic`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PciHost {
-    /// The configuration space of its buses.
-    pub ecam: Window,
-    /// First bus in it.
-    pub first_bus: u8,
-    /// Last bus in it.
-    pub last_bus: u8,
-    /// Addresses below 4 GiB for the devices' memory, the same on both sides of the host.
-    pub memory: Option<Window>,
-}
 
 /// A vmclock page that may be mapped: write-back and read-only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -285,6 +212,16 @@ impl<'a> Tree<'a> {
     #[must_use]
     pub fn interrupt_controller(&self) -> Option<Gic> {
         self.gic().map(|controller| controller.gic)
+    }
+
+    /// The registers of QEMU's firmware configuration device (`qemu,fw-cfg-mmio`).
+    #[must_use]
+    pub fn fw_cfg(&self) -> Option<Window> {
+        let mut devices = self.devices();
+        devices
+            .find(|device| device.is("qemu,fw-cfg-mmio") && device.is_enabled())?
+            .registers()
+            .next()
     }
 
     /// The virtio devices with registers in memory, in the order of the tree.

@@ -13,8 +13,12 @@ use crate::memory::{MemoryKind, MemoryRange};
 
 pub mod acpi;
 pub mod aml;
+pub mod described;
 pub mod fdt;
+pub mod hardware;
+pub mod loader;
 pub mod resource;
+pub mod tables;
 
 /// Bytes in a page: the least a vmclock device maps, and the alignment of what it maps.
 pub const PAGE: u64 = 4096;

@@ -1,6 +1,8 @@
-//! Resource templates: the bytes of `_CRS` (ACPI 6.5 §6.4), as far as memory is concerned.
+//! Resource templates: the bytes of `_CRS` (ACPI 6.5 §6.4), as far as memory, interrupts and ports are concerned.
 
 use core::fmt;
+
+use super::hardware::Interrupt;
 
 /// The resources that a template lists, in order. After an error nothing follows.
 ///
@@ -44,7 +46,11 @@ pub fn resources(template: &[u8]) -> impl Iterator<Item = Result<Resource, Malfo
 pub enum Resource {
     /// Addresses in memory space.
     Memory(Memory),
-    /// Anything else (interrupts, ports, bus numbers...), by its tag: the whole first byte of a large descriptor, the type
+    /// An interrupt, by its number in the machine (the first, where a descriptor has several).
+    Interrupt(Interrupt),
+    /// I/O ports: the first, where the descriptor leaves no choice.
+    Ports(u16),
+    /// Anything else (bus numbers, older interrupts...), by its tag: the whole first byte of a large descriptor, the type
     /// (0..=15) of a small one.
     Other(u8),
 }
@@ -158,6 +164,16 @@ impl<'a> Descriptor<'a> {
             }))
         };
         match self.tag {
+            tag::INTERRUPT if number(1, 1)? > 0 => {
+                const EDGE: u64 = 1 << 1;
+                Ok(Resource::Interrupt(Interrupt {
+                    number: narrow(number(2, 4)?)?,
+                    edge: number(0, 1)? & EDGE != 0,
+                }))
+            }
+            tag::PORTS if number(1, 2)? == number(3, 2)? => {
+                Ok(Resource::Ports(narrow(number(1, 2)?)?))
+            }
             tag::WORD_ADDRESS => address_space(3, 2),
             tag::DWORD_ADDRESS => address_space(3, 4),
             tag::QWORD_ADDRESS => address_space(3, 8),
@@ -194,10 +210,17 @@ impl<'a> Descriptor<'a> {
     }
 }
 
+/// A number that was read from so many bytes.
+fn narrow<T: TryFrom<u64>>(number: u64) -> Result<T, Malformed> {
+    number.try_into().map_err(|_| Malformed::Truncated)
+}
+
 /// The resource type of an address space descriptor that means memory.
 const ADDRESS_SPACE_MEMORY: u64 = 0;
 
 mod tag {
+    pub(super) const PORTS: u8 = 0x08;
+    pub(super) const INTERRUPT: u8 = 0x89;
     pub(super) const END: u8 = 0x0f;
     pub(super) const MEMORY_24: u8 = 0x81;
     pub(super) const MEMORY_32: u8 = 0x85;

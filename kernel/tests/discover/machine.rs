@@ -113,6 +113,11 @@ pub(crate) fn fix_checksum(bytes: &mut [u8], place: usize) {
     bytes[place] = bytes.iter().fold(0_u8, |sum, byte| sum.wrapping_sub(*byte));
 }
 
+/// A file among the fixtures.
+pub(crate) fn fixture(name: &str) -> Vec<u8> {
+    fs::read(fixtures().join(name)).expect(name)
+}
+
 /// A table compiled from `asl/`.
 pub(crate) fn compiled(name: &str) -> Vec<u8> {
     fs::read(fixtures().join("asl").join(name).with_extension("aml")).expect(name)

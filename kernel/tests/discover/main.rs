@@ -1,6 +1,7 @@
 //! Discovery on real and made-up ACPI tables: what is found, and what is refused for which reason.
 
 mod hostile;
+mod loader;
 mod machine;
 mod tables;
 

@@ -3,8 +3,8 @@
 use core::time::Duration;
 use std::time::{Instant, SystemTime};
 
+use gnomon_clock::Timeline;
 use gnomon_clock::page::{Fields, PageMemory};
-use gnomon_clock::{CounterId, Timeline};
 
 use super::{CALIBRATION, Worker};
 use crate::estimate::Estimate;
@@ -333,11 +333,12 @@ impl Worker {
 
     /// Keeps the journal of a scenario.
     pub(super) fn note_epoch(&mut self, fields: &Fields, begun: SystemTime) {
+        let counter = self.counter.id;
         let Some(stage) = &mut self.stage else {
             return;
         };
         let begun = stage.unfinished.take().map_or(begun, |(_, since)| since);
-        let valid = Timeline::from_page(fields, CounterId::X86Tsc).is_ok();
+        let valid = Timeline::from_page(fields, counter).is_ok();
         let mut journal = self.shared.journal();
         let full = journal.len() >= JOURNAL;
         match journal.last_mut() {

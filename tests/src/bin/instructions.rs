@@ -28,6 +28,7 @@ fn main() {
 
     let mut figures = BTreeMap::new();
     measure(Subject::x86_64, path.as_deref(), &mut figures);
+    measure(Subject::aarch64, None, &mut figures);
     let recorded = read_record();
     for (name, now) in &figures {
         println!(
