@@ -3,7 +3,7 @@
 //!
 //! A source is a [`Driver`]: it is asked and answers, at once or later. [`Sources`] brackets each answer
 //! with the counter and the disruption marker, hands it to the source's
-//! [`Estimator`](gnomon_clock::Estimator), and gives the [`Clock`](gnomon_clock::Clock) the line of the best source
+//! [`Estimator`], and gives the [`Clock`] the line of the best source
 //! that has one. What the clock does with it is the clock's business: a page that has time goes first.
 //!
 //! | Order | Source | Bound |
@@ -12,14 +12,14 @@
 //! | 2 | `kvm`: clock pairing, KVM PTP | the pairing's granularity, and the wander |
 //! | 3 | `virtio-rtc` | half the way there and back, and the wander |
 //! | 4 | `kvm`: kvmclock's wall clock | as for 3 |
-//! | 5 | `ntp:ADDR` | root distance of the server, half the way there and back, and the wander |
+//! | 5 | `ntp:ADDR` ([`ntp`]) | root distance of the server, half the way there and back, and the wander |
 //! | 6 | `rtc`: CMOS, PL031 | more than half a second |
 //!
 //! **After a disruption** (another marker) everything that the sources said before is forgotten and all of
 //! them are asked at once. Answers under way are dropped, since their bracket has two markers.
 //!
 //! **Sources that contradict each other** are never averaged. The better one stays in use, the difference is
-//! told, named and counted ([`Sources::alarms`]), and `on_violation=stop` ends the service of time.
+//! told, named and counted ([`Table::alarms`]), and `on_violation=stop` ends the service of time.
 //!
 //! **A real-time clock** is the last resort: nobody vouches for it. Unless `source=rtc` asks for it, its time
 //! is shown and compared but not served.
@@ -339,8 +339,8 @@ impl<'a> Sources<'a> {
         self.table.choose(clock);
     }
 
-    /// Takes in more about the last sample of a source that is not asked here: of the same bracket, and narrower. It
-    /// is no second witness, so that it counts only where there is a line already.
+    /// Takes in more about the last sample of a source that is not asked here: of the same bracket, and
+    /// narrower. It is no second witness, so that it counts only where there is a line already.
     pub fn refine<C: Counter>(
         &mut self,
         clock: &mut Clock<'_, C>,
