@@ -8,8 +8,8 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use core::time::Duration;
 
 use gnomon_clock::{
-    Bound, Bracket, ClockStatus, CrossTimestamp, LeapIndicator, SourceTime, Span, Stamp, Ticks,
-    Timestamp, Utc,
+    Bound, Bracket, ClockStatus, CrossTimestamp, Estimator, LeapIndicator, Limits, Source,
+    SourceTime, Span, Stamp, Ticks, Timestamp, Utc, Wander,
 };
 use gnomon_kernel::source::ntp::{Client, FLOOR, HEADER, Heard, MAX_DISTANCE, reference_id, utc};
 use proptest::prelude::*;
@@ -738,4 +738,113 @@ proptest! {
             }
         }
     }
+
+    /// The same for the line through the samples, over hours: with answers that are lost, a counter that wanders
+    /// by all that is allowed, and at the instant before the next request, too.
+    #[test]
+    fn the_truth_is_on_the_line(
+        exchanges in prop::collection::vec(
+            ((delay(), delay(), delay(), delay()), any::<bool>(), prop::bool::weighted(0.2), -WANDER..=WANDER),
+            2..60,
+        ),
+        off in prop_oneof![Just(-ERROR), Just(ERROR), -ERROR..=ERROR],
+    ) {
+        let mut rig = Rig::new();
+        let mut machine = Wandering::default();
+        let mut estimator = Estimator::new(Source::Ntp, Wander::CRYSTAL, Limits::DEFAULT);
+        let server = |truth: u64| stamp(truth.wrapping_add_signed(off));
+        let mut known: Option<(u64, u64)> = None;
+        let mut lines = 0;
+        for ((out, handling, sending, back), wants, is_lost, rate) in exchanges {
+            machine.rate = rate;
+            let next = rig.client.next().unwrap();
+            machine.pass(units(next.saturating_sub(rig.now)));
+            rig.now = next;
+            lines += u32::from(machine.check(&estimator)?);
+            let request = rig.ask().unwrap();
+            rig.client.sent(machine.stamp());
+            machine.pass(out);
+            let receive = machine.truth;
+            machine.pass(handling);
+            let transmit = machine.truth;
+            machine.pass(sending);
+            let packet = match known {
+                Some((received, left)) if wants && field(&request, 24) == server(received) => {
+                    interleaved(&request, server(receive), server(left))
+                }
+                _ => reply(&request, server(receive), server(transmit)),
+            };
+            known = Some((receive, machine.truth));
+            machine.pass(back);
+            if is_lost {
+                rig.now = rig.client.next().unwrap();
+                machine.pass(units(secs(2)));
+                rig.client.expire(rig.now);
+                continue;
+            }
+            let heard = rig.client.hear(&packet, machine.stamp(), |_| false);
+            let Heard::Samples(samples) = heard else {
+                return Err(TestCaseError::fail(format!("{heard:?}")));
+            };
+            if let (Some(better), Ok(_)) = (samples.better, estimator.timeline()) {
+                prop_assert_eq!(estimator.add(&better), Ok(()));
+            }
+            prop_assert_eq!(estimator.add(&samples.new.unwrap()), Ok(()));
+            machine.check(&estimator)?;
+        }
+        prop_assert!(lines > 0 || estimator.count() < 4);
+    }
+}
+
+/// The greatest difference of the counter's rate from the mean, in 10⁻⁶ of it; half of it is room for that
+/// mean, which is not that of the numbers drawn.
+const WANDER: i64 = 24;
+
+/// A machine whose counter runs at about 2³² Hz.
+#[derive(Default)]
+struct Wandering {
+    /// True time in 2⁻³² s from noon.
+    truth: u64,
+    counter: u64,
+    rate: i64,
+}
+
+impl Wandering {
+    fn pass(&mut self, span: u64) {
+        let drift = i128::from(span) * i128::from(self.rate) / 1_000_000;
+        self.truth += span;
+        self.counter = self
+            .counter
+            .wrapping_add(span)
+            .wrapping_add_signed(i64::try_from(drift).unwrap());
+    }
+
+    fn stamp(&self) -> Stamp {
+        at(self.counter)
+    }
+
+    /// Checks what the line says of now; whether there is one.
+    fn check(&self, estimator: &Estimator) -> Result<bool, TestCaseError> {
+        let Ok(line) = estimator.timeline() else {
+            return Ok(false);
+        };
+        let reading = line.at(Ticks(self.counter)).unwrap();
+        let off = reading
+            .utc
+            .unwrap()
+            .time
+            .since(utc(stamp(self.truth)))
+            .unwrap();
+        prop_assert!(
+            reading.bound.contains(off),
+            "{off:?} of {:?}",
+            reading.bound
+        );
+        Ok(true)
+    }
+}
+
+/// A duration in 2⁻³² s.
+fn units(span: Duration) -> u64 {
+    u64::try_from((span.as_nanos() << 32) / 1_000_000_000).unwrap()
 }
