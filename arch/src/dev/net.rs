@@ -15,6 +15,8 @@ use crate::cell::TakeCell;
 
 /// Feature: the device has a MAC address.
 const MAC: u64 = 1 << 5;
+/// Feature: both sides say by an index what they want to hear of (§2.7.7, §2.7.10).
+const EVENT_IDX: u64 = 1 << 29;
 /// Size of `struct virtio_net_hdr` with `VERSION_1` (§5.1.6).
 const HEADER: usize = 12;
 /// Bytes of a buffer. Holds the header and the longest untagged Ethernet frame.
@@ -118,7 +120,8 @@ impl Nic {
         static POOL: TakeCell<[Buffer; BUFFERS]> =
             TakeCell::new([const { Buffer([0; BUFFER as usize]) }; BUFFERS]);
 
-        let features = transport.negotiate(MAC)?;
+        let features = transport.negotiate(MAC | EVENT_IDX)?;
+        let events = features & EVENT_IDX != 0;
         let mac = mac_address(&transport, features);
         let in_use = Error::Queue {
             index: 0,
@@ -130,8 +133,8 @@ impl Nic {
         let transmit_bell = transport.queue(1, transmit_ring, false)?;
 
         let mut nic = Self {
-            receive: Queue::new(receive_ring),
-            transmit: Queue::new(transmit_ring),
+            receive: Queue::new(receive_ring, events),
+            transmit: Queue::new(transmit_ring, events),
             receive_bell,
             transmit_bell,
             spare: [const { None }; BUFFERS],
@@ -145,7 +148,6 @@ impl Nic {
         for buffer in POOL.take().into_iter().flatten() {
             nic.keep(buffer);
         }
-        nic.transmit.set_interrupts(false);
         nic.refill();
         transport.start();
         nic.receive_bell.ring();
@@ -259,13 +261,12 @@ impl Nic {
         if let Some(line) = &self.line {
             line.lower();
         }
-        self.receive.set_interrupts(true);
-        !self.receive.has_used()
+        !self.receive.listen()
     }
 
     /// After sleeping: no interrupts while the ring is being looked at anyway.
     pub fn wake(&mut self) {
-        self.receive.set_interrupts(false);
+        self.receive.hush();
     }
 
     /// Takes back what the device has sent.
@@ -275,6 +276,8 @@ impl Nic {
                 Ok((lent, _)) => self.keep(reclaim(lent)),
                 Err(_) => self.counters.lies += 1,
             }
+            // Nobody waits for these: the event stays a whole turn of the index away.
+            self.transmit.hush();
         }
     }
 
