@@ -49,6 +49,10 @@ pub struct Clock<'p, C> {
     marker: u64,
     /// The page under which time was last valid.
     last: Option<Timeline>,
+    /// The page that was looked at last, if it gave a timeline.
+    seen: Fields,
+    /// That timeline is `last`, and nothing was refused since: the same page would give the same again.
+    settled: bool,
     /// The marker has moved since, and time has not been valid yet.
     stepped: bool,
     /// The host itself has taken the time back since then, under a marker that has moved.
@@ -84,6 +88,8 @@ impl<'p, C: Counter> Clock<'p, C> {
             counter,
             marker,
             last: None,
+            seen: Fields::stock(),
+            settled: false,
             stepped: false,
             withdrawn: false,
             audit: Audit::new(),
@@ -129,7 +135,33 @@ impl<'p, C: Counter> Clock<'p, C> {
     ///
     /// # Errors
     /// [`NoTime`]; `StaleStamp` only when the page is otherwise good.
+    #[inline]
     pub fn exchange(&mut self, received: Stamp) -> Result<Exchange, NoTime> {
+        let Some((timeline, ticks)) = self.recall() else {
+            return self.exchange_anew(received);
+        };
+        if received.marker != timeline.marker() || ticks.since(received.ticks) < 0 {
+            return Err(NoTime::StaleStamp);
+        }
+        match (timeline.at(received.ticks), timeline.at(ticks)) {
+            (Ok(received), Ok(transmit)) => Ok(Exchange { received, transmit }),
+            _ => self.exchange_anew(received),
+        }
+    }
+
+    /// The line of the page and the counter, if that is to the last bit the page that served before:
+    /// nothing has to be made again, and nothing can have changed.
+    #[inline]
+    fn recall(&mut self) -> Option<(&Timeline, Ticks)> {
+        let (page, timeline) = (self.page?, self.last.as_ref().filter(|_| self.settled)?);
+        let ticks = page.still_with(&self.seen, || self.counter.read())?;
+        self.audit.observe(self.seen.seq_count, timeline, ticks);
+        Some((timeline, ticks))
+    }
+
+    /// The same by a page that may be new.
+    #[inline(never)]
+    fn exchange_anew(&mut self, received: Stamp) -> Result<Exchange, NoTime> {
         let (timeline, ticks) = self.look()?;
         let transmit = timeline.at(ticks);
         let transmit = self.settle(transmit, &timeline)?;
@@ -149,6 +181,7 @@ impl<'p, C: Counter> Clock<'p, C> {
     }
 
     fn look(&mut self) -> Result<(Timeline, Ticks), NoTime> {
+        self.settled = false;
         let page = self.page.ok_or(NoTime::NoPage)?;
         let (fields, ticks) = page
             .snapshot_with(|| self.counter.read())
@@ -164,6 +197,7 @@ impl<'p, C: Counter> Clock<'p, C> {
                     page: timeline.leap_knowledge(),
                 });
                 self.audit.observe(fields.seq_count, &timeline, ticks);
+                self.seen = fields;
                 Ok((timeline, ticks))
             }
             Err(why) => Err(self.refuse(why, fields.disruption_marker)),
@@ -179,6 +213,7 @@ impl<'p, C: Counter> Clock<'p, C> {
             Ok(reading) => {
                 self.marker = reading.marker;
                 self.last = Some(*timeline);
+                self.settled = true;
                 self.stepped = false;
                 self.withdrawn = false;
                 Ok(reading)

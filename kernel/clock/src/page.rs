@@ -124,6 +124,14 @@ macro_rules! vmclock_abi {
                 }
             }
 
+            /// Whether every field is what it is in `fields`, each by itself as in `load`.
+            #[inline]
+            fn equals(&self, fields: &Fields) -> bool {
+                // Without a branch for each: nearly always they all are.
+                true $(& (self.$name.load(Relaxed) == fields.$name.to_le()))*
+                    $(& (self.$name2.load(Relaxed) == fields.$name2.to_le()))*
+            }
+
             /// Stores the first field of `bytes`, which must start at a field, and returns its length.
             fn store(&self, offset: usize, bytes: &[u8]) -> Option<usize> {
                 match offset {
@@ -360,6 +368,23 @@ impl VmclockPage {
             hint::spin_loop();
         }
         Err(busy)
+    }
+}
+
+impl VmclockPage {
+    /// What `read` returned while the page was still what `fields` is a copy of, to the last bit:
+    /// [`snapshot_with`](Self::snapshot_with) without making a copy. `None` if it was not, or is being
+    /// written; one look.
+    ///
+    /// All fields are compared, for the count alone proves nothing: a restored snapshot brings
+    /// another page, and perhaps with the same count.
+    #[inline]
+    pub(crate) fn still_with<T>(&self, fields: &Fields, read: impl FnOnce() -> T) -> Option<T> {
+        let look = seqlock::look(&self.seq_count, || (self.equals(fields), read()));
+        match look {
+            Ok((_, (true, value))) => Some(value),
+            _ => None,
+        }
     }
 }
 
