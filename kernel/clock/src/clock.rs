@@ -53,6 +53,8 @@ pub struct Clock<'p, C> {
     seen: Fields,
     /// That timeline is `last`, and nothing was refused since: the same page would give the same again.
     settled: bool,
+    /// The latest exchange, if it is by `last` and that is settled.
+    exchanged: Option<Exchange>,
     /// The marker has moved since, and time has not been valid yet.
     stepped: bool,
     /// The host itself has taken the time back since then, under a marker that has moved.
@@ -90,6 +92,7 @@ impl<'p, C: Counter> Clock<'p, C> {
             last: None,
             seen: Fields::stock(),
             settled: false,
+            exchanged: None,
             stepped: false,
             withdrawn: false,
             audit: Audit::new(),
@@ -126,6 +129,11 @@ impl<'p, C: Counter> Clock<'p, C> {
     /// # Errors
     /// [`NoTime`], but never `StaleStamp`.
     pub fn now(&mut self) -> Result<Reading, NoTime> {
+        if let Some((line, ticks)) = self.recall()
+            && let Ok(reading) = line.at(ticks)
+        {
+            return Ok(reading);
+        }
         let (timeline, ticks) = self.look()?;
         let reading = timeline.at(ticks);
         self.settle(reading, &timeline)
@@ -135,33 +143,51 @@ impl<'p, C: Counter> Clock<'p, C> {
     ///
     /// # Errors
     /// [`NoTime`]; `StaleStamp` only when the page is otherwise good.
-    #[inline]
     pub fn exchange(&mut self, received: Stamp) -> Result<Exchange, NoTime> {
-        let Some((timeline, ticks)) = self.recall() else {
-            return self.exchange_anew(received);
-        };
-        if received.marker != timeline.marker() || ticks.since(received.ticks) < 0 {
-            return Err(NoTime::StaleStamp);
+        self.exchange_in_place(received)?;
+        self.exchanged.ok_or(NoTime::StaleStamp)
+    }
+
+    /// The same without a copy: the times are then in [`exchanged`](Self::exchanged).
+    ///
+    /// # Errors
+    /// As for [`exchange`](Self::exchange).
+    #[inline]
+    pub fn exchange_in_place(&mut self, received: Stamp) -> Result<(), NoTime> {
+        if let Some((_, ticks)) = self.recall()
+            && let (Some(line), Some(exchange)) = (&self.last, &mut self.exchanged)
+        {
+            if received.marker != line.marker() || ticks.since(received.ticks) < 0 {
+                return Err(NoTime::StaleStamp);
+            }
+            if line.renew(&mut exchange.received, received.ticks).is_ok()
+                && line.renew(&mut exchange.transmit, ticks).is_ok()
+            {
+                return Ok(());
+            }
         }
-        match (timeline.at(received.ticks), timeline.at(ticks)) {
-            (Ok(received), Ok(transmit)) => Ok(Exchange { received, transmit }),
-            _ => self.exchange_anew(received),
-        }
+        self.exchange_anew(received)
+    }
+
+    /// The times of the latest exchange, if it gave any.
+    #[must_use]
+    pub const fn exchanged(&self) -> Option<&Exchange> {
+        self.exchanged.as_ref()
     }
 
     /// The line of the page and the counter, if that is to the last bit the page that served before:
     /// nothing has to be made again, and nothing can have changed.
     #[inline]
     fn recall(&mut self) -> Option<(&Timeline, Ticks)> {
-        let (page, timeline) = (self.page?, self.last.as_ref().filter(|_| self.settled)?);
+        let (page, line) = (self.page?, self.last.as_ref().filter(|_| self.settled)?);
         let ticks = page.still_with(&self.seen, || self.counter.read())?;
-        self.audit.observe(self.seen.seq_count, timeline, ticks);
-        Some((timeline, ticks))
+        self.audit.observe(self.seen.seq_count, line, ticks);
+        Some((line, ticks))
     }
 
-    /// The same by a page that may be new.
+    /// The exchange by a page that may be new.
     #[inline(never)]
-    fn exchange_anew(&mut self, received: Stamp) -> Result<Exchange, NoTime> {
+    fn exchange_anew(&mut self, received: Stamp) -> Result<(), NoTime> {
         let (timeline, ticks) = self.look()?;
         let transmit = timeline.at(ticks);
         let transmit = self.settle(transmit, &timeline)?;
@@ -171,7 +197,8 @@ impl<'p, C: Counter> Clock<'p, C> {
         }
         let received = timeline.at(received.ticks);
         let received = self.settle(received, &timeline)?;
-        Ok(Exchange { received, transmit })
+        self.exchanged = Some(Exchange { received, transmit });
+        Ok(())
     }
 
     /// The raw page, for people to look at; `None` without a page.
@@ -182,6 +209,7 @@ impl<'p, C: Counter> Clock<'p, C> {
 
     fn look(&mut self) -> Result<(Timeline, Ticks), NoTime> {
         self.settled = false;
+        self.exchanged = None;
         let page = self.page.ok_or(NoTime::NoPage)?;
         let (fields, ticks) = page
             .snapshot_with(|| self.counter.read())

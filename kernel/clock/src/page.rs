@@ -127,9 +127,12 @@ macro_rules! vmclock_abi {
             /// Whether every field is what it is in `fields`, each by itself as in `load`.
             #[inline]
             fn equals(&self, fields: &Fields) -> bool {
-                // Without a branch for each: nearly always they all are.
-                true $(& (self.$name.load(Relaxed) == fields.$name.to_le()))*
-                    $(& (self.$name2.load(Relaxed) == fields.$name2.to_le()))*
+                // Without a branch or a flag for each, since nearly always they all are. Every kind of
+                // field fits an `i128`, and the compiler sees that it needs half of one.
+                let difference = 0
+                    $(| i128::from(self.$name.load(Relaxed) ^ fields.$name.to_le()))*
+                    $(| i128::from(self.$name2.load(Relaxed) ^ fields.$name2.to_le()))*;
+                difference == 0
             }
 
             /// Stores the first field of `bytes`, which must start at a field, and returns its length.
@@ -380,11 +383,8 @@ impl VmclockPage {
     /// another page, and perhaps with the same count.
     #[inline]
     pub(crate) fn still_with<T>(&self, fields: &Fields, read: impl FnOnce() -> T) -> Option<T> {
-        let look = seqlock::look(&self.seq_count, || (self.equals(fields), read()));
-        match look {
-            Ok((_, (true, value))) => Some(value),
-            _ => None,
-        }
+        let look = seqlock::look(&self.seq_count, || self.equals(fields).then(read));
+        look.ok().and_then(|(_, value)| value)
     }
 }
 

@@ -75,6 +75,16 @@ impl Period {
         self.rate_outward(ticks.unsigned_abs(), self.frac)
     }
 
+    /// An upper bound of the time of one tick: as `span_outward(1)`, without the wide product.
+    #[must_use]
+    pub const fn tick_outward(self) -> Bound {
+        let (whole, inexact) = match self.frac.checked_shr(self.shift as u32) {
+            Some(whole) => (whole, whole << self.shift != self.frac),
+            None => (0, true),
+        };
+        Bound::from_units(whole as u128 + inexact as u128)
+    }
+
     /// An upper bound of `ticks` · `rate` · 2^−(64+shift) s: how much an error of `rate` per tick,
     /// in the unit of this period, adds up to.
     #[must_use]
