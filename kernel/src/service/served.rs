@@ -14,7 +14,7 @@ use crate::net::port::{Frame, FramePort};
 use crate::net::stack::Stack;
 use crate::net::{self, frame};
 use crate::report::{NetView, SmearView, View};
-use crate::serve::ntp;
+use crate::serve::ntp::{self, Silence};
 use crate::serve::responder::{Datagram, Responder, Served};
 use crate::serve::times::{SmearService, Told};
 
@@ -85,13 +85,16 @@ impl<C: Counter> Teller<'_, '_, C> {
     /// whole way and has two callers.
     #[inline(never)]
     fn tell(&mut self, arrival: Stamp, is_smeared: bool) -> Told {
-        match self.clock.exchange(arrival) {
-            Err(why) => Told::from(&why),
-            Ok(exchange) => match self.duty.judge(&exchange.transmit, self.clock.audit()) {
-                Some(why) => Told::from(why),
-                None if is_smeared => self.smear.tell(&exchange),
-                None => Told::plain(&exchange),
-            },
+        if let Err(why) = self.clock.exchange_in_place(arrival) {
+            return Told::from(&why);
+        }
+        let Some(exchange) = self.clock.exchanged() else {
+            return Told::Silence(Silence::Stale);
+        };
+        match self.duty.judge(&exchange.transmit, self.clock.audit()) {
+            Some(why) => Told::from(why),
+            None if is_smeared => self.smear.tell(exchange),
+            None => Told::plain(exchange),
         }
     }
 }
@@ -140,7 +143,9 @@ impl<M: Machine, C: Counter, P: FramePort> Core<'_, M, C, P> {
         };
         *ntp += 1;
         // Without a port of its own, the smeared service is the only one.
-        let is_smeared = self.config.smear_port.is_none() || service == self.config.smear_port;
+        let own_port = self.config.smear_port;
+        let is_smeared =
+            self.config.smear != Smearing::Off && (own_port.is_none() || service == own_port);
         let datagram = Datagram {
             source: request.source().into(),
             port: request.source_port(),
