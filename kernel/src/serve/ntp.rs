@@ -345,13 +345,14 @@ impl Reply {
         let receive = ahead.map_or(0, |seconds| {
             self.receive().wrapping_add(seconds.cast_unsigned() << 32)
         });
-        self.append(&MONO_ROOT);
-        self.append(&MONO_ROOT_MAGIC);
-        // No network lies between us and the host's clock.
-        self.append(&[0; 4]);
-        self.append(&self.dispersion.to_be_bytes());
-        self.append(&receive.to_be_bytes());
-        self.append(&epoch.to_be_bytes());
+        let mut field = [0; MONO_ROOT_LENGTH];
+        field[..4].copy_from_slice(&MONO_ROOT);
+        field[4..8].copy_from_slice(&MONO_ROOT_MAGIC);
+        // No network lies between us and the host's clock: the root delay stays zero.
+        field[12..16].copy_from_slice(&self.dispersion.to_be_bytes());
+        field[16..24].copy_from_slice(&receive.to_be_bytes());
+        field[24..].copy_from_slice(&epoch.to_be_bytes());
+        self.append(&field);
     }
 
     /// Ends the reply with the number of the key and the tag of everything before it.
