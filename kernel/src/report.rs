@@ -12,6 +12,7 @@ use crate::duty::{Duty, Withheld};
 use crate::net;
 use crate::serve::ntp;
 use crate::serve::times::reference_id;
+use crate::service::Rested;
 
 /// Everything there is to tell at one moment: plain data, gathered by whoever runs the service.
 #[derive(Clone, Copy, Debug)]
@@ -45,6 +46,8 @@ pub struct View<'a> {
     pub smear: Option<SmearView>,
     /// What the processor does when there is nothing to do.
     pub idle: Idle,
+    /// What has come of that.
+    pub rested: Rested,
 }
 
 /// The smeared NTP service.

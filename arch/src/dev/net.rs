@@ -81,6 +81,8 @@ pub struct Counters {
     pub sent: u64,
     /// Frames not sent because the transmit ring was full.
     pub dropped: u64,
+    /// Notifications of the device, in either direction.
+    pub kicks: u64,
     /// Ring entries that no honest device writes: wrong id, or a length outside the buffer.
     pub lies: u64,
 }
@@ -172,8 +174,21 @@ impl Nic {
         self.counters
     }
 
-    /// Takes the next received frame off the ring.
+    /// Whether the device has something for [`Self::receive`]: one load.
+    #[must_use]
+    pub fn has_received(&self) -> bool {
+        self.receive.has_used()
+    }
+
+    /// Takes the next received frame off the ring, if there is room for an answer: while the device is
+    /// behind with sending, what comes waits in the ring, and beyond that with the host.
     pub fn receive(&mut self) -> Option<Frame> {
+        if self.transmit.room() == 0 {
+            self.reap();
+            if self.transmit.room() == 0 {
+                return None;
+            }
+        }
         loop {
             match self.receive.pop()? {
                 Ok((lent, length)) => {
@@ -208,8 +223,8 @@ impl Nic {
         Some(Frame { buffer, length: 0 })
     }
 
-    /// Queues `frame` for sending; the device learns of it at the next [`Self::kick`]. Drops it
-    /// when the ring is full.
+    /// Queues `frame` for sending: a device that is at work takes it at once, any other when it is
+    /// notified by [`Self::kick`]. Drops it when the ring is full.
     pub fn send(&mut self, frame: Frame) {
         if self.transmit.room() == 0 {
             self.reap();
@@ -225,6 +240,7 @@ impl Nic {
             Ok(()) => {
                 self.counters.sent += 1;
                 self.unsent = true;
+                self.transmit.publish();
             }
             Err(lent) => {
                 self.counters.dropped += 1;
@@ -239,18 +255,16 @@ impl Nic {
         self.keep(buffer);
     }
 
-    /// Ends a batch: sent frames become visible with one notification, free buffers go back to the
-    /// receive ring.
+    /// Ends a batch: one notification for all that was sent, if the device wants any, and free
+    /// buffers go back to the receive ring.
     pub fn kick(&mut self) {
-        if self.unsent {
-            self.unsent = false;
-            self.transmit.publish();
-            if self.transmit.wants_notification() {
-                self.transmit_bell.ring();
-            }
+        if core::mem::take(&mut self.unsent) && self.transmit.wants_notification() {
+            self.counters.kicks += 1;
+            self.transmit_bell.ring();
         }
         self.reap();
         if self.refill() && self.receive.wants_notification() {
+            self.counters.kicks += 1;
             self.receive_bell.ring();
         }
     }

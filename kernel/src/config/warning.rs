@@ -65,7 +65,7 @@ pub(super) const KEYS: [(&str, &str); 16] = [
         "ip=dhcp or ip=ADDR/LEN[,GATEWAY] with unicast addresses of one network",
     ),
     ("serial", "serial=shell or serial=off"),
-    ("idle", "idle=halt or idle=poll"),
+    ("idle", "idle=adaptive, idle=halt or idle=poll"),
     ("ntp.stratum", "ntp.stratum=1 to ntp.stratum=15"),
     (
         "ntp.allow",
