@@ -45,13 +45,13 @@ fn cost(idle: &str) -> f64 {
     share
 }
 
-/// User and system time of a process and all its threads, in hundredths of a second (proc(5); USER_HZ is
+/// User and system time of a process and all its threads, in hundredths of a second (`proc(5)`; `USER_HZ` is
 /// 100 on every architecture).
 fn processor_ticks(pid: u32) -> u32 {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("it runs");
     let (_, fields) = stat.rsplit_once(')').expect("a name in parentheses");
     let fields: Vec<&str> = fields.split_ascii_whitespace().collect();
     // The third field of all is the first one here; utime and stime are the 14th and 15th.
-    let [user, system] = [fields[11], fields[12]].map(|field| field.parse::<u32>());
+    let [user, system] = [fields[11], fields[12]].map(str::parse::<u32>);
     user.expect("a number") + system.expect("a number")
 }
