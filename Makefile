@@ -1,6 +1,6 @@
 # The verbs. Each is a line or two; logic lives in Rust or in qemu/setup.sh.
 .DEFAULT_GOAL := help
-.PHONY: help build run test bench lint loom miri pages doc clean
+.PHONY: help build run test judges bench lint loom miri pages doc clean
 
 GUEST := --profile guest -p gnomon --target
 TARGET = $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)
@@ -30,6 +30,11 @@ test: ## everything: host tests, and the tests that boot the image under QEMU
 	cargo test --locked --release -p gnomon-clock -p gnomon-kernel -p gnomon-arch -p gnomon-qemu
 	cargo test --locked --release -p gnomon-tests
 
+judges: ## let every NTP client judge the guest, those that have to be compiled too: a table
+	@qemu/setup.sh judges
+	@$(MAKE) --no-print-directory build
+	cargo run --locked --release -p gnomon-tests --bin judges
+
 bench: ## measure: power-on to first answer, round trips, image, least memory
 	@qemu/setup.sh test
 	@$(MAKE) --no-print-directory build
@@ -54,7 +59,7 @@ pages: ## 100 million random pages against exact arithmetic
 miri: ## the atomics and the unsafe code that can run on the host, under Miri (nightly)
 	@qemu/setup.sh miri
 	MIRIFLAGS=-Zmiri-ignore-leaks cargo +nightly miri test --locked -p gnomon-arch --lib
-	MIRIFLAGS=-Zmiri-disable-isolation cargo +nightly miri test --locked -p gnomon-clock --test page --test clock
+	MIRIFLAGS=-Zmiri-disable-isolation cargo +nightly miri test --locked -p gnomon-clock --test page --test clock --test own
 
 doc: ## the crates' documentation
 	cargo doc --locked --workspace --exclude gnomon --no-deps

@@ -3,7 +3,9 @@
 #
 #   qemu/setup.sh build   the pinned toolchain's bare targets
 #   qemu/setup.sh run     that, and a QEMU with the vmclock device
-#   qemu/setup.sh test    that, and the programs the tests let judge the guest: chronyd, ntpdig, ping, ip
+#   qemu/setup.sh test    that, and the programs the tests let judge the guest: chronyd, ntpdig, ntpd, timesyncd,
+#                         tshark, ping, ip
+#   qemu/setup.sh judges  that, and the judges that are no Debian packages: ntpd-rs and ntplib, into build/judges
 #   qemu/setup.sh miri    a nightly toolchain with Miri, for `make miri` only
 #
 # Packages need root: without it, the one command that needs it is printed (`qemu/setup.sh packages ...`, which
@@ -147,6 +149,91 @@ judge_packages() {
         say "installing ntpdig, an NTP client that the tests use"
         apt_install ntpsec-ntpdig
     fi
+    if ! have tshark; then
+        require_debian "tshark"
+        say "installing tshark, which looks at every frame the guest sends (120 MB)"
+        apt_install tshark
+    fi
+    # What the programs are linked with that are only unpacked, see below.
+    missing=
+    for library in libacl.so.1:libacl1 libblkid.so.1:libblkid1 libbsd.so.0:libbsd0 libcap.so.2:libcap2 \
+        libcrypt.so.1:libcrypt1 libedit.so.2:libedit2 libgcrypt.so.20:libgcrypt20 libgnutls.so.30:libgnutls30 \
+        libip4tc.so.2:libip4tc2 libkmod.so.2:libkmod2 liblz4.so.1:liblz4-1 liblzma.so.5:liblzma5 \
+        libmount.so.1:libmount1 libnettle.so.8:libnettle8 libpam.so.0:libpam0g libseccomp.so.2:libseccomp2 \
+        libselinux.so.1:libselinux1 libssl.so.3:libssl3 libzstd.so.1:libzstd1; do
+        /sbin/ldconfig -p | grep -q "${library%:*} " || missing="$missing ${library#*:}"
+    done
+    if [ -n "$missing" ]; then
+        require_debian "a library of the time daemons"
+        say "installing the libraries of the time daemons:$missing"
+        apt_install $missing
+    fi
+}
+
+# The time daemons refuse to be installed beside another one, and would steer this machine's clock: their packages are
+# only unpacked, beside the build, which needs no root. build/judges/versions says which ones.
+daemons() {
+    mkdir -p "$judges"
+    for package in chrony ntpsec systemd-timesyncd libsystemd-shared; do
+        grep -qs "^$package " "$judges/versions" && continue
+        require_debian "$package"
+        say "unpacking $package into build/judges, a judge that the tests use"
+        [ "$(id -u)" -ne 0 ] || apt_update
+        (cd "$judges" && apt-get download "$package" >"$log" 2>&1 && dpkg -x "$package"_*.deb . &&
+            echo "$package $(dpkg-deb -f "$package"_*.deb Version)" >>versions && rm "$package"_*.deb) || {
+            cat "$log" >&2
+            say "failed: apt-get download $package"
+            exit 1
+        }
+    done
+}
+
+# Of an exact version each, into build/judges.
+ntpd_rs=1.9.0
+ntplib=0.4.0
+ntplib_hash=sha256:8d27375329ed7ff38755f7b6d4658b28edc147cadf40338a63a0da8133469d60
+
+built_packages() {
+    if ! /usr/bin/python3 -c 'import ensurepip' 2>/dev/null; then
+        require_debian "python3 with its module venv"
+        say "installing python3-venv, for ntplib"
+        apt_install python3-venv
+    fi
+}
+
+built_judges() {
+    if ! grep -qsx "ntpd-rs $ntpd_rs" "$judges/versions"; then
+        say "building ntpd-rs $ntpd_rs into build/judges (minutes)"
+        (cd "$here" && CARGO_TARGET_DIR="$judges/ntpd-rs/target" \
+            cargo install ntpd --version "=$ntpd_rs" --locked --quiet --root "$judges/ntpd-rs")
+        rm -rf "$judges/ntpd-rs/target"
+        echo "ntpd-rs $ntpd_rs" >>"$judges/versions"
+    fi
+    if ! grep -qsx "ntplib $ntplib" "$judges/versions"; then
+        say "installing ntplib $ntplib into build/judges"
+        /usr/bin/python3 -m venv --clear "$judges/ntplib"
+        echo "ntplib==$ntplib --hash=$ntplib_hash" >"$judges/ntplib/requirements.txt"
+        "$judges/ntplib/bin/pip" install --quiet --disable-pip-version-check --require-hashes -r "$judges/ntplib/requirements.txt"
+        echo "ntplib $ntplib" >>"$judges/versions"
+    fi
+}
+
+packages() {
+    if ! have ip; then
+        require_debian "ip (iproute2)"
+        say "installing iproute2, for the tests' network namespaces"
+        apt_install iproute2
+    fi
+    if ! have ping; then
+        require_debian "ping"
+        say "installing ping, which the tests use"
+        apt_install iputils-ping
+    fi
+    if ! have ntpdig; then
+        require_debian "ntpdig"
+        say "installing ntpdig, an NTP client that the tests use"
+        apt_install ntpsec-ntpdig
+    fi
     # What chronyd is linked with: it is only unpacked, see below.
     for library in libcap.so.2 libedit.so.2 libgnutls.so.30 libnettle.so.8 libseccomp.so.2; do
         if ! /sbin/ldconfig -p | grep -q "$library"; then
@@ -177,17 +264,19 @@ packages() {
     case $purpose in
     run) qemu ;;
     test) qemu && judge_packages ;;
+    judges) qemu && judge_packages && built_packages ;;
     esac
 }
 
 case $purpose in
-build | run | test | miri) ;;
-*) say "usage: $0 [packages] build|run|test|miri" && exit 2 ;;
+build | run | test | judges | miri) ;;
+*) say "usage: $0 [packages] build|run|test|judges|miri" && exit 2 ;;
 esac
 packages
 [ -z "$packages_only" ] || exit 0
 rust
 case $purpose in
-test) chrony ;;
+test) daemons ;;
+judges) daemons && built_judges ;;
 miri) miri ;;
 esac

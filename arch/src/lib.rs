@@ -12,7 +12,9 @@
 //! * `interrupt`: wake-ups from sleep;
 //! * `timer`: time spans for log stamps and sleeping;
 //! * `io`: the console UART and whatever else only this architecture has;
-//! * `power`: off, restart, failure.
+//! * `power`: off, restart, failure;
+//! * `services`: how to ask what is below: calls on Arm, CPUID on x86;
+//! * `random`: the processor's own random numbers.
 #![no_std]
 #![expect(
     unsafe_code,

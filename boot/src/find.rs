@@ -12,7 +12,7 @@ use gnomon_arch::machine::trap;
 use gnomon_clock::VmclockPage;
 use gnomon_kernel::discover::Window;
 
-use crate::text::Text;
+use gnomon_kernel::text::Text;
 
 /// The vmclock page, and where it is or why there is none.
 pub(crate) struct Page {

@@ -4,12 +4,16 @@ use core::time::Duration;
 
 use gnomon_arch::dev::net::{Frame, Nic};
 use gnomon_arch::machine::interrupt::Interrupts;
-use gnomon_arch::machine::io;
 use gnomon_arch::machine::power::Power;
 use gnomon_arch::machine::timer::{Alarm, Uptime};
+use gnomon_arch::machine::{counter, io};
+use gnomon_clock::Counter;
 use gnomon_kernel::console::SerialPort;
 use gnomon_kernel::machine::Machine;
 use gnomon_kernel::net::port::{self, FramePort, PortCounters};
+use gnomon_kernel::random::{Source, Take};
+
+use crate::platform::Entropy;
 
 /// The console UART.
 pub(crate) struct Uart(pub(crate) io::Uart);
@@ -30,15 +34,38 @@ pub(crate) struct Board {
     pub(crate) alarm: Alarm,
     pub(crate) interrupts: Interrupts,
     pub(crate) power: Power,
+    pub(crate) entropy: Entropy,
+    /// The physical counter cannot be read.
+    pub(crate) physical_is_denied: bool,
 }
+
+/// Readings of the counter that go into the random pool.
+const READS: usize = 8;
 
 impl Machine for Board {
     fn uptime(&mut self) -> Option<Duration> {
         self.uptime.nanoseconds().map(Duration::from_nanos)
     }
 
-    fn random(&mut self) -> u64 {
-        io::random()
+    #[inline(never)]
+    fn gather(&mut self, take: Take<'_>) {
+        self.entropy.gather(take);
+        // Not random, but hard to know to the tick from elsewhere.
+        let mut readings = [0; READS * 8];
+        for bytes in readings.chunks_exact_mut(8) {
+            bytes.copy_from_slice(&counter::this_cpu().read().0.to_le_bytes());
+        }
+        take(Source::Counter, &readings);
+    }
+
+    fn physical_counter(&mut self) -> Option<u64> {
+        if self.physical_is_denied {
+            return None;
+        }
+        let ticks = counter::physical();
+        // Being refused may cost an exception: once is enough.
+        self.physical_is_denied = ticks.is_none();
+        ticks
     }
 
     fn sleep(&mut self, limit: Duration) {

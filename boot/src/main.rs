@@ -14,7 +14,6 @@ mod find;
 mod glue;
 mod info;
 mod layout;
-mod text;
 
 #[cfg(target_arch = "x86_64")]
 #[path = "x86_64/mod.rs"]
@@ -41,7 +40,7 @@ use gnomon_kernel::service::{Found, Memory, Service};
 
 use crate::glue::{Board, Port, Uart};
 use crate::platform::{Firmware, Handover, Hardware};
-use crate::text::Text;
+use gnomon_kernel::text::Text;
 
 /// What the NTP server remembers of its clients.
 static CLIENTS: TakeCell<responder::Memory> = TakeCell::new(responder::Memory::new());
@@ -64,12 +63,16 @@ extern "C" fn start(handover: u64) -> ! {
     let interrupts = hardware.interrupts(&mut |why| log.line(why));
     let (nic, network) = hardware.network(&interrupts);
     let power = hardware.power();
+    let services = hardware.services();
+    let entropy = hardware.entropy(&services);
 
     let network = Text::<128>::of(&network);
     let found = Found {
         machine: platform::NAME,
         page: page.place(),
         nic: network.as_str(),
+        absent: &[],
+        services: &services,
     };
     let Log { console, uptime } = log;
     let machine = Board {
@@ -77,11 +80,14 @@ extern "C" fn start(handover: u64) -> ! {
         alarm: Alarm::default(),
         interrupts,
         power,
+        entropy,
+        physical_is_denied: false,
     };
     let clock = Clock::new(page.page, counter::this_cpu());
     let memory = Memory {
         stack: &mut Storage::default(),
         clients: CLIENTS.take().unwrap_or_else(|| fatal(&"entered twice")),
+        sources: &mut [],
     };
     Service::new(
         machine,

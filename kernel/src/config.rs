@@ -3,6 +3,7 @@
 //! | Key | Values | Default |
 //! |---|---|---|
 //! | `ip` | `dhcp`, or `ADDR/LEN[,GATEWAY]` (IPv4) | `dhcp` |
+//! | `ip6` | `auto`, `off`, or `ADDR/LEN` (IPv6) | `auto` |
 //! | `serial` | `shell`, `off` | `shell` |
 //! | `idle` | `adaptive`, `halt`, `poll` | `adaptive` |
 //! | `ntp.stratum` | `1` to `15` | `1` |
@@ -16,6 +17,7 @@
 //! | `on_violation` | `serve`, `alarm`, `stop` | `alarm` |
 //! | `drain` | `off`, `soon`, `imminent` | `off` |
 //! | `holdover.max` | seconds | no limit |
+//! | `source` | `auto`, or names separated by commas: `vmclock`, `kvm`, `virtio-rtc`, `ntp:ADDR`, `rtc`, `auto` ([`source`](crate::source)) | `auto` |
 //! | `vmclock` | physical address of the page, decimal or `0x` hexadecimal, a multiple of 4096 | found in ACPI or the device tree |
 //!
 //! A word that is not understood never stops the boot: it is reported as a [`Warning`] and the
@@ -37,8 +39,10 @@ use crate::serve::access::Rule;
 use crate::serve::limit::Limit;
 use crate::serve::ntp;
 use crate::serve::responder::Policy;
+use crate::source::Choice;
 
-pub use self::ip::Ip;
+pub(crate) use self::ip::is_host;
+pub use self::ip::{Ip, Ip6};
 use self::warning::{ADDING, KEYS, SMEAR_PORT, could_be_secret};
 pub use self::warning::{Problem, Warning};
 
@@ -47,6 +51,8 @@ pub use self::warning::{Problem, Warning};
 pub struct Config {
     /// `ip=`: where the IPv4 address comes from.
     pub ip: Ip,
+    /// `ip6=`: where the IPv6 addresses come from.
+    pub ip6: Ip6,
     /// `serial=`: what runs on the serial console.
     pub serial: Serial,
     /// `idle=`: what the processor does when there is nothing to do.
@@ -64,6 +70,8 @@ pub struct Config {
     pub tai_offset: Option<OperatorOffset>,
     /// `on_violation=`, `drain=` and `holdover.max=`: when to stop serving.
     pub conditions: Conditions,
+    /// `source=`: where the time may come from.
+    pub source: Choice,
     /// `vmclock=`: physical address of the vmclock page, in place of discovery.
     pub vmclock: Option<u64>,
 }
@@ -103,6 +111,7 @@ impl Config {
     /// What holds when the command line is empty.
     pub const DEFAULT: Self = Self {
         ip: Ip::Dhcp,
+        ip6: Ip6::Auto,
         serial: Serial::Shell,
         idle: Idle::Adaptive,
         stratum: 1,
@@ -111,6 +120,7 @@ impl Config {
         smear_port: None,
         tai_offset: None,
         conditions: Conditions::DEFAULT,
+        source: Choice::AUTO,
         vmclock: None,
     };
 
@@ -174,6 +184,7 @@ impl Config {
     fn set(&mut self, key: &str, value: &str) -> Option<()> {
         match key {
             "ip" => self.ip = Ip::parse(value)?,
+            "ip6" => self.ip6 = Ip6::parse(value)?,
             "serial" => {
                 self.serial = match value {
                     "shell" => Serial::Shell,
@@ -238,6 +249,10 @@ impl Config {
                 }
             }
             "holdover.max" => self.conditions.holdover_max = Some(digits(value)?),
+            "source" => {
+                self.source = Choice::parse(value)?;
+                self.conditions.serve_rtc = self.source.rtc_is_asked_for;
+            }
             "vmclock" => self.vmclock = Some(page_address(value)?),
             _ => return None,
         }

@@ -2,8 +2,9 @@
 //!
 //! | Withheld | From | Until |
 //! |---|---|---|
-//! | [`Violation`](Withheld::Violation) | the first broken promise, if asked (`on_violation=stop`) | a page with time under another disruption marker |
+//! | [`Violation`](Withheld::Violation) | the first broken promise, or a counter that was moved without a word, if asked (`on_violation=stop`) | a page with time under another disruption marker |
 //! | [`Holdover`](Withheld::Holdover) | more than `holdover.max` since the host's clock was synchronized | it is synchronized again |
+//! | [`Rtc`](Withheld::Rtc) | nothing but a real-time clock tells the time, unless `source=rtc` | anything else does |
 //! | [`Drain`](Withheld::Drain) | the host expects a disruption at least as near as `drain` says | it does not any more |
 //!
 //! **Since when a clock is freerunning** is counted from the last reading whose page said
@@ -18,7 +19,9 @@
 
 use core::fmt;
 
-use gnomon_clock::{Audit, ClockStatus, Disruption, Reading, Span, Tai, Timestamp, Utc, Violation};
+use gnomon_clock::{
+    Audit, ClockStatus, Disruption, Origin, Reading, Source, Span, Tai, Timestamp, Utc, Violation,
+};
 
 /// What the operator asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +32,8 @@ pub struct Conditions {
     pub drain: Drain,
     /// `holdover.max=`: for how many seconds a freerunning clock is served; `None` for ever.
     pub holdover_max: Option<u32>,
+    /// `source=rtc`: serve the time of a real-time clock, for which nobody vouches.
+    pub serve_rtc: bool,
 }
 
 impl Conditions {
@@ -37,6 +42,7 @@ impl Conditions {
         on_violation: OnViolation::Alarm,
         drain: Drain::Off,
         holdover_max: None,
+        serve_rtc: false,
     };
 }
 
@@ -81,6 +87,8 @@ pub enum Withheld {
     Holdover,
     /// A disruption is expected.
     Drain,
+    /// There is nothing but a real-time clock.
+    Rtc,
 }
 
 impl fmt::Display for Withheld {
@@ -89,6 +97,7 @@ impl fmt::Display for Withheld {
             Self::Violation => "the host has broken a promise under this disruption marker",
             Self::Holdover => "the host's clock has been freerunning for longer than holdover.max",
             Self::Drain => "draining, because the host expects a disruption",
+            Self::Rtc => "nobody vouches for a real-time clock, source=rtc serves it",
         })
     }
 }
@@ -132,6 +141,13 @@ impl Duty {
         }
     }
 
+    /// A source contradicts the time under this marker: what a broken promise leads to, this does.
+    pub fn contradicted(&mut self, marker: u64) {
+        if self.conditions.on_violation == OnViolation::Stop {
+            self.distrusted = Some(marker);
+        }
+    }
+
     /// What is asked for.
     #[must_use]
     pub const fn conditions(&self) -> &Conditions {
@@ -153,8 +169,18 @@ impl Duty {
             Some(Withheld::Holdover)
         } else if self.conditions.drain.applies(reading.disruption) {
             Some(Withheld::Drain)
+        } else if reading.origin == Origin::Own(Source::Rtc) && !self.conditions.serve_rtc {
+            Some(Withheld::Rtc)
         } else {
             None
+        }
+    }
+
+    /// The counter was moved under `marker`, which should have changed with that: what the page says
+    /// of it may not hold any more.
+    pub fn counter_moved(&mut self, marker: u64) {
+        if self.conditions.on_violation == OnViolation::Stop {
+            self.distrusted = Some(marker);
         }
     }
 
@@ -250,6 +276,14 @@ impl Incarnation {
     #[must_use]
     pub const fn marker(&self) -> u64 {
         self.marker
+    }
+
+    /// Both numbers, for whoever wants to tell lives apart.
+    #[must_use]
+    pub fn to_bytes(&self) -> [u8; 16] {
+        let generation = self.generation.unwrap_or(0);
+        let both = u128::from(self.marker) << 64 | u128::from(generation);
+        both.to_le_bytes()
     }
 
     /// Whether `next` may be another life than this: the generation has changed, or, where either has

@@ -6,6 +6,8 @@
 //! * [`net`]: NTP requests recognised and answered in place, everything else through an IP stack;
 //! * [`serve`]: the protocols, as pure functions of bytes and times;
 //! * [`duty`]: when not to serve;
+//! * [`services`]: what firmware and hypervisor offer beside the page;
+//! * [`random`]: random numbers, from whatever there is;
 //! * [`shell`], [`report`], [`config`]: what people see and say.
 //!
 //! What time is, is the business of [`gnomon_clock`].
@@ -20,7 +22,11 @@ pub mod duty;
 pub mod machine;
 pub mod memory;
 pub mod net;
+pub mod random;
 pub mod report;
 pub mod serve;
 pub mod service;
+pub mod services;
 pub mod shell;
+pub mod source;
+pub mod text;

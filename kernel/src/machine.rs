@@ -3,6 +3,8 @@
 
 use core::time::Duration;
 
+use crate::random::Take;
+
 /// The machine, as far as the service needs it. Implemented in `boot` over `gnomon_arch`.
 pub trait Machine {
     /// Time since start, for log stamps and protocol timers; `None` when the machine has no timer
@@ -11,8 +13,12 @@ pub trait Machine {
     /// Never used for telling the time.
     fn uptime(&mut self) -> Option<Duration>;
 
-    /// A random number for filler bits and port numbers; not for keys.
-    fn random(&mut self) -> u64;
+    /// Brings everything random that the machine has, for [`Random`](crate::random::Random).
+    fn gather(&mut self, take: Take<'_>);
+
+    /// The other view of the counter where there are two (Arm's physical counter), read in order with
+    /// everything before and after. Never used for telling the time.
+    fn physical_counter(&mut self) -> Option<u64>;
 
     /// Sleeps until an interrupt arrives, at most for `limit` (or what the machine can do, if that
     /// is less).

@@ -10,9 +10,14 @@ use gnomon_clock::{Audit, Busy, CounterId, Fields, NoTime, Reading, Smear, Smear
 use crate::config::{Idle, Smearing};
 use crate::duty::{Duty, Withheld};
 use crate::net;
+use crate::net::inet6::Known6;
+use crate::random::Sources;
 use crate::serve::ntp;
 use crate::serve::times::reference_id;
 use crate::service::Rested;
+use crate::services::Services;
+use crate::services::counters::Watch;
+use crate::source::Table;
 
 /// Everything there is to tell at one moment: plain data, gathered by whoever runs the service.
 #[derive(Clone, Copy, Debug)]
@@ -48,6 +53,14 @@ pub struct View<'a> {
     pub idle: Idle,
     /// What has come of that.
     pub rested: Rested,
+    /// Where time may come from beside the page.
+    pub sources: &'a Table,
+    /// What firmware and hypervisor offer.
+    pub services: &'a dyn Services,
+    /// The counter's two views.
+    pub watch: &'a Watch,
+    /// What random numbers rest on.
+    pub random: Sources,
 }
 
 /// The smeared NTP service.
@@ -72,8 +85,10 @@ pub struct NetView<'a> {
     pub address: Option<(Ipv4Addr, u8)>,
     /// The router.
     pub gateway: Option<Ipv4Addr>,
-    /// The address comes from DHCP, not from the command line.
+    /// The IPv4 address comes from DHCP, not from the command line.
     pub dhcp: bool,
+    /// The IPv6 addresses.
+    pub ipv6: Known6,
     /// Frames so far.
     pub frames: net::Counters,
 }
@@ -88,6 +103,9 @@ pub fn boot(out: &mut dyn Write, view: &View<'_>) -> fmt::Result {
     writeln!(out, "page      {}", Page(view))?;
     writeln!(out, "counter   {}", CounterLine(view))?;
     writeln!(out, "network   {}", Network(view))?;
+    if let Ok(net) = &view.net {
+        ipv6(out, "ipv6      ", &net.ipv6)?;
+    }
     if let Some(smear) = &view.smear {
         writeln!(out, "smear     {}", SmearLine(smear))?;
     }
@@ -271,6 +289,14 @@ impl Display for Network<'_> {
         }
         Ok(())
     }
+}
+
+/// The IPv6 addresses, one a line.
+pub(crate) fn ipv6(out: &mut dyn Write, name: &str, known: &Known6) -> fmt::Result {
+    for address in known.iter().flatten() {
+        writeln!(out, "{name}{address}")?;
+    }
+    Ok(())
 }
 
 /// An Ethernet address in the usual notation.

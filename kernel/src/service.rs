@@ -7,7 +7,7 @@ mod served;
 use core::fmt;
 use core::time::Duration;
 
-use gnomon_clock::{Clock, Counter};
+use gnomon_clock::{Clock, Counter, Source};
 
 use self::idle::Rest;
 pub use self::idle::Rested;
@@ -19,11 +19,15 @@ use crate::duty::Duty;
 use crate::machine::Machine;
 use crate::net::port::FramePort;
 use crate::net::stack::{Address, Stack, Storage};
+use crate::random::{self, Random};
 use crate::report;
 use crate::serve::ntp;
 use crate::serve::responder::{self, Responder};
 use crate::serve::times::SmearService;
+use crate::services::Services;
+use crate::services::counters::Watch;
 use crate::shell::{Action, Shell};
+use crate::source::{Driver, Sources};
 
 /// Bytes of console input that are looked at in one round.
 const INPUT: usize = 64;
@@ -43,15 +47,21 @@ pub struct Found<'a> {
     pub page: Result<&'a str, &'a str>,
     /// The network device in a few words, or why there is none.
     pub nic: &'a str,
+    /// The sources of time that are absent, and why.
+    pub absent: &'a [(Source, &'static str)],
+    /// What firmware and hypervisor offer.
+    pub services: &'a dyn Services,
 }
 
 /// Memory that the service is lent, because it is too much for a stack or must outlive it.
-#[derive(Debug)]
+#[expect(missing_debug_implementations, reason = "drivers are not for printing")]
 pub struct Memory<'a> {
     /// For the IP stack.
     pub stack: &'a mut Storage<'a>,
     /// For what the NTP server remembers of its clients.
     pub clients: &'a mut responder::Memory,
+    /// The sources of time beside the page.
+    pub sources: &'a mut [&'a mut dyn Driver],
 }
 
 /// Everything the service owns: what it serves, and the console it tells of it.
@@ -82,7 +92,11 @@ where
         config: Config,
         found: Found<'a>,
     ) -> Self {
-        let Memory { stack, clients } = memory;
+        let Memory {
+            stack,
+            clients,
+            sources,
+        } = memory;
         let fixed = match config.ip {
             Ip::Dhcp => None,
             Ip::Static {
@@ -97,9 +111,13 @@ where
         };
         let uptime = machine.uptime();
         let now = instant(uptime);
-        let random = machine.random();
+        let mut random = Random::new(&mut |take| machine.gather(take));
         let network = port.map(|mut port| {
-            let stack = Stack::new(&mut port, stack, fixed, config.smear_port, now, random);
+            // Machines that were started alike are not to ask DHCP alike.
+            random.renew(&mut |take| take(random::Source::Identity, &port.mac()));
+            let seed = random.secret();
+            let (ip6, second) = (config.ip6, config.smear_port);
+            let stack = Stack::new(&mut port, stack, fixed, ip6, second, now, seed);
             Network {
                 port,
                 stack,
@@ -111,15 +129,23 @@ where
             ntp::Server::new(config.stratum, RESOLUTION),
             &config.policy,
             clients,
-            || machine.random(),
+            || random.secret(),
         );
         let clock = match config.tai_offset {
             Some(offset) => clock.with_operator_offset(offset),
             None => clock,
         };
+        let clock = if config.source.page {
+            clock
+        } else {
+            clock.without_page_time()
+        };
         let mut core = Core {
             machine,
+            random,
             clock,
+            watch: Watch::new(),
+            rate_differs: false,
             duty: Duty::new(config.conditions),
             smear: SmearService::new(config.smear),
             network,
@@ -127,6 +153,7 @@ where
             life: Life::default(),
             rest: Rest::default(),
             departed: [None; SHARE],
+            sources: Sources::new(config.source, sources, found.absent),
             smear_state: SmearState::default(),
             uptime,
             calibrated: false,
@@ -159,6 +186,7 @@ where
         let mut more = self.core.serve_frames();
         self.core.uptime = self.core.machine.uptime();
         self.core.follow_network();
+        self.core.follow_sources();
         self.console.pump();
         more |= self.serve_console();
         self.report();
@@ -205,10 +233,13 @@ where
         self.look_again = self.core.uptime.map(|uptime| uptime + LOOK);
         self.core.follow_page();
         self.core.follow_life();
+        self.core.follow_counter();
         let now = self.core.state();
         let Some(log) = &mut self.log else {
             if self.core.is_ready() || self.core.is_late() {
-                self.log = Some(Log::new(now));
+                let network = self.core.network.as_ref();
+                let ipv6 = network.map(|network| network.stack.known6());
+                self.log = Some(Log::new(now, ipv6.unwrap_or_default()));
                 // What cannot be printed is lost, here and below: there is nobody else to tell.
                 let _ = report::boot(&mut self.console, &self.core.view());
                 self.prompt();

@@ -2,20 +2,26 @@
 
 use core::fmt::Write;
 use core::net::Ipv4Addr;
+use std::sync::LazyLock;
 
 use gnomon_clock::page::flag;
 use gnomon_clock::{
     Audit, Busy, ClockStatus, CounterId, Fields, LeapIndicator, NoTime, Period, Reading, Smear,
-    Ticks, TimeType, Timeline, Unusable,
+    Stamp, Ticks, TimeType, Timeline, Unusable,
 };
 use gnomon_kernel::config::{Idle, Smearing};
 use gnomon_kernel::duty::{Conditions, Duty, OnViolation, Withheld};
 use gnomon_kernel::net;
+use gnomon_kernel::net::inet6::{Address6, Known6, Origin};
+use gnomon_kernel::random;
 use gnomon_kernel::report::{self, NetView, SmearView, View};
 use gnomon_kernel::serve::ntp::{Counters, Server};
 use gnomon_kernel::service::Rested;
+use gnomon_kernel::services::Nothing;
+use gnomon_kernel::services::counters::Watch;
 use gnomon_kernel::shell::command::{self, Command};
 use gnomon_kernel::shell::{Action, PROMPT, Shell};
+use gnomon_kernel::source::{Choice, Sources, Table};
 use proptest::prelude::*;
 
 /// 2026-11-20T12:05:31Z in TAI.
@@ -57,7 +63,10 @@ fn read(fields: &Fields) -> Result<Reading, NoTime> {
 }
 
 static NO_AUDIT: Audit = Audit::new();
+static NO_WATCH: Watch = Watch::new();
 static NO_DUTY: Duty = Duty::new(Conditions::DEFAULT);
+static NO_SOURCES: LazyLock<Table> =
+    LazyLock::new(|| Sources::new(Choice::AUTO, &mut [], &[]).table().clone());
 
 fn view(fields: &Fields) -> View<'static> {
     View {
@@ -73,6 +82,7 @@ fn view(fields: &Fields) -> View<'static> {
             address: Some((Ipv4Addr::new(10, 0, 2, 15), 24)),
             gateway: Some(Ipv4Addr::new(10, 0, 2, 2)),
             dhcp: true,
+            ipv6: Known6::default(),
             frames: net::Counters {
                 lies: 0,
                 received: 9,
@@ -96,6 +106,10 @@ fn view(fields: &Fields) -> View<'static> {
         smear: None,
         idle: Idle::Adaptive,
         rested: Rested::default(),
+        sources: &NO_SOURCES,
+        services: &Nothing,
+        watch: &NO_WATCH,
+        random: random::Sources::default(),
     }
 }
 
@@ -675,6 +689,26 @@ fn the_network_in_every_state() {
             "{out}"
         );
     }
+    let net = view.net.as_mut().expect("a device");
+    let of = |address: &str, prefix, origin, is_duplicate| {
+        Some(Address6 {
+            address: address.parse().expect("an address"),
+            prefix,
+            origin,
+            is_duplicate,
+        })
+    };
+    net.ipv6 = [
+        of("fe80::1", 64, Origin::LinkLocal, false),
+        of("2001:db8::1", 128, Origin::CommandLine, true),
+        None,
+        of("fd00::1", 64, Origin::Advertised, false),
+    ];
+    let out = output(Command::Net, &view);
+    let lines = "ipv6        fe80::1/64\n\
+                 ipv6        2001:db8::1/128, which another machine has: not used\n\
+                 ipv6        fd00::1/64 by router advertisement\n";
+    assert!(out.contains(lines), "{out}");
 }
 
 #[test]
@@ -809,4 +843,41 @@ proptest! {
         let end = format!("time\n{TIME}\n{PROMPT}");
         prop_assert!(out.ends_with(&end), "{}", out);
     }
+}
+
+/// On Arm there is a second view of the counter, or there is said to be none.
+#[test]
+fn the_physical_counter() {
+    let stamp = |ticks| Stamp {
+        ticks: Ticks(ticks),
+        marker: 1,
+    };
+    let mut watch = Watch::new();
+    let of = |watch: &Watch, command| {
+        let view = View {
+            counter: CounterId::ArmVcnt,
+            watch,
+            ..view(&good_page())
+        };
+        output(command, &view)
+    };
+    let status = of(&watch, Command::Status);
+    assert!(
+        status.contains("\nphysical    CNTPCT unavailable\n"),
+        "{status}"
+    );
+    watch.look(stamp(100), 1_130, stamp(160));
+    let status = of(&watch, Command::Status);
+    let line = "\nphysical    CNTPCT-CNTVCT 1000 ± 32 ticks, unannounced changes 0\n";
+    assert!(status.contains(line), "{status}");
+    watch.look(stamp(200), 0, stamp(260));
+    let moved = "CNTPCT-CNTVCT was 1000 and is -230 ticks without a disruption, marker 0x1";
+    let status = of(&watch, Command::Status);
+    assert!(
+        status.contains(&format!("\nmoved       {moved}\n")),
+        "{status}"
+    );
+    let audit = of(&watch, Command::Audit);
+    let line = "\n1           counter moved without a disruption\n";
+    assert!(audit.contains(line), "{audit}");
 }

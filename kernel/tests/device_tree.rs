@@ -1,9 +1,7 @@
 //! Device trees: QEMU's own, made-up ones, and hostile ones.
 
-use core::time::Duration;
 use std::fs;
 use std::path::Path;
-use std::time::Instant;
 
 use gnomon_kernel::discover::fdt::{
     self, Bad, Conduit, Gic, Interrupt, LENGTH_MAX, NotFound, PciHost, Refusal, Tree, Uart,
@@ -349,6 +347,34 @@ fn reserved_memory_is_cut_out() {
 }
 
 #[test]
+fn random_seeds() {
+    let long: &'static [u8] = &[7; 1000];
+    for (rng, kaslr, expected) in [
+        (None, None, vec![]),
+        (Some(&b"abc"[..]), None, vec![&b"abc"[..]]),
+        (None, Some(&b"12345678"[..]), vec![b"12345678"]),
+        (
+            Some(long),
+            Some(b"12345678"),
+            vec![&long[..256], b"12345678"],
+        ),
+        (Some(b""), Some(b""), vec![]),
+    ] {
+        let blob = tree(|writer| {
+            writer.begin("chosen");
+            for (name, seed) in [("rng-seed", rng), ("kaslr-seed", kaslr)] {
+                if let Some(seed) = seed {
+                    writer.property(name, seed);
+                }
+            }
+            writer.end();
+        });
+        let tree = Tree::new(&blob).expect("a tree");
+        assert_eq!(tree.seeds().collect::<Vec<_>>(), expected);
+    }
+}
+
+#[test]
 fn the_console_is_the_one_chosen() {
     let fill = |path: &'static [u8]| {
         tree(move |writer| {
@@ -482,7 +508,7 @@ fn many_changes_at_once_do_no_harm() {
 }
 
 #[test]
-fn large_trees_take_no_time() {
+fn large_trees_are_read_to_their_ends() {
     let limit = LENGTH_MAX / 8;
     let deep = tree(|writer| {
         let levels = limit / 12;
@@ -506,11 +532,6 @@ fn large_trees_take_no_time() {
     });
     for (name, blob) in [("deep", deep), ("wide", wide), ("rich", rich)] {
         assert!(blob.len() >= limit, "{name}: {}", blob.len());
-        let start = Instant::now();
-        let result = interrogate(&blob);
-        let took = start.elapsed();
-        assert_eq!(result, Ok(()), "{name}");
-        assert!(took < Duration::from_secs(10), "{name}: {took:?}");
-        println!("{name}: {took:?}");
+        assert_eq!(interrogate(&blob), Ok(()), "{name}");
     }
 }

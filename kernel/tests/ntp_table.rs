@@ -272,6 +272,125 @@ fn every_length_version_and_mode() {
     }
 }
 
+/// What a tail can be made of: a field that nobody knows, of so many bytes; chrony's; a code by a key
+/// of ours for everything before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Piece {
+    Unknown(u16),
+    MonoRoot,
+    Mac,
+}
+
+impl Piece {
+    fn length(self) -> usize {
+        match self {
+            Self::Unknown(length) => length.into(),
+            Self::MonoRoot => 28,
+            Self::Mac => 20,
+        }
+    }
+
+    fn append(self, datagram: Vec<u8>) -> Vec<u8> {
+        match self {
+            Self::Unknown(length) => [datagram, unknown_field(length)].concat(),
+            Self::MonoRoot => [datagram, mono_root()].concat(),
+            Self::Mac => signed(datagram, 7),
+        }
+    }
+}
+
+/// The tail of the reply to the first `tail` bytes of what `pieces` make, by the rules of RFC 7822
+/// written down apart from the parser.
+fn expected_tail(pieces: &[Piece], version: u8, mut tail: usize) -> Result<usize, Silence> {
+    if !tail.is_multiple_of(4) {
+        return Err(Silence::Length);
+    }
+    let mut answer = 0;
+    let mut last = None;
+    for piece in pieces {
+        match (piece, tail) {
+            (_, 0) => break,
+            (Piece::Mac, 20) => return Ok(answer + 20),
+            // Its length says that it is a code, and we have no such key, or no such algorithm.
+            (_, 4 | 20 | 24) => return Err(Silence::Mac),
+            _ if version < 4 => return Err(Silence::Mac),
+            // Key 7 and what follows it is no field.
+            (Piece::Mac, _) => return Err(Silence::Extension),
+            _ if tail < piece.length() => return Err(Silence::Extension),
+            _ => {}
+        }
+        tail -= piece.length();
+        last = Some(piece.length());
+        if *piece == Piece::MonoRoot {
+            answer = 28;
+        }
+    }
+    match last {
+        Some(..28) => Err(Silence::Extension),
+        _ => Ok(answer),
+    }
+}
+
+/// Up to three pieces in every order, cut at every byte.
+#[test]
+fn every_tail_cut_everywhere() {
+    let pieces = [16, 20, 24, 28, 32].map(Piece::Unknown);
+    let pieces = [&pieces[..], &[Piece::MonoRoot, Piece::Mac]].concat();
+    let mut tails = vec![vec![]];
+    for length in 0..3 {
+        let longest = tails.iter().filter(|tail| tail.len() == length);
+        let longer = longest.flat_map(|tail: &Vec<Piece>| {
+            pieces.iter().map(|piece| [&tail[..], &[*piece]].concat())
+        });
+        tails.extend(longer.collect::<Vec<_>>());
+    }
+    assert_eq!(tails.len(), 1 + 7 + 49 + 343);
+    let mut server = server();
+    let mut answered = 0;
+    for tail in tails {
+        for version in 1..=4 {
+            let header = datagram(version << 3 | 3, &[]);
+            let whole = tail.iter().fold(header, |bytes, piece| piece.append(bytes));
+            for length in 48..=whole.len() {
+                let datagram = Datagram {
+                    source: "192.0.2.1".parse().expect("an address"),
+                    port: 40_000,
+                    payload: &whole[..length],
+                };
+                let outcome = server
+                    .serve(&datagram, None, || Ok::<_, NoTime>(times()).into(), 0x5555)
+                    .map(|Served { reply, .. }| reply.tail().len());
+                assert_eq!(
+                    outcome,
+                    expected_tail(&tail, version, length - 48),
+                    "version {version}, {tail:?}, {length} bytes"
+                );
+                answered += usize::from(outcome.is_ok());
+            }
+        }
+    }
+    assert!(answered > 1000, "{answered}");
+}
+
+/// A field of 352 bytes that states every length there is, and zeros behind that.
+#[test]
+fn every_stated_length() {
+    let times = Ok(times());
+    let mut server = server();
+    for stated in 0..=u16::MAX {
+        let mut tail = vec![0; 352];
+        tail[2..4].copy_from_slice(&stated.to_be_bytes());
+        let is_field = stated >= 16 && stated.is_multiple_of(4);
+        let expected = match 352_usize.checked_sub(usize::from(stated)) {
+            Some(0) => Ok((0x24, Answer::Time)),
+            Some(4 | 20 | 24) if is_field => Err(Silence::Mac),
+            _ => Err(Silence::Extension),
+        };
+        let outcome = decide(&mut server, &datagram(0x23, &tail), 40_000, &times);
+        assert_eq!(outcome, expected, "{stated}");
+    }
+}
+
 #[test]
 fn stamps_are_right_in_every_era() {
     // Seconds since 1970 of midday in 1972, 2026, 2035, 2036 (era 1), 2100, 2105 (era 2), 2200, 3000.

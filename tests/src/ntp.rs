@@ -1,6 +1,6 @@
 //! An NTP client that looks at everything: each reply between two readings of the host's clock.
 
-use core::net::{Ipv4Addr, SocketAddr};
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use core::sync::atomic::{AtomicU64, Ordering};
 use core::time::Duration;
 use std::io::ErrorKind;
@@ -63,7 +63,11 @@ impl Client {
     /// A client of this server.
     #[must_use]
     pub fn of(server: SocketAddr) -> Self {
-        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).expect("a UDP socket");
+        let any: IpAddr = match server {
+            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        let socket = UdpSocket::bind((any, 0)).expect("a UDP socket");
         socket.connect(server).expect("a route to the guest");
         Self { socket }
     }

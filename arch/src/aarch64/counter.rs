@@ -1,6 +1,6 @@
 //! The virtual counter of the generic timer.
 
-use core::arch::asm;
+use core::arch::{asm, global_asm};
 
 use gnomon_clock::{Counter, CounterId, Ticks};
 
@@ -51,4 +51,41 @@ impl Counter for VirtualCounter {
 #[must_use]
 pub fn frequency() -> Option<u64> {
     Some(mrs!("cntfrq_el0") & 0xffff_ffff).filter(|&hertz| hertz != 0)
+}
+
+/// The physical counter (`CNTPCT_EL0`), read after every earlier instruction and before any later one;
+/// `None` where a hypervisor does not let us. Never for time.
+#[must_use]
+pub fn physical() -> Option<u64> {
+    // SAFETY: reads a counter; if that is an undefined instruction, `trap` knows it by its address
+    // and steps over it.
+    let ticks = unsafe { read_physical() };
+    (ticks != u64::MAX).then_some(ticks)
+}
+
+/// Where the instruction stands that may be undefined.
+pub(super) fn physical_address() -> u64 {
+    physical_instruction as *const () as u64
+}
+
+global_asm!(
+    ".section .text.read_physical, \"ax\"",
+    ".globl {read}",
+    "{read}:",
+    "isb",
+    ".globl {instruction}",
+    "{instruction}:",
+    "mrs x0, cntpct_el0",
+    "isb",
+    "ret",
+    ".text",
+    read = sym read_physical,
+    instruction = sym physical_instruction,
+);
+
+unsafe extern "C" {
+    /// Reads `CNTPCT_EL0`.
+    fn read_physical() -> u64;
+    /// A place in it, never called.
+    fn physical_instruction();
 }

@@ -1,14 +1,12 @@
-//! The console UART, and randomness.
+//! The console UART.
 
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use gnomon_clock::Counter;
 use uart_16550::backend::MmioBackend;
 use uart_16550::{Config, Uart16550};
 
-use super::sysreg::mrs;
-use super::{counter, trap};
+use super::trap;
 use crate::dev::registers::Registers;
 use crate::machine::mmu::Mmu;
 use crate::mapping::{Kind, MapError, PAGE};
@@ -169,25 +167,4 @@ impl Pl011 {
         }
         sent
     }
-}
-
-/// A 64-bit random number: RNDR where the CPU has it, else drawn from the counter.
-///
-/// Good for the filler bits below the clock's precision and for port numbers; not for keys.
-pub fn random() -> u64 {
-    static STATE: AtomicU64 = AtomicU64::new(0);
-    let has_instruction = mrs!("id_aa64isar0_el1") >> 60 != 0;
-    // RNDR; zero when it had nothing to give.
-    let hardware = if has_instruction {
-        mrs!("s3_3_c2_c4_0")
-    } else {
-        0
-    };
-    // SplitMix64 over state, counter and hardware: the state makes consecutive numbers differ even
-    // where the counter has not moved.
-    let state = STATE.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed);
-    let mut x = state ^ hardware ^ counter::this_cpu().read().0.rotate_left(32);
-    x = (x ^ x >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    x = (x ^ x >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-    x ^ x >> 31
 }

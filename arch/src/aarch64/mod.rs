@@ -6,6 +6,8 @@ pub mod io;
 pub mod mmio;
 pub mod mmu;
 pub mod power;
+pub mod random;
+pub mod services;
 mod sysreg;
 pub mod timer;
 pub mod trap;

@@ -2,14 +2,7 @@
 
 use core::arch::{asm, global_asm};
 
-/// How the firmware or hypervisor below is called (the device tree's `psci` node, `method`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Conduit {
-    /// `HVC #0`.
-    Hvc,
-    /// `SMC #0`.
-    Smc,
-}
+pub use super::services::Conduit;
 
 /// Power control through PSCI (Arm DEN 0022, Power State Coordination Interface).
 #[derive(Clone, Copy, Debug)]
@@ -33,18 +26,10 @@ impl Power {
         stop()
     }
 
+    /// Calls a function that ends the machine or changes nothing.
     fn call(self, function: u64) {
-        match self.conduit {
-            // SAFETY: the firmware's own description of the machine names this instruction; both
-            // functions end the machine or change nothing. SMCCC lets x0 to x17 change.
-            Some(Conduit::Hvc) => unsafe {
-                asm!("hvc #0", inout("x0") function => _, clobber_abi("C"), options(nostack));
-            },
-            // SAFETY: as above.
-            Some(Conduit::Smc) => unsafe {
-                asm!("smc #0", inout("x0") function => _, clobber_abi("C"), options(nostack));
-            },
-            None => {}
+        if let Some(conduit) = self.conduit {
+            let _refused = conduit.call([function, 0, 0, 0]);
         }
     }
 }

@@ -5,8 +5,8 @@ use core::cell::UnsafeCell;
 use core::fmt;
 use core::sync::atomic::{AtomicPtr, Ordering};
 
-use super::power;
 use super::sysreg::{mrs, msr};
+use super::{counter, power, services};
 use crate::cell::TakeCell;
 
 global_asm!(
@@ -121,13 +121,17 @@ extern "C" fn dispatch(frame: &mut Frame) {
     const UNKNOWN: u64 = 0x00;
     const DATA_ABORT: u64 = 0x25;
     let class = mrs!("esr_el1") >> 26 & 0x3f;
+    let [hvc, smc] = services::call_addresses();
     let expected = [
         (UNKNOWN, power::semihosting_call_address()),
+        (UNKNOWN, hvc),
+        (UNKNOWN, smc),
+        (UNKNOWN, counter::physical_address()),
         (DATA_ABORT, guarded_load as *const () as u64),
     ];
     let is_synchronous = frame.vector.is_multiple_of(4);
     if is_synchronous && expected.contains(&(class, frame.elr)) {
-        // Both end with the next instruction, and say -1 for failure.
+        // Each goes on with the next instruction, and says -1 in x0 for failure.
         frame.elr += 4;
         frame.x[0] = u64::MAX;
         return;

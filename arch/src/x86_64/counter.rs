@@ -1,7 +1,6 @@
 //! The time stamp counter.
 
 use core::arch::asm;
-use core::arch::x86_64::__cpuid;
 
 use gnomon_clock::{Counter, CounterId, Ticks};
 
@@ -36,10 +35,8 @@ impl Counter for Tsc {
     }
 }
 
-/// Whether CPUID promises a TSC that runs at a constant rate in all power states (leaf
-/// `0x8000_0007`, EDX bit 8).
+/// There is no second view of the TSC.
 #[must_use]
-pub fn invariant() -> bool {
-    const POWER: u32 = 0x8000_0007;
-    __cpuid(0x8000_0000).eax >= POWER && __cpuid(POWER).edx & 1 << 8 != 0
+pub const fn physical() -> Option<u64> {
+    None
 }

@@ -1,11 +1,8 @@
-//! What hangs on x86 I/O ports: the console UART, the PCI configuration mechanism, randomness.
-
-use core::arch::x86_64::__cpuid;
+//! What hangs on x86 I/O ports: the console UART, the PCI configuration mechanism.
 
 use uart_16550::backend::PioBackend;
 use uart_16550::{Config, Uart16550};
 use x86_64::instructions::port::Port;
-use x86_64::instructions::random::RdRand;
 
 use crate::dev::pci::ConfigAccess;
 
@@ -81,30 +78,4 @@ impl ConfigAccess for PortConfig {
 fn config_address(function: crate::dev::pci::Function, offset: u16) -> Option<u32> {
     let register = u8::try_from(offset).ok()? & 0xfc;
     Some(1 << 31 | u32::from(function.0) << 8 | u32::from(register))
-}
-
-/// A 64-bit random number: RDRAND where the CPU has it, else drawn from the counter's low bits.
-///
-/// Good for the filler bits below the clock's precision and for port numbers; not for keys.
-pub fn random() -> u64 {
-    if let Some(value) = RdRand::new().and_then(RdRand::get_u64) {
-        return value;
-    }
-    // SplitMix64 finaliser over the TSC: consecutive reads differ, and the mix spreads the
-    // difference over all bits. SAFETY: RDTSC exists on every x86_64 CPU and touches no memory.
-    let mut x = unsafe { core::arch::x86_64::_rdtsc() }.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    x = (x ^ x >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    x = (x ^ x >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-    x ^ x >> 31
-}
-
-/// The CPU's vendor string (CPUID leaf 0), such as `AuthenticAMD`.
-#[must_use]
-pub fn vendor() -> [u8; 12] {
-    let leaf = __cpuid(0);
-    let mut name = [0; 12];
-    for (chunk, register) in name.chunks_exact_mut(4).zip([leaf.ebx, leaf.edx, leaf.ecx]) {
-        chunk.copy_from_slice(&register.to_le_bytes());
-    }
-    name
 }

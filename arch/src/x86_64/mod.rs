@@ -6,5 +6,7 @@ pub mod io;
 pub mod mmio;
 pub mod mmu;
 pub mod power;
+pub mod random;
+pub mod services;
 pub mod timer;
 pub mod trap;

@@ -13,11 +13,14 @@ use gnomon_arch::dev::virtio::pci::Wake;
 use gnomon_arch::machine::interrupt::{Block, Controller, Interrupts, Line};
 use gnomon_arch::machine::io::{Model, Place, Uart};
 use gnomon_arch::machine::mmu::{Kind, PAGE};
-use gnomon_arch::machine::power::{Conduit, Power};
+use gnomon_arch::machine::power::Power;
 use gnomon_arch::machine::timer::Uptime;
-use gnomon_arch::machine::trap;
+use gnomon_arch::machine::{counter, random, services, trap};
 use gnomon_kernel::discover::Window;
 use gnomon_kernel::discover::fdt::{self, Bad, Gic, Interrupt, NotFound, PciHost, Tree, UartModel};
+use gnomon_kernel::random::{Source, Take};
+use gnomon_kernel::services::counters::Rate;
+use gnomon_kernel::services::smccc::{self, Call, Conduit, Smccc, StolenTime};
 
 use crate::find::{self, Network, Page};
 
@@ -30,6 +33,12 @@ pub(crate) const NAME: &str = "aarch64, Image";
 pub(crate) struct Hardware<'a> {
     firmware: &'a Firmware<'a>,
     tree: Result<Tree<'static>, Bad>,
+}
+
+/// Where random numbers come from: the processor, what is below, and once the loader.
+pub(crate) struct Entropy {
+    generator: Option<Conduit>,
+    tree: Option<Tree<'static>>,
 }
 
 impl<'a> Hardware<'a> {
@@ -206,15 +215,81 @@ impl<'a> Hardware<'a> {
         Some(unsafe { Registers::new(address as *mut u8, usize::try_from(length).ok()?) })
     }
 
+    /// What firmware and hypervisor offer.
+    pub(crate) fn services(&self) -> Smccc {
+        let rate = counter::frequency().map(|hertz| Rate {
+            hertz,
+            unit: 1,
+            source: "CNTFRQ",
+        });
+        let conduit = self.conduit();
+        let mut call = move |registers| match conduit {
+            Some(conduit) => instruction(conduit).call(registers),
+            None => registers,
+        };
+        let conduit = conduit.map(|conduit| (conduit, &mut call as Call<'_>));
+        Smccc::discover(conduit, rate, |address| self.stolen_time(address))
+    }
+
+    /// Where random numbers come from.
+    pub(crate) fn entropy(&self, services: &Smccc) -> Entropy {
+        Entropy {
+            generator: self.conduit().filter(|_| services.has_entropy()),
+            tree: self.tree.as_ref().ok().copied(),
+        }
+    }
+
     /// How to switch the machine off and restart it.
     pub(crate) fn power(&self) -> Power {
-        let conduit = self.tree.as_ref().ok().and_then(Tree::psci);
         Power {
-            conduit: conduit.map(|conduit| match conduit {
-                fdt::Conduit::Hvc => Conduit::Hvc,
-                fdt::Conduit::Smc => Conduit::Smc,
-            }),
+            conduit: self.conduit().map(instruction),
         }
+    }
+
+    /// How what is below is called.
+    fn conduit(&self) -> Option<Conduit> {
+        self.tree.as_ref().ok().and_then(Tree::psci)
+    }
+
+    /// Maps the structure that the hypervisor says is at `address`.
+    fn stolen_time(&self, address: u64) -> Option<&'static StolenTime> {
+        let mut mmu = self.firmware.mmu.borrow_mut();
+        let length = size_of::<StolenTime>() as u64;
+        mmu.map(address, length, Kind::ReadOnly).ok()?;
+        if !trap::answers(address) {
+            return None;
+        }
+        // SAFETY: the structure is mapped, and aligned, as the caller has checked; it is none of our
+        // own memory, or mapping it would have been refused; the type is made of atomics, so the
+        // host may write it at any time.
+        Some(unsafe { &*(address as *const StolenTime) })
+    }
+}
+
+impl Entropy {
+    /// Brings what there is, the best first.
+    pub(crate) fn gather(&mut self, take: Take<'_>) {
+        if let Some(bytes) = random::rndr() {
+            take(Source::Rndr, &bytes);
+        }
+        let generator = self.generator.map(instruction);
+        let generated = generator
+            .and_then(|generator| smccc::entropy(&mut |registers| generator.call(registers)));
+        if let Some(bytes) = generated {
+            take(Source::Trng, &bytes);
+        }
+        // Once: it does not change.
+        for seed in self.tree.take().iter().flat_map(Tree::seeds) {
+            take(Source::Boot, seed);
+        }
+    }
+}
+
+/// The instruction by its name.
+const fn instruction(conduit: Conduit) -> services::Conduit {
+    match conduit {
+        Conduit::Hvc => services::Conduit::Hvc,
+        Conduit::Smc => services::Conduit::Smc,
     }
 }
 

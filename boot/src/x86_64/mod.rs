@@ -14,9 +14,12 @@ use gnomon_arch::machine::io::{PortConfig, Uart};
 use gnomon_arch::machine::mmu::Kind;
 use gnomon_arch::machine::power::{Power, SoftOff};
 use gnomon_arch::machine::timer::Uptime;
+use gnomon_arch::machine::{random, services};
 use gnomon_kernel::discover;
 use gnomon_kernel::discover::acpi::{Bad, Space, Tables};
 use gnomon_kernel::discover::aml::Namespace;
+use gnomon_kernel::random::{Source, Take};
+use gnomon_kernel::services::hypervisor::Processor;
 
 use crate::fatal;
 use crate::find::{self, Network, Page};
@@ -32,6 +35,9 @@ pub(crate) struct Hardware<'a> {
     firmware: &'a Firmware<'a>,
     tables: Result<Tables<'a>, Bad>,
 }
+
+/// Where random numbers come from: the processor.
+pub(crate) struct Entropy;
 
 impl<'a> Hardware<'a> {
     /// Reads the description.
@@ -99,10 +105,40 @@ impl<'a> Hardware<'a> {
         find::nic_on_pci(&access, ecam.first_bus, reach, mmu, |_, _| wake)
     }
 
+    /// What processor and hypervisor offer.
+    #[expect(clippy::unused_self, reason = "the other platform looks it up")]
+    pub(crate) fn services(&self) -> Processor {
+        Processor::discover(&services::cpuid)
+    }
+
+    /// Where random numbers come from.
+    #[expect(clippy::unused_self, reason = "the other platform looks it up")]
+    pub(crate) fn entropy(&self, _: &Processor) -> Entropy {
+        Entropy
+    }
+
     /// How to switch the machine off and restart it.
     pub(crate) fn power(&self) -> Power {
         Power {
             soft_off: self.tables.as_ref().ok().and_then(soft_off),
+        }
+    }
+}
+
+impl Entropy {
+    /// Brings what there is, the best first.
+    #[expect(
+        clippy::unused_self,
+        reason = "the other platform has more than a processor"
+    )]
+    pub(crate) fn gather(&mut self, take: Take<'_>) {
+        for (source, bytes) in [
+            (Source::Rdseed, random::rdseed()),
+            (Source::Rdrand, random::rdrand()),
+        ] {
+            if let Some(bytes) = bytes {
+                take(source, &bytes);
+            }
         }
     }
 }

@@ -1,11 +1,12 @@
-//! The clock that the service reads: a page, this machine's counter, and the rule that no answer
-//! carries time from across a disruption.
+//! The clock that the service reads: a page, this machine's counter, a line of its own for a page
+//! that has no time, and the rule that no answer carries time from across a disruption.
 
 use core::fmt;
 
 use crate::audit::Audit;
+use crate::cross::Origin;
 use crate::leap::{LeapSecond, OperatorOffset};
-use crate::page::{Busy, CounterId, Fields, VmclockPage};
+use crate::page::{Busy, ClockStatus, CounterId, Fields, LEN_WITH_MARKER, VmclockPage};
 use crate::time::Ticks;
 use crate::timeline::{Reading, Timeline, Unusable};
 
@@ -41,6 +42,31 @@ pub struct Exchange {
 }
 
 /// A page, if there is one, and this machine's counter.
+///
+/// # A line of one's own
+///
+/// Most pages carry the disruption marker and no time. Beside such a page a line from another source
+/// ([`set_own`](Self::set_own)) serves, for as long as the page has the marker that the line was drawn
+/// under: both are looked at in the snapshot that the answer rests on. If the marker has moved there is no
+/// time, in that very answer ([`Kiss::Step`]), and the line is dropped for good; a marker that comes back
+/// does not bring it back. So it is when the counter is behind the line's reference.
+///
+/// | The page | What is served |
+/// |---|---|
+/// | has a time | the page's; the own line waits |
+/// | has none, for whatever reason, or one [left over](Fields::sealed) from before a disruption | the own line |
+/// | says that the host's clock is initializing or unreliable | an own line from elsewhere ([`Source::Ntp`](crate::Source::Ntp)), for the others read that very clock |
+/// | is being written, or has no valid header, and thus perhaps no marker | nothing |
+/// | is not there | the own line, unguarded: [`has_marker`](Self::has_marker) |
+///
+/// An own line lives in guest memory, which a snapshot brings along with everything in it: no seal and no
+/// reference point can show that it is old, and the counter is restored with it. The marker is the
+/// only guard. It is enough, because whoever restores the machine raises it before the machine runs (QEMU
+/// when it has loaded the device's state, Firecracker likewise).
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "independent facts, not a state"
+)]
 #[derive(Debug)]
 pub struct Clock<'p, C> {
     page: Option<&'p VmclockPage>,
@@ -59,6 +85,11 @@ pub struct Clock<'p, C> {
     stepped: bool,
     /// The host itself has taken the time back since then, under a marker that has moved.
     withdrawn: bool,
+    /// Time from an own line has been valid since the marker moved last.
+    renewed: bool,
+    own: Option<Timeline>,
+    /// Whether the page's time is to be used.
+    page_is_wanted: bool,
     audit: Audit,
     operator: Option<Operator>,
 }
@@ -81,7 +112,7 @@ impl Operator {
 }
 
 impl<'p, C: Counter> Clock<'p, C> {
-    /// A clock by `counter` and `page`. Without a page there is never any time.
+    /// A clock by `counter` and `page`. Without a page there is only the time of an own line.
     #[must_use]
     pub fn new(page: Option<&'p VmclockPage>, counter: C) -> Self {
         let marker = page.map_or(0, VmclockPage::marker);
@@ -95,6 +126,9 @@ impl<'p, C: Counter> Clock<'p, C> {
             exchanged: None,
             stepped: false,
             withdrawn: false,
+            renewed: false,
+            own: None,
+            page_is_wanted: true,
             audit: Audit::new(),
             operator: None,
         }
@@ -106,6 +140,45 @@ impl<'p, C: Counter> Clock<'p, C> {
     pub fn with_operator_offset(self, offset: OperatorOffset) -> Self {
         let operator = Some(Operator { offset, page: None });
         Self { operator, ..self }
+    }
+
+    /// The clock with the page's marker and without its time, which the operator does not want.
+    #[must_use]
+    pub fn without_page_time(self) -> Self {
+        Self {
+            page_is_wanted: false,
+            ..self
+        }
+    }
+
+    /// Puts a line in place of the own one, for when the page has no time; `None` takes it away.
+    /// Returns whether it is in place: not if it is a page's line, or of another marker than the page
+    /// has now (0 without a page).
+    ///
+    /// After an answer that tells of a step, the samples from before it are void as well
+    /// ([`Estimator::forget`](crate::Estimator::forget)), even if the old marker should return.
+    pub fn set_own(&mut self, line: Option<Timeline>) -> bool {
+        let marker = self.page.map_or(0, VmclockPage::marker);
+        let is_good = line
+            .is_none_or(|line| line.marker() == marker && matches!(line.origin(), Origin::Own(_)));
+        if is_good {
+            self.own = line;
+        }
+        is_good
+    }
+
+    /// The own line, in use or waiting.
+    #[must_use]
+    pub const fn own(&self) -> Option<&Timeline> {
+        self.own.as_ref()
+    }
+
+    /// Whether there is a page, and so a disruption marker, to guard the own line. Without one a
+    /// restored snapshot, or a migration to a host with another counter, goes unnoticed until the source
+    /// contradicts the line, or the counter is behind it.
+    #[must_use]
+    pub const fn has_marker(&self) -> bool {
+        self.page.is_some()
     }
 
     /// What the updates seen so far are worth.
@@ -195,8 +268,10 @@ impl<'p, C: Counter> Clock<'p, C> {
         if received.marker != transmit.marker || ticks.since(received.ticks) < 0 {
             return Err(NoTime::StaleStamp);
         }
-        let received = timeline.at(received.ticks);
-        let received = self.settle(received, &timeline)?;
+        // Settled already, unless this one is out of range.
+        let received = timeline
+            .at(received.ticks)
+            .map_err(|why| self.refuse(why, timeline.marker()))?;
         self.exchanged = Some(Exchange { received, transmit });
         Ok(())
     }
@@ -210,14 +285,21 @@ impl<'p, C: Counter> Clock<'p, C> {
     fn look(&mut self) -> Result<(Timeline, Ticks), NoTime> {
         self.settled = false;
         self.exchanged = None;
-        let page = self.page.ok_or(NoTime::NoPage)?;
+        let Some(page) = self.page else {
+            return self.look_unguarded();
+        };
         let (fields, ticks) = page
             .snapshot_with(|| self.counter.read())
             .map_err(NoTime::Busy)?;
         let operator = self.operator.map(|operator| operator.at(&fields));
+        let marker = fields.disruption_marker;
+        if self.own.is_some_and(|own| own.marker() != marker) {
+            self.own = None;
+        }
         match Timeline::with_operator_offset(&fields, C::ID, operator) {
+            Ok(_) if !self.page_is_wanted => self.fall_back(Unusable::Unwanted, &fields, ticks),
             Ok(timeline) if self.is_left_over(&timeline) => {
-                Err(self.refuse(Unusable::NotUpdated, fields.disruption_marker))
+                self.fall_back(Unusable::NotUpdated, &fields, ticks)
             }
             Ok(timeline) => {
                 self.operator = operator.map(|offset| Operator {
@@ -228,8 +310,49 @@ impl<'p, C: Counter> Clock<'p, C> {
                 self.seen = fields;
                 Ok((timeline, ticks))
             }
-            Err(why) => Err(self.refuse(why, fields.disruption_marker)),
+            Err(why) => self.fall_back(why, &fields, ticks),
         }
+    }
+
+    /// The own line, if the page that has no time because of `why` allows it. Out of line: a page with
+    /// time never comes here.
+    #[inline(never)]
+    fn fall_back(
+        &mut self,
+        why: Unusable,
+        fields: &Fields,
+        ticks: Ticks,
+    ) -> Result<(Timeline, Ticks), NoTime> {
+        let refused = self.refuse(why, fields.disruption_marker);
+        let Some(own) = self.own.filter(|own| allows(fields, why, own.origin())) else {
+            return Err(refused);
+        };
+        self.check_own(&own, ticks)?;
+        Ok((own.beside(fields), ticks))
+    }
+
+    /// The own line where there is no page.
+    #[cold]
+    fn look_unguarded(&mut self) -> Result<(Timeline, Ticks), NoTime> {
+        let own = self.own.ok_or(NoTime::NoPage)?;
+        let ticks = self.counter.read();
+        self.check_own(&own, ticks)?;
+        Ok((own, ticks))
+    }
+
+    /// Whether the own line can be used at `ticks`. Its reference is a counter value that was read, so
+    /// that a counter behind it has been disrupted, whatever the marker says.
+    fn check_own(&mut self, own: &Timeline, ticks: Ticks) -> Result<(), NoTime> {
+        if ticks.since(own.counter()) < 0 {
+            self.own = None;
+            self.stepped = true;
+            self.renewed = false;
+            return Err(self.no_time(Unusable::CounterBack));
+        }
+        if own.is_expired(ticks) {
+            return Err(self.no_time(Unusable::Expired));
+        }
+        Ok(())
     }
 
     fn settle(
@@ -238,6 +361,12 @@ impl<'p, C: Counter> Clock<'p, C> {
         timeline: &Timeline,
     ) -> Result<Reading, NoTime> {
         match reading {
+            Ok(reading) if reading.origin != Origin::Page => {
+                // What is known of the page's own time stands, for it is not back.
+                self.marker = reading.marker;
+                self.renewed = true;
+                Ok(reading)
+            }
             Ok(reading) => {
                 self.marker = reading.marker;
                 self.last = Some(*timeline);
@@ -246,6 +375,8 @@ impl<'p, C: Counter> Clock<'p, C> {
                 self.withdrawn = false;
                 Ok(reading)
             }
+            // The page has been refused before.
+            Err(why) if timeline.origin() != Origin::Page => Err(self.no_time(why)),
             Err(why) => Err(self.refuse(why, timeline.marker())),
         }
     }
@@ -275,13 +406,37 @@ impl<'p, C: Counter> Clock<'p, C> {
 
     /// Remembers a step until time is valid again, even if the marker came back.
     fn refuse(&mut self, why: Unusable, marker: u64) -> NoTime {
-        self.withdrawn |= marker != self.marker && why != Unusable::NotUpdated;
-        self.stepped |= marker != self.marker;
+        if marker != self.marker {
+            self.withdrawn |= why != Unusable::NotUpdated;
+            self.stepped = true;
+            self.renewed = false;
+        }
+        self.no_time(why)
+    }
+
+    const fn no_time(&self, why: Unusable) -> NoTime {
         NoTime::Unusable {
             why,
-            stepped: self.stepped,
+            stepped: self.stepped && !self.renewed,
         }
     }
+}
+
+/// Whether a page that has no time because of `why` allows one of another origin.
+///
+/// Its marker has to be one: the header is valid as far as that. And a host that says of its own clock that
+/// it is not, or not yet, right has said so of every other way of reading it. `Unknown` says nothing:
+/// it is what a page without time has.
+fn allows(fields: &Fields, why: Unusable, origin: Origin) -> bool {
+    let has_marker = match why {
+        Unusable::Magic(_) | Unusable::Version(_) => false,
+        Unusable::Size(size) => size >= LEN_WITH_MARKER,
+        _ => true,
+    };
+    let disowned = [ClockStatus::Initializing, ClockStatus::Unreliable]
+        .map(|status| status as u8)
+        .contains(&fields.clock_status);
+    has_marker && !(disowned && matches!(origin, Origin::Own(source) if source.is_host_clock()))
 }
 
 /// Why there is no time now.

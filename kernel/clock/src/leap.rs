@@ -230,6 +230,25 @@ impl LeapRule {
             Pos if code == next_month()? - 1 => (offset - 1, next_month()?, Leap::Insert),
             Pos => return Err(Unusable::LeapSecond),
         };
+        Self::at_edge(before, month, leap)
+    }
+
+    /// The rule where linear − UTC is `before` until the leap second at the end of the month before
+    /// `known.month`; without one, always.
+    ///
+    /// # Errors
+    /// [`Unusable::OutOfRange`] when the calendar does not reach that far.
+    pub(crate) fn with_edge(before: i16, known: Option<LeapSecond>) -> Result<Self, Unusable> {
+        match known {
+            Some(known) => Self::at_edge(before, known.month.seconds(), known.kind),
+            None => Ok(Self {
+                offset: before,
+                edge: None,
+            }),
+        }
+    }
+
+    fn at_edge(before: i16, month: i64, leap: Leap) -> Result<Self, Unusable> {
         let last_second = match leap {
             Leap::Insert => 0,
             Leap::Delete => 1,

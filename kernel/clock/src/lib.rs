@@ -36,7 +36,8 @@
 //! ```
 //!
 //! A service holds a [`Clock`], which does this for every answer and refuses to carry time across a
-//! disruption.
+//! disruption. Most pages have no time, only the marker that tells of disruptions; then the time comes
+//! from [elsewhere](#other-sources), and the page guards it.
 //!
 //! # The page
 //!
@@ -165,6 +166,38 @@
 //! nobody refreshes it, freerunning or not, stays right within a bound that grows with
 //! [`Reading::age`]; how far it may grow is for the service to say.
 //!
+//! # Other sources
+//!
+//! Whatever else knows the time says "it was T ± e at some moment while the counter went from b to a"
+//! ([`CrossTimestamp`]). An [`Estimator`] draws a line through the last [`estimate::SAMPLES`] of these: the same
+//! [`Timeline`] as a page's, with a bound that means the same. The argument, in short, which
+//! [`estimate`] has in full: two samples limit how long a tick can have lasted on average between them; by
+//! the stated [`Wander`], any tick from the oldest sample to the end of the line's use is as long as that
+//! but for w; so each sample limits the time at C1 from both sides; what lies within all these limits is
+//! T1 ± E1 and P ± `E_P`. Nothing is averaged or filtered: if nothing lies within all of them, an
+//! assumption is false, and the line ends ([`Disagreement`]).
+//!
+//! A guest does this:
+//!
+//! 1. It makes an [`Estimator`] for each source, with the wander and the limits that suit it, and gives it the
+//!    counter's nominal frequency if there is one ([`Estimator::set_prior`]). Then the first sample gives
+//!    a line, and otherwise the second, some milliseconds later.
+//! 2. [`Clock::stamp`], ask the source, [`Clock::stamp`]; [`Bracket::new`]; [`Estimator::add`].
+//! 3. [`Clock::set_own`] with the [`Estimator::timeline`] of the best source that has one. The page's time, if
+//!    it has one, goes before it by itself ([`Clock`] has the rule).
+//! 4. When an answer tells of a step ([`Kiss::Step`]): [`Estimator::forget`], the nominal frequency read again,
+//!    and the second point. A frequency from before is not used: this may be another host.
+//! 5. [`compare`](compare()) holds the readings of two sources at one counter value against each other. A
+//!    difference is named, as TAI − UTC taken the wrong way, as smearing, or as a leap second that one of them missed, and
+//!    never split.
+//!
+//! [`Reading::origin`] says what an answer rests on; [`Reading::age`] is the age of the newest sample then.
+//!
+//! A source of UTC that tells of leap seconds (NTP) crosses them as a page does. Within a second of one, when
+//! its code stands for two instants, it is not sampled; the line goes on. One that tells nothing
+//! contradicts the line after it, and starts anew. A source of TAI does not notice, and its UTC is as good
+//! as the offset that it, or the operator, tells.
+//!
 //! # Ordering
 //!
 //! The reader loads `seq_count`, fences, loads every field (relaxed), reads the counter, fences, and
@@ -206,7 +239,13 @@
 //! | the seqlock gives no mixture | `loom::no_order_gives_a_mixture` (`--cfg loom`), `page::threads_never_see_a_mixture` (Miri) |
 //! | the instructions | `codegen` |
 //! | starvation is bounded and ends | `page::a_writer_that_never_stops_ends_in_busy_and_recovers`, `page::a_thread_that_never_stops_publishing_is_borne_and_outlived` |
-//! | no time across a disruption | `clock` |
+//! | no time across a disruption | `clock`, `own` |
+//! | the bound of a line through samples, and that truth is never called a contradiction | `estimate_bounds::no_truth_is_outside_the_bound_or_called_a_contradiction` |
+//! | it is hardly wider than the newest sample | `estimate_bounds::the_bound_is_no_wider_than_the_newest_sample` |
+//! | limits of age and bound | `estimate_bounds::a_line_is_used_within_its_limits_and_to_their_ends` |
+//! | contradictions end the line, and are named | `estimate` |
+//! | leap seconds of other sources | `estimate::a_source_of_utc_crosses_the_leap_second_that_it_tells_of` |
+//! | an own line ends with its marker, wherever in an answer that moves | `own::wherever_the_disruption_falls_no_old_time_is_told`, `own::a_marker_that_moved_is_no_time_in_the_same_answer_and_for_good` |
 #![no_std]
 #![forbid(unsafe_code)]
 #![deny(clippy::float_arithmetic)]
@@ -214,6 +253,9 @@
 pub mod audit;
 pub mod calendar;
 pub mod clock;
+pub mod compare;
+pub mod cross;
+pub mod estimate;
 pub mod leap;
 pub mod page;
 pub mod scale;
@@ -229,6 +271,9 @@ mod atomic {
 
 pub use audit::{Audit, Evidence, Violation};
 pub use clock::{Clock, Counter, Exchange, Kiss, NoTime, Stamp};
+pub use compare::{Comparison, Difference, Likely, compare};
+pub use cross::{Bracket, CrossTimestamp, Origin, Source, SourceTime};
+pub use estimate::{Conflict, Disagreement, Estimator, Limits, NoLine, Prior, Rejected, Wander};
 pub use leap::{Announcement, Leap, LeapSecond, OperatorOffset, TaiOffset, UtcTime};
 pub use page::{
     Busy, ClockStatus, CounterId, Fields, LeapIndicator, PageMemory, SmearingHint, TimeType,

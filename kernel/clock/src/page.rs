@@ -211,6 +211,9 @@ vmclock_abi! {
 /// A page must reach this far to hold a time: the end of `time_frac_sec`.
 pub(crate) const LEN_WITH_TIME: u32 = 0x58;
 
+/// And this far to hold a disruption marker.
+pub(crate) const LEN_WITH_MARKER: u32 = 0x18;
+
 impl Fields {
     /// What a hypervisor without a clock publishes, QEMU 10 for one: a valid header and no time.
     #[must_use]
@@ -571,6 +574,20 @@ codes! {
         PostPos = 4 "inserted at last month end",
         /// A second was left out at the end of the previous month.
         PostNeg = 5 "deleted at last month end",
+    }
+}
+
+impl LeapIndicator {
+    /// What the two bits of NTP say (RFC 5905 §7.3), which speak of the end of the present month;
+    /// `None` for 3, unsynchronised, and for what is no such code.
+    #[must_use]
+    pub const fn from_ntp(leap: u8) -> Option<Self> {
+        match leap {
+            0 => Some(Self::None),
+            1 => Some(Self::PrePos),
+            2 => Some(Self::PreNeg),
+            _ => None,
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 use core::fmt;
 
 use crate::calendar;
+use crate::cross::{Origin, Source};
 use crate::leap::{LeapRule, LeapSecond, OperatorOffset, TaiOffset, UtcTime};
 use crate::page::{
     self, COUNTER_INVALID, ClockStatus, CounterId, Fields, LEN_WITH_TIME, LeapIndicator,
@@ -42,6 +43,9 @@ pub struct Timeline {
     marker: u64,
     generation: Option<u64>,
     is_seal_broken: bool,
+    origin: Origin,
+    /// For how many ticks to either side of C1 the line is to be used; no limit for a page's.
+    usable_ticks: u64,
     disruption: Disruption,
     smearing_hint: Option<SmearingHint>,
     operator: OperatorNote,
@@ -126,6 +130,8 @@ impl Timeline {
             marker: fields.disruption_marker,
             generation: fields.vm_generation(),
             is_seal_broken: fields.is_seal_broken(),
+            origin: Origin::Page,
+            usable_ticks: u64::MAX,
             disruption: Disruption::of(fields),
             smearing_hint: SmearingHint::try_from(fields.leap_second_smearing_hint).ok(),
             operator: OperatorNote::of(in_force, operator),
@@ -138,6 +144,79 @@ impl Timeline {
                 utc_without_tai_offset: is_utc && tai_minus_utc.is_none(),
             },
         })
+    }
+
+    /// The timeline of a line that was drawn through cross-time-stamps.
+    ///
+    /// # Errors
+    /// [`Unusable::OutOfRange`] when the reference or its leap second is.
+    pub(crate) fn from_line(line: &Line) -> Result<Self, Unusable> {
+        let leap = match line.utc {
+            Some((before, edge)) => Some(LeapRule::with_edge(before, edge)?),
+            None => None,
+        };
+        let (reference_utc, in_force) = match leap {
+            Some(rule) => {
+                let (utc, in_force) = rule.utc(line.reference).ok_or(Unusable::OutOfRange)?;
+                (Some(utc.time), line.tells_offset.then_some(in_force))
+            }
+            None => (None, None),
+        };
+        Ok(Self {
+            counter: line.counter,
+            reference: line.reference,
+            period: line.period,
+            time_error: line.time_error,
+            period_error: line.period_error,
+            estimate: None,
+            is_tai: line.is_tai,
+            leap,
+            reference_utc,
+            status: line.status,
+            marker: line.marker,
+            generation: None,
+            is_seal_broken: false,
+            origin: Origin::Own(line.source),
+            usable_ticks: line.usable_ticks,
+            disruption: Disruption::None,
+            smearing_hint: None,
+            operator: OperatorNote::of(in_force, line.operator),
+            monotonic: false,
+            notes: Notes {
+                invalid_tai_offset: line.invalid_tai_offset,
+                utc_without_tai_offset: !line.is_tai,
+                ..Notes::NONE
+            },
+        })
+    }
+
+    /// An own line with what a page tells beside the time.
+    pub(crate) fn beside(&self, fields: &Fields) -> Self {
+        Self {
+            generation: fields.vm_generation(),
+            disruption: Disruption::of(fields),
+            smearing_hint: SmearingHint::try_from(fields.leap_second_smearing_hint).ok(),
+            ..*self
+        }
+    }
+
+    /// How long a tick lasts, P.
+    #[must_use]
+    pub const fn period(&self) -> Period {
+        self.period
+    }
+
+    /// Where the line comes from.
+    #[must_use]
+    pub const fn origin(&self) -> Origin {
+        self.origin
+    }
+
+    /// Whether an own line is older at `ticks` than it was to become, or its bound wider
+    /// ([`Limits`](crate::Limits)). Never of a page.
+    #[must_use]
+    pub const fn is_expired(&self, ticks: Ticks) -> bool {
+        ticks.since(self.counter).unsigned_abs() > self.usable_ticks
     }
 
     /// The time at a counter value before or after the reference.
@@ -161,6 +240,7 @@ impl Timeline {
             smearing_hint: self.smearing_hint,
             operator: self.operator,
             notes: self.notes,
+            origin: self.origin,
         };
         self.renew(&mut reading, ticks)?;
         Ok(reading)
@@ -301,6 +381,29 @@ impl Timeline {
     }
 }
 
+/// A line through cross-time-stamps: T1 at C1 and P with their errors, and what is known of UTC.
+pub(crate) struct Line {
+    pub(crate) counter: Ticks,
+    pub(crate) reference: Timestamp<Linear>,
+    pub(crate) period: Period,
+    pub(crate) time_error: Bound,
+    /// In the unit of `period`.
+    pub(crate) period_error: u64,
+    pub(crate) usable_ticks: u64,
+    /// Whether linear time is TAI.
+    pub(crate) is_tai: bool,
+    /// Linear − UTC before the leap second that is known, or always.
+    pub(crate) utc: Option<(i16, Option<LeapSecond>)>,
+    /// Whether the source tells TAI − UTC.
+    pub(crate) tells_offset: bool,
+    pub(crate) invalid_tai_offset: bool,
+    /// In force at the reference.
+    pub(crate) operator: Option<OperatorOffset>,
+    pub(crate) status: ClockStatus,
+    pub(crate) marker: u64,
+    pub(crate) source: Source,
+}
+
 /// [`Period::span`] is off by less than one unit; nothing else on the way to a reading rounds.
 const TRUNCATION: Bound = Bound::from_units(1);
 
@@ -309,13 +412,13 @@ const TRUNCATION: Bound = Bound::from_units(1);
 pub struct Reading {
     /// The counter value.
     pub ticks: Ticks,
-    /// TAI; none from a UTC page that does not tell the offset.
+    /// TAI; none from a UTC page or source that does not tell the offset.
     pub tai: Option<Timestamp<Tai>>,
-    /// UTC; none from a TAI page that does not tell the offset.
+    /// UTC; none from a TAI page or source that does not tell the offset.
     pub utc: Option<UtcTime>,
     /// TAI − UTC in seconds, +37 in 2026. Inside 23:59:60 still the old one.
     pub tai_offset: Option<i16>,
-    /// True time lies within ± this of `tai` and `utc`, if the host speaks the truth.
+    /// True time lies within ± this of `tai` and `utc`, if the host, or the source, speaks the truth.
     pub bound: Bound,
     /// Synchronised or freerunning.
     pub status: ClockStatus,
@@ -323,11 +426,11 @@ pub struct Reading {
     pub marker: u64,
     /// The generation of the virtual machine, where the page has it.
     pub generation: Option<u64>,
-    /// When the host last updated the page, T1 in UTC.
+    /// When the host last updated the page, or the source was last read: T1 in UTC.
     pub reference_utc: Option<Timestamp<Utc>>,
     /// How long ago that was, T − T1 by the counter: negative before it. To end a holdover by.
     pub age: Span,
-    /// The leap second that the page tells of, ahead or past, wherever UTC is known.
+    /// The leap second that the page, or the source, tells of, ahead or past, wherever UTC is known.
     pub leap: Option<LeapSecond>,
     /// What the host says is coming.
     pub disruption: Disruption,
@@ -337,6 +440,8 @@ pub struct Reading {
     pub operator: OperatorNote,
     /// What had to be assumed.
     pub notes: Notes,
+    /// The page, or the source of a line of our own.
+    pub origin: Origin,
 }
 
 /// What a reading rests on beside the page's own word.
@@ -354,8 +459,19 @@ pub struct Notes {
     pub positive_tai_offset: bool,
     /// `tai_offset_sec` is flagged valid but is in neither range, and is not used.
     pub invalid_tai_offset: bool,
-    /// A UTC page without a usable offset: UTC is known, TAI is not.
+    /// A UTC page or source without a usable offset: UTC is known, TAI is not.
     pub utc_without_tai_offset: bool,
+}
+
+impl Notes {
+    /// Nothing.
+    pub(crate) const NONE: Self = Self {
+        default_time_error: false,
+        default_period_error: false,
+        positive_tai_offset: false,
+        invalid_tai_offset: false,
+        utc_without_tai_offset: false,
+    };
 }
 
 /// A disruption of the counter that the host expects: a migration, as a rule.
@@ -452,6 +568,12 @@ pub enum Unusable {
     LeapSecond,
     /// The marker has moved, and the page still tells the time from before the disruption.
     NotUpdated,
+    /// The page has a time, and the clock is not to use it.
+    Unwanted,
+    /// The own line has become older, or its bound wider, than it may.
+    Expired,
+    /// The counter is behind a value that it had when the source was read.
+    CounterBack,
 }
 
 impl fmt::Display for Unusable {
@@ -477,6 +599,9 @@ impl fmt::Display for Unusable {
             Self::LeapSecond => f.write_str("leap second claimed away from a month's end"),
             Self::OutOfRange => f.write_str("time is out of range"),
             Self::NotUpdated => f.write_str("the page still has the time from before a disruption"),
+            Self::Unwanted => f.write_str("the page's time is not to be used"),
+            Self::CounterBack => f.write_str("the counter went back"),
+            Self::Expired => f.write_str("the source has not been read for too long"),
         }
     }
 }

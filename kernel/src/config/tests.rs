@@ -1,7 +1,7 @@
 //! Words of the command line, good and bad.
 
 extern crate std;
-use core::net::Ipv4Addr;
+use core::net::{Ipv4Addr, Ipv6Addr};
 use std::string::{String, ToString};
 use std::vec::Vec;
 
@@ -26,8 +26,8 @@ fn an_empty_line_is_the_default() {
 #[test]
 fn every_key_is_read() {
     let (config, warnings) = parse(
-        "ip=192.168.7.2/24,192.168.7.1  serial=off\tidle=poll ntp.stratum=3 vmclock=0xfeffb000 \
-         ntp.smear.port=1123 ntp.smear=noon tai_offset=37 on_violation=stop drain=soon \
+        "ip=192.168.7.2/24,192.168.7.1  ip6=fd00:7::2/64 serial=off\tidle=poll ntp.stratum=3 vmclock=0xfeffb000 \
+         ntp.smear.port=1123 ntp.smear=noon tai_offset=37 source=vmclock,rtc,ntp:10.0.2.2 on_violation=stop drain=soon \
          holdover.max=3600 ntp.allow=192.168.7.0/24 ntp.allow=10.0.0.1,fd00::/8 \
          ntp.deny=192.168.7.9 ntp.limit=8,8s ntp.auth=require \
          ntp.key=1:AES128:2b7e151628aed2a6abf7158809cf4f3c \
@@ -59,6 +59,10 @@ fn every_key_is_read() {
                 prefix: 24,
                 gateway: Some(Ipv4Addr::new(192, 168, 7, 1)),
             },
+            ip6: Ip6::Static {
+                address: Ipv6Addr::new(0xfd00, 7, 0, 0, 0, 0, 0, 2),
+                prefix: 64,
+            },
             serial: Serial::Off,
             idle: Idle::Poll,
             stratum: 3,
@@ -70,13 +74,15 @@ fn every_key_is_read() {
                 on_violation: OnViolation::Stop,
                 drain: Drain::Soon,
                 holdover_max: Some(3600),
+                serve_rtc: true,
             },
+            source: Choice::parse("vmclock,rtc,ntp:10.0.2.2").unwrap_or(Choice::AUTO),
             vmclock: Some(0xfeff_b000),
         }
     );
     assert_eq!(
         parse(
-            "ip=dhcp serial=shell idle=adaptive ntp.stratum=1 ntp.smear=off on_violation=alarm drain=off"
+            "ip=dhcp ip6=auto serial=shell idle=adaptive ntp.stratum=1 ntp.smear=off on_violation=alarm drain=off"
         )
         .0,
         Config::DEFAULT
@@ -108,6 +114,16 @@ fn good_values() {
         ("0xfffffffffffff000", 0xffff_ffff_ffff_f000),
     ] {
         assert_eq!(page_address(value), Some(address), "{value}");
+    }
+    for value in [
+        "fd00:7::2/64",
+        "2001:db8::1/127",
+        "2001:db8::/127",
+        "2001:db8::1/1",
+        "2001:db8::1/128",
+    ] {
+        let parsed = Ip6::parse(value);
+        assert!(matches!(parsed, Some(Ip6::Static { .. })), "{value}");
     }
     for stratum in 1..=15 {
         assert_eq!(
@@ -185,6 +201,34 @@ fn a_port_needs_something_to_serve() {
 }
 
 #[test]
+fn bad_ipv6_values() {
+    for value in [
+        "",
+        "on",
+        "AUTO",
+        "fd00::1",
+        "fd00::1/",
+        "fd00::1/0",
+        "fd00::1/129",
+        "fd00::1/+64",
+        "fd00::/64",
+        "fe80::1/64",
+        "ff02::1/64",
+        "::1/128",
+        "::/64",
+        "::ffff:10.0.2.15/96",
+        "10.0.2.15/24",
+        "fd00::1%1/64",
+        "fd00::1/64,",
+        "fd00::1/64,fe80::1",
+    ] {
+        assert_eq!(Ip6::parse(value), None, "{value}");
+    }
+    let (config, warnings) = parse("ip6=fd00::1/64,fe80::1");
+    assert_eq!((config, warnings.len()), (Config::DEFAULT, 1));
+}
+
+#[test]
 fn malformed_values_are_named_and_change_nothing() {
     for word in [
         "ip=",
@@ -250,6 +294,10 @@ fn malformed_values_are_named_and_change_nothing() {
         "on_violation=",
         "on_violation=halt",
         "drain=",
+        "source=",
+        "source=none",
+        "source=ntp:",
+        "source=auto,",
         "drain=on",
         "holdover.max=",
         "holdover.max=none",

@@ -59,10 +59,14 @@ impl fmt::Display for Warning<'_> {
 }
 
 /// The keys, and what each expects in the words of a warning.
-pub(super) const KEYS: [(&str, &str); 16] = [
+pub(super) const KEYS: [(&str, &str); 18] = [
     (
         "ip",
         "ip=dhcp or ip=ADDR/LEN[,GATEWAY] with unicast addresses of one network",
+    ),
+    (
+        "ip6",
+        "ip6=auto, ip6=off or ip6=ADDR/LEN with a unicast address that is not link-local",
     ),
     ("serial", "serial=shell or serial=off"),
     ("idle", "idle=adaptive, idle=halt or idle=poll"),
@@ -102,6 +106,10 @@ pub(super) const KEYS: [(&str, &str); 16] = [
     ),
     ("drain", "drain=off, drain=soon or drain=imminent"),
     ("holdover.max", "holdover.max=SECONDS, 0 to 4294967295"),
+    (
+        "source",
+        "source=auto, or vmclock, kvm, virtio-rtc, ntp:ADDR and rtc, separated by commas",
+    ),
     (
         "vmclock",
         "vmclock=ADDR, a page-aligned address, decimal or 0x hexadecimal",

@@ -13,6 +13,7 @@ use dtoolkit::{Node, Property};
 
 use super::{PAGE, Window};
 use crate::memory::{MemoryKind, MemoryRange};
+pub use crate::services::smccc::Conduit;
 
 /// Bytes of the longest tree that is read (Linux's "Booting arm64": at most 2 MiB).
 pub const LENGTH_MAX: usize = 2 << 20;
@@ -24,6 +25,8 @@ const DEPTH: usize = 6;
 const NODES: usize = 4096;
 /// Properties of a node that are looked at; a node has about ten.
 const PROPERTIES: usize = 64;
+/// Bytes of a random seed that are used.
+const SEED: usize = 256;
 /// Reserved ranges that are cut out of the memory; a machine has a few.
 const RESERVED: usize = 32;
 
@@ -71,15 +74,6 @@ pub enum UartModel {
         /// Bytes from one register to the next.
         stride: u8,
     },
-}
-
-/// How PSCI is called.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Conduit {
-    /// `HVC`.
-    Hvc,
-    /// `SMC`.
-    Smc,
 }
 
 /// The interrupt controller.
@@ -191,6 +185,17 @@ impl<'a> Tree<'a> {
     #[must_use]
     pub fn command_line(&self) -> Option<&'a str> {
         text(self.chosen()?, "bootargs")
+    }
+
+    /// Random bytes that the loader left (`/chosen`, `rng-seed` and `kaslr-seed`), up to
+    /// 256 of each.
+    pub fn seeds(&self) -> impl Iterator<Item = &'a [u8]> {
+        let chosen = self.chosen();
+        let seed = move |name| Some(value(chosen?, name)).filter(|seed| !seed.is_empty());
+        ["rng-seed", "kaslr-seed"]
+            .into_iter()
+            .filter_map(seed)
+            .map(|seed| seed.get(..SEED).unwrap_or(seed))
     }
 
     /// The memory map: what is RAM and not reserved, and what is reserved.

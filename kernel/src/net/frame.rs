@@ -1,17 +1,23 @@
-//! UDP over IPv4 over Ethernet, in place: recognise a request in the receive buffer and turn that
+//! UDP over IP over Ethernet, in place: recognise a request in the receive buffer and turn that
 //! buffer into its reply.
 //!
 //! This is the path every NTP request takes, so it is strict instead of general: an untagged
-//! Ethernet II frame, an IPv4 header without options, a whole datagram, every length and checksum
-//! in agreement. Whatever is not exactly that is not ours, and the caller hands it to the IP stack
-//! (which should have a socket on the port and throw away what it gets there: without one it would
-//! answer with "port unreachable").
+//! Ethernet II frame, an IPv4 header without options or an IPv6 header without extensions, a whole
+//! datagram, every length and checksum in agreement. Whatever is not exactly that is not ours, and
+//! the caller hands it to the IP stack (which should have a socket on the port and throw away what it
+//! gets there: without one it would answer with "port unreachable").
+//!
+//! IPv4 is here, IPv6 in a module of its own.
 //!
 //! Sources: RFC 894 (Ethernet II), RFC 791 (IPv4), RFC 768 (UDP), RFC 1071 (checksum), RFC 1122
 //! §3.2.1.3 (source addresses that must never be answered), RFC 6864 (the IPv4 ID of an atomic
 //! datagram means nothing).
 
-use core::net::Ipv4Addr;
+mod ipv6;
+
+use core::net::{IpAddr, Ipv4Addr};
+
+use super::addresses::Addresses;
 
 /// Bytes of the Ethernet, IPv4 and UDP headers together.
 pub const HEADERS: usize = UDP + 8;
@@ -19,25 +25,41 @@ pub const HEADERS: usize = UDP + 8;
 /// A UDP datagram for us, still in the frame it came in.
 #[derive(Debug)]
 pub struct UdpRequest<'f> {
-    headers: &'f mut [u8; HEADERS],
+    headers: Headers<'f>,
     payload: &'f mut [u8],
 }
 
-/// Recognises an unfragmented, untagged Ethernet II/IPv4/UDP frame that was sent to exactly
-/// `mac`, `address` and `port`, and by someone who may be answered.
+/// The headers of Ethernet, IP and UDP.
+#[derive(Debug)]
+enum Headers<'f> {
+    V4(&'f mut [u8; HEADERS]),
+    V6(&'f mut [u8; ipv6::HEADERS]),
+}
+
+/// Recognises an unfragmented, untagged Ethernet II/IP/UDP frame that was sent to exactly
+/// `mac`, one of the addresses `ours`, and `port`, and by someone who may be answered.
 ///
 /// `None` means "not ours to answer here" and leaves the frame untouched: another protocol or
-/// port, broadcast or multicast on either layer, IP options, a fragment, lengths that disagree
-/// with each other or with the frame, a wrong checksum (a UDP checksum of zero means "none" in
-/// IPv4 and passes), a source port of zero (RFC 768: no reply wanted), or a source that is
-/// unspecified, loopback, multicast, broadcast, reserved or ourselves. Bytes after the IP datagram
-/// are link-layer padding and are ignored.
-pub fn udp_request(
-    frame: &mut [u8],
+/// port, broadcast or multicast on either layer, IP options or extension headers, a fragment,
+/// lengths that disagree with each other or with the frame, a wrong checksum (a UDP checksum of
+/// zero means "none" in IPv4 and passes; IPv6 has no such thing), a source port of zero (RFC 768: no
+/// reply wanted), or a source that is unspecified, loopback, multicast, broadcast, reserved or
+/// ourselves. Bytes after the IP datagram are link-layer padding and are ignored.
+#[expect(
+    clippy::inline_always,
+    reason = "it has one caller, and is on the way of every reply"
+)]
+#[inline(always)]
+pub fn udp_request<'f>(
+    frame: &'f mut [u8],
     mac: [u8; 6],
-    address: Ipv4Addr,
+    ours: &Addresses,
     port: u16,
-) -> Option<UdpRequest<'_>> {
+) -> Option<UdpRequest<'f>> {
+    if ipv6::is_one(frame) {
+        return ipv6::udp_request(frame, mac, ours, port);
+    }
+    let address = ours.v4?;
     let (headers, rest) = frame.split_first_chunk_mut::<HEADERS>()?;
     let (ethernet, ip, udp) = split(headers);
 
@@ -72,15 +94,26 @@ pub fn udp_request(
     {
         return None;
     }
-    Some(UdpRequest { headers, payload })
+    Some(UdpRequest {
+        headers: Headers::V4(headers),
+        payload,
+    })
 }
 
 /// The UDP port that a frame is for, if it is what [`udp_request`] recognises: to choose the
 /// `port` to ask that for. Nothing has been checked.
 #[must_use]
 pub fn udp_port(frame: &[u8]) -> Option<u16> {
+    if ipv6::is_one(frame) {
+        return ipv6::udp_port(frame);
+    }
     let (_, _, udp) = split(frame.first_chunk()?);
     Some(port16(udp[2], udp[3]))
+}
+
+/// Whether the frame may carry IPv6 and cannot carry what the IP stack knows.
+pub(super) fn is_ipv6(frame: &[u8]) -> bool {
+    ipv6::is_one(frame)
 }
 
 impl UdpRequest<'_> {
@@ -93,22 +126,33 @@ impl UdpRequest<'_> {
     /// The sender's port, never 0.
     #[must_use]
     pub fn source_port(&self) -> u16 {
-        let (_, _, udp) = split(self.headers);
-        port16(udp[0], udp[1])
+        match &self.headers {
+            Headers::V4(headers) => {
+                let (_, _, udp) = split(headers);
+                port16(udp[0], udp[1])
+            }
+            Headers::V6(headers) => ipv6::source_port(headers),
+        }
     }
 
     /// The sender's address.
     #[must_use]
-    pub fn source(&self) -> Ipv4Addr {
-        let (_, ip, _) = split(self.headers);
-        source(ip)
+    pub fn source(&self) -> IpAddr {
+        match &self.headers {
+            Headers::V4(headers) => {
+                let (_, ip, _) = split(headers);
+                source(ip).into()
+            }
+            Headers::V6(headers) => ipv6::source(headers).into(),
+        }
     }
 
     /// Turns the frame into the reply that carries `header` and `tail` back to the sender, and
     /// returns the number of bytes to send from the frame's start.
     ///
     /// Every header field is set here and nothing of the request is left behind but its addresses
-    /// and ports, exchanged: TTL 64, DSCP 0, ID 0 with "don't fragment", both checksums computed.
+    /// and ports, exchanged: TTL 64, DSCP 0, ID 0 with "don't fragment" or flow label 0, all checksums
+    /// computed.
     /// `None`, and nothing is written, when the request's payload was shorter than the reply's: a
     /// reply never grows beyond its request.
     #[must_use]
@@ -124,9 +168,12 @@ impl UdpRequest<'_> {
             rest.copy_from_slice(tail);
         }
 
-        let old = *self.headers;
+        let headers = match self.headers {
+            Headers::V4(headers) => headers,
+            Headers::V6(headers) => return Some(ipv6::turn_round(headers, header, tail)),
+        };
+        let old = *headers;
         let (from_ethernet, from_ip, from_udp) = split(&old);
-        let headers = self.headers;
         headers[..6].copy_from_slice(&from_ethernet[6..12]);
         headers[6..12].copy_from_slice(&from_ethernet[..6]);
 
@@ -145,12 +192,8 @@ impl UdpRequest<'_> {
         udp[2..4].copy_from_slice(&from_udp[..2]);
         udp[4..6].copy_from_slice(&length16(datagram));
         udp[6..8].copy_from_slice(&[0, 0]);
-        let checksum = match !fold(pseudo + sum(udp) + sum(header) + sum(tail)) {
-            // Zero on the wire would say "no checksum"; RFC 768 sends its other representation.
-            0 => 0xffff,
-            checksum => checksum,
-        };
-        udp[6..8].copy_from_slice(&checksum.to_be_bytes());
+        let checksum = udp_checksum(pseudo + sum(udp) + sum(header) + sum(tail));
+        udp[6..8].copy_from_slice(&checksum);
         Some(HEADERS + length)
     }
 }
@@ -187,8 +230,23 @@ fn pseudo_header(ip: &[u8], datagram: usize) -> u64 {
     sum(&ip[12..20]) + u64::from(PROTOCOL_UDP) + datagram as u64
 }
 
+/// The checksum field of a UDP datagram whose words, and those of the pseudo header, have this sum.
+fn udp_checksum(sum: u64) -> [u8; 2] {
+    let checksum: u16 = match !fold(sum) {
+        // Zero on the wire would say "no checksum"; RFC 768 sends its other representation.
+        0 => 0xffff,
+        checksum => checksum,
+    };
+    checksum.to_be_bytes()
+}
+
 /// Sum of big-endian words, not yet folded (RFC 1071). 32 bits at a time, which folds to the same
 /// value as 16; an Ethernet frame is far too short to overflow the 64-bit sum.
+#[expect(
+    clippy::inline_always,
+    reason = "mostly over a few bytes, as many as the compiler knows"
+)]
+#[inline(always)]
 fn sum(bytes: &[u8]) -> u64 {
     let (words, tail) = bytes.as_chunks::<4>();
     let words: u64 = words
@@ -200,12 +258,18 @@ fn sum(bytes: &[u8]) -> u64 {
     words + u64::from(u32::from_be_bytes(last))
 }
 
+/// The same, where it need not be quick.
+#[inline(never)]
+pub(super) fn sum_of(bytes: &[u8]) -> u64 {
+    sum(bytes)
+}
+
 /// Folds a sum into 16 bits with end-around carry.
 #[expect(
     clippy::cast_possible_truncation,
     reason = "three folds leave at most 16 bits"
 )]
-fn fold(sum: u64) -> u16 {
+pub(super) fn fold(sum: u64) -> u16 {
     let sum = (sum >> 32) + (sum & 0xffff_ffff);
     let sum = (sum >> 16 & 0xffff) + (sum & 0xffff) + (sum >> 32);
     let sum = (sum >> 16) + (sum & 0xffff);
@@ -223,7 +287,7 @@ const VERSION_4_NO_OPTIONS: u8 = 0x45;
 const PROTOCOL_UDP: u8 = 17;
 const DONT_FRAGMENT: u16 = 0x4000;
 /// What a header folds to when its checksum field is right.
-const VERIFIED: u16 = 0xffff;
+pub(super) const VERIFIED: u16 = 0xffff;
 
 /// Version and length, DSCP 0, length, ID 0, "don't fragment", TTL 64, UDP, checksum, addresses.
 const REPLY_IP_HEADER: [u8; 20] = [
@@ -312,7 +376,7 @@ mod tests {
     }
 
     fn parse(frame: &mut [u8]) -> Option<UdpRequest<'_>> {
-        udp_request(frame, OUR_MAC, US, PORT)
+        udp_request(frame, OUR_MAC, &Addresses::of(Some(US), &[]), PORT)
     }
 
     /// Recomputes the IP header's checksum after a test has changed the header.
@@ -358,7 +422,10 @@ mod tests {
             0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8,
         ];
         let request = parse(&mut frame).expect("a request for us");
-        assert_eq!((request.source(), request.source_port()), (THEM, 40_000));
+        assert_eq!(
+            (request.source(), request.source_port()),
+            (THEM.into(), 40_000)
+        );
         assert_eq!((request.payload().len(), request.payload()[0]), (48, 0x23));
         assert_eq!(request.answer(&[0x11; 48], &[]), Some(90));
         #[rustfmt::skip]
@@ -530,7 +597,10 @@ mod tests {
             assert!(parse(&mut frame).is_none(), "{name}");
             assert_eq!(frame, before, "{name}");
         }
-        assert!(udp_request(&mut request(), OUR_MAC, Ipv4Addr::UNSPECIFIED, PORT).is_none());
+        for ours in [None, Some(Ipv4Addr::UNSPECIFIED)] {
+            let ours = Addresses::of(ours, &[]);
+            assert!(udp_request(&mut request(), OUR_MAC, &ours, PORT).is_none());
+        }
     }
 
     #[test]
@@ -601,7 +671,8 @@ mod tests {
             }
             let to_mac: [u8; 6] = frame.get(6..12).map_or([0; 6], |mac| mac.try_into().expect("six"));
             if let Some(request) = parse(&mut frame) {
-                let (to, to_port) = (request.source(), request.source_port());
+                let IpAddr::V4(to) = request.source() else { panic!("IPv6") };
+                let to_port = request.source_port();
                 let size = request.payload().len();
                 let length = request.answer(&body, &[]);
                 prop_assert_eq!(length.is_some(), size >= 48);

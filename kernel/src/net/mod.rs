@@ -1,9 +1,14 @@
 //! The network, seen from the service: Ethernet frames in, Ethernet frames out.
 //!
 //! [`frame`] is the short way: an NTP request is recognised in the receive buffer and answered in
-//! that same buffer, before any IP stack has seen it.
+//! that same buffer, before any IP stack has seen it. [`stack`] has the rest, of which [`inet6`] says which
+//! IPv6 addresses there are.
 
+pub mod addresses;
 pub mod frame;
+mod gate;
+mod icmpv6;
+pub mod inet6;
 pub mod port;
 pub mod stack;
 

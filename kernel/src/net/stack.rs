@@ -1,4 +1,9 @@
-//! Everything on the network that is not an NTP request: ARP, ping, DHCP, by `smoltcp`.
+//! Everything on the network that is not an NTP request: ARP, ping, DHCP, by `smoltcp`; and IPv6's
+//! addresses, by [`inet6`](super::inet6).
+//!
+//! What is remembered of others is bounded: 16 IPv4 neighbours (the one unheard of for longest goes
+//! first; they are needed for pings and DHCP only), one lease, and [`IPV6`](super::addresses::IPV6) IPv6
+//! addresses.
 
 use core::fmt;
 use core::net::Ipv4Addr;
@@ -11,7 +16,13 @@ use smoltcp::wire::{
     EthernetRepr, IpCidr, Ipv4Cidr,
 };
 
+use super::addresses::Addresses;
+use super::frame;
+use super::gate::{self, Verdict};
+use super::icmpv6::{self, Message};
+use super::inet6::{Inet6, Known6};
 use super::port::{Frame, FramePort, StackPort};
+use crate::config::{Ip6, is_host};
 use crate::serve::ntp;
 
 /// Sockets that the stack has room for: DHCP, and one for each UDP port that the service answers on.
@@ -22,6 +33,14 @@ const PORTS: usize = 2;
 
 /// How long an address from an earlier life is kept while DHCP is asked about it.
 const CONFIRMATION: Duration = Duration::from_secs(10);
+
+/// How soon DHCP is asked again where nobody answers: the network may have come up after us.
+const DISCOVER_AGAIN: Duration = Duration::from_secs(3);
+/// The same once an address was offered; it doubles at every second time.
+const REQUEST_AGAIN: Duration = Duration::from_secs(2);
+/// A DHCP server that refuses what it offered is heard once in so long, since each time everything
+/// begins again at once.
+const REFUSAL_PACE: Duration = Duration::from_secs(2);
 
 /// Memory for the stack's sockets.
 pub type Storage<'s> = [SocketStorage<'s>; SOCKETS];
@@ -52,20 +71,28 @@ pub struct Stack<'s> {
     interface: Interface,
     sockets: SocketSet<'s>,
     dhcp: Option<SocketHandle>,
+    /// Until when DHCP's refusals are not heard.
+    deaf: Option<Instant>,
     address: Option<Address>,
-    /// The address is from before a restart and ends then, unless DHCP gives it again.
+    inet6: Inet6,
+    /// All addresses in use.
+    addresses: Addresses,
+    /// How often they, or what is known of them, changed.
+    changes: u64,
+    /// The IPv4 address is from before a restart and ends then, unless DHCP gives it again.
     unconfirmed: Option<Instant>,
     /// When something is to be done, if anything is planned.
     next: Option<Instant>,
 }
 
 impl<'s> Stack<'s> {
-    /// Starts a stack on `port`: with `fixed`, or by asking DHCP. The service answers on UDP port 123
+    /// Starts a stack on `port`: with `fixed`, or by asking DHCP; and with `ip6`. The service answers on UDP port 123
     /// itself, and on `second`.
     pub fn new<P: FramePort>(
         port: &mut P,
         storage: &'s mut Storage<'s>,
         fixed: Option<Address>,
+        ip6: Ip6,
         second: Option<u16>,
         now: Instant,
         random: u64,
@@ -76,12 +103,16 @@ impl<'s> Stack<'s> {
         if let Some(second) = second {
             sockets.add(swallow(second));
         }
-        let dhcp = fixed.is_none().then(|| sockets.add(dhcpv4::Socket::new()));
+        let dhcp = fixed.is_none().then(|| sockets.add(dhcp()));
         let mut stack = Self {
             interface,
             sockets,
             dhcp,
+            deaf: None,
             address: None,
+            inet6: Inet6::new(ip6, port.mac(), now, random),
+            addresses: Addresses::NONE,
+            changes: 0,
             unconfirmed: None,
             next: Some(now),
         };
@@ -91,12 +122,14 @@ impl<'s> Stack<'s> {
     }
 
     /// Starts over, for a machine that may have been moved or copied: other random numbers, no
-    /// neighbours, DHCP asked again. The address stays in use while DHCP has not answered, but not
-    /// for longer than 10 s: after a migration it is still the right one, and clients are not made
-    /// to wait for an exchange with a server.
+    /// neighbours, DHCP and routers asked again. The addresses stay in use while nobody has answered, but
+    /// not for longer than 10 s: after a migration they are still the right ones, and clients are not
+    /// made to wait for an exchange with a server.
     pub fn restart<P: FramePort>(&mut self, port: &mut P, now: Instant, random: u64) {
         self.interface = interface(port, now, random);
+        self.inet6.restart(now, random);
         self.set_address(self.address);
+        self.deaf = None;
         if let Some(handle) = self.dhcp {
             let dhcp = self.sockets.get_mut::<dhcpv4::Socket<'_>>(handle);
             dhcp.reset();
@@ -111,13 +144,31 @@ impl<'s> Stack<'s> {
         self.next = Some(now);
     }
 
-    /// The address in use; `None` while DHCP has not answered.
+    /// The IPv4 address in use; `None` while DHCP has not answered.
     #[must_use]
     pub const fn address(&self) -> Option<Address> {
         self.address
     }
 
-    /// Whether the address comes, or will come, by DHCP.
+    /// The IPv6 addresses that there are.
+    #[must_use]
+    pub fn known6(&self) -> Known6 {
+        self.inet6.known()
+    }
+
+    /// How often addresses came or went so far.
+    #[must_use]
+    pub const fn changes(&self) -> u64 {
+        self.changes
+    }
+
+    /// All addresses in use.
+    #[must_use]
+    pub const fn addresses(&self) -> &Addresses {
+        &self.addresses
+    }
+
+    /// Whether the IPv4 address comes, or will come, by DHCP.
     #[must_use]
     pub const fn uses_dhcp(&self) -> bool {
         self.dhcp.is_some()
@@ -125,6 +176,12 @@ impl<'s> Stack<'s> {
 
     /// Lets the stack look at one received frame and answer it.
     pub fn take<P: FramePort>(&mut self, port: &mut P, frame: P::Frame, now: Instant) {
+        if frame::is_ipv6(frame.bytes()) {
+            return self.take_ipv6(port, frame, now);
+        }
+        if !self.may_see(port, frame.bytes(), now) {
+            return port.release(frame);
+        }
         let mut device = StackPort::new(port, Some(frame));
         self.interface
             .poll_ingress_single(now, &mut device, &mut self.sockets);
@@ -133,7 +190,42 @@ impl<'s> Stack<'s> {
         self.next = Some(now);
     }
 
-    /// Does what is due at `now`: DHCP, ARP retries. Returns whether the address changed.
+    /// Whether the IP stack may have the frame.
+    fn may_see<P: FramePort>(&mut self, port: &P, frame: &[u8], now: Instant) -> bool {
+        match gate::judge(frame, port.mac()) {
+            Verdict::Pass => true,
+            Verdict::Refusal if self.deaf.is_none_or(|until| until <= now) => {
+                self.deaf = Some(now + REFUSAL_PACE);
+                true
+            }
+            Verdict::Refusal | Verdict::Drop => false,
+        }
+    }
+
+    fn take_ipv6<P: FramePort>(&mut self, port: &mut P, mut frame: P::Frame, now: Instant) {
+        let mac = port.mac();
+        match Message::parse(frame.bytes(), mac) {
+            Some(Message::Echo { from, to }) => {
+                if let Some(source) = self.inet6.echo_from(from, to)
+                    && let Some(length) = icmpv6::turn_round(frame.bytes_mut(), mac, source)
+                {
+                    frame.set_length(length);
+                    return port.send(frame);
+                }
+            }
+            Some(message) => {
+                if self.inet6.hear(port, message, now) {
+                    self.gather();
+                }
+                // What it said may have changed the plans.
+                self.next = Some(now);
+            }
+            None => {}
+        }
+        port.release(frame);
+    }
+
+    /// Does what is due at `now`: DHCP, addresses, retries. Returns whether the address changed.
     pub fn poll<P: FramePort>(&mut self, port: &mut P, now: Instant) -> bool {
         if self.next.is_none_or(|next| now < next) {
             return false;
@@ -147,9 +239,14 @@ impl<'s> Stack<'s> {
             self.set_address(None);
             changed = true;
         }
+        if self.inet6.poll(port, now) {
+            self.gather();
+            changed = true;
+        }
         port.kick();
         let planned = self.interface.poll_at(now, &self.sockets);
-        self.next = [planned, self.unconfirmed].into_iter().flatten().min();
+        let planned = [planned, self.unconfirmed, self.inet6.next()];
+        self.next = planned.into_iter().flatten().min();
         changed
     }
 
@@ -169,7 +266,9 @@ impl<'s> Stack<'s> {
             Some(dhcpv4::Event::Configured(lease)) => Some(Address {
                 address: lease.address.address(),
                 prefix: lease.address.prefix_len(),
-                gateway: lease.router,
+                gateway: lease
+                    .router
+                    .filter(|gateway| is_gateway(*gateway, lease.address)),
             }),
         };
         let changed = self.address != address;
@@ -179,7 +278,20 @@ impl<'s> Stack<'s> {
         changed
     }
 
+    /// Answers from now on at the addresses that there are.
+    #[inline(never)]
+    fn gather(&mut self) {
+        let v4 = self.address.map(|address| address.address);
+        self.addresses = Addresses::of(v4, &[]);
+        for address in self.inet6.in_use() {
+            self.addresses.push(address);
+        }
+        self.changes += 1;
+    }
+
     fn set_address(&mut self, address: Option<Address>) {
+        self.address = address;
+        self.gather();
         self.interface.update_ip_addrs(|addresses| {
             addresses.clear();
             if let Some(Address {
@@ -196,7 +308,6 @@ impl<'s> Stack<'s> {
             // As above: the table has room for at least the one route.
             let _ = routes.add_default_ipv4_route(gateway);
         }
-        self.address = address;
     }
 
     fn announce<P: FramePort>(&self, port: &mut P) {
@@ -204,6 +315,23 @@ impl<'s> Stack<'s> {
             announce(port, address);
         }
     }
+}
+
+/// Whether this can be the router of a host with that address.
+fn is_gateway(gateway: Ipv4Addr, ours: Ipv4Cidr) -> bool {
+    // A host route says nothing of what is near.
+    let prefix = ours.prefix_len();
+    let is_near = prefix == 32 || ours.contains_addr(&gateway);
+    is_near && gateway != ours.address() && is_host(gateway, prefix)
+}
+
+fn dhcp<'s>() -> dhcpv4::Socket<'s> {
+    let mut socket = dhcpv4::Socket::new();
+    let mut retries = socket.get_retry_config();
+    retries.discover_timeout = DISCOVER_AGAIN;
+    retries.initial_request_timeout = REQUEST_AGAIN;
+    socket.set_retry_config(retries);
+    socket
 }
 
 fn interface<P: FramePort>(port: &mut P, now: Instant, random: u64) -> Interface {
@@ -258,7 +386,7 @@ fn swallow<'s>(port: u16) -> udp::Socket<'s> {
 impl fmt::Debug for Stack<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Stack")
-            .field("address", &self.address)
+            .field("addresses", &self.addresses)
             .finish_non_exhaustive()
     }
 }

@@ -21,7 +21,8 @@
 //!
 //! With time, the fields of RFC 5905 §7.3 are: leap indicator as announced for the end of this very
 //! UTC day; stratum 1 unless configured otherwise; poll the request's, raised to our own; root
-//! delay 0, since no network lies between us and the host's clock; **root dispersion the bound of
+//! delay 0, since no network lies between us and the host's clock (and what lies between us and an NTP
+//! server is in the dispersion); **root dispersion the bound of
 //! the error of both stamps**, rounded up; reference id `XVMC` (RFC 5905 leaves codes with an X to
 //! experiments) at every stratum, since above 1 it would be an address that we cannot know;
 //! reference time the host's last update of the page; origin the request's transmit stamp verbatim.
@@ -49,7 +50,7 @@
 //! client accepts the reply (the sanity check of RFC 5905 §A.5.1.1 on root distance), so it is
 //! sent as [`Answer::Dispersion`] instead.
 
-use gnomon_clock::{Announcement, Bound};
+use gnomon_clock::{Announcement, Bound, Origin, Source};
 
 use super::auth::Authenticator;
 use super::interleave::Departure;
@@ -67,10 +68,20 @@ pub struct Server {
     stratum: u8,
     precision: i8,
     poll: i8,
+    upstream: Upstream,
     /// The precision as an interval, rounded up.
     interval: Bound,
     /// The bits of an NTP timestamp that lie below the precision.
     noise_mask: u64,
+}
+
+/// The NTP server that is followed while the time comes from one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Upstream {
+    /// Its stratum, 1..=15.
+    pub stratum: u8,
+    /// Its IPv4 address, or what RFC 5905 §7.3 makes of an IPv6 address.
+    pub reference_id: [u8; 4],
 }
 
 impl Server {
@@ -96,6 +107,10 @@ impl Server {
             stratum,
             precision,
             poll: MIN_POLL,
+            upstream: Upstream {
+                stratum: 15,
+                reference_id: *b"XNTP",
+            },
             interval: Bound::from_nanos((NANOS >> precision.unsigned_abs()) + 1),
             noise_mask: (1 << (32 - precision.unsigned_abs())) - 1,
         }
@@ -113,6 +128,33 @@ impl Server {
             poll
         };
         Self { poll, ..self }
+    }
+
+    /// The same, following `upstream` while the time comes from an NTP server.
+    #[must_use]
+    pub const fn following(self, upstream: Upstream) -> Self {
+        Self { upstream, ..self }
+    }
+
+    /// The stratum and reference id of a reply with these times (RFC 5905 §7.3). A real-time clock is
+    /// nobody's reference: its stratum is 10 at least, by which chrony and others name a clock that was
+    /// not set by another.
+    const fn rank(self, times: &Times) -> (u8, [u8; 4]) {
+        match times.origin {
+            Origin::Own(Source::Ntp) => {
+                let above = self.upstream.stratum.saturating_add(1);
+                (above, self.upstream.reference_id)
+            }
+            Origin::Own(Source::Rtc) => (
+                if self.stratum < RTC_STRATUM {
+                    RTC_STRATUM
+                } else {
+                    self.stratum
+                },
+                times.reference_id,
+            ),
+            _ => (self.stratum, times.reference_id),
+        }
     }
 
     /// The stratum announced while the time is good, 1..=15.
@@ -281,6 +323,7 @@ impl Reply {
             return Ok(());
         }
 
+        let (stratum, reference_id) = server.rank(times);
         // Zero means "unknown" (§6), and once in an era it is a time: move it by 0.23 ns, outward.
         let reference = non_zero(times.reference.to_ntp().0, u64::MAX);
         let receive = times.received.to_ntp().0 | RECEIVE_BIT;
@@ -291,9 +334,9 @@ impl Reply {
                 Announcement::Insert => 1,
                 Announcement::Delete => 2,
             },
-            stratum: server.stratum,
+            stratum,
             root_dispersion: short(dispersion),
-            reference_id: times.reference_id,
+            reference_id,
             reference,
             receive,
             transmit: blur(receive, transmit, server.noise_mask, random),
@@ -441,6 +484,7 @@ impl From<Withheld> for Answer {
             Withheld::Violation => Self::Violation,
             Withheld::Holdover => Self::Holdover,
             Withheld::Drain => Self::Drain,
+            Withheld::Rtc => Self::Init,
         }
     }
 }
@@ -777,6 +821,9 @@ const SYMMETRIC_ACTIVE: u8 = 1;
 const SYMMETRIC_PASSIVE: u8 = 2;
 const CLIENT: u8 = 3;
 const SERVER: u8 = 4;
+
+/// Least stratum of a real-time clock.
+const RTC_STRATUM: u8 = 10;
 
 /// Poll exponents that a reply may carry: at least one request per second is welcome unless there is
 /// a limit, the maximum is that of RFC 5905 §7.2.

@@ -2,7 +2,8 @@
 //! none. The edge at which true time becomes what clients get.
 
 use gnomon_clock::{
-    Announcement, Bound, Exchange, Kiss, NoTime, Reading, Smear, Smeared, Smearer, Timestamp, Utc,
+    Announcement, Bound, Exchange, Kiss, NoTime, Origin, Reading, Smear, Smeared, Smearer, Source,
+    Timestamp, Utc,
 };
 
 use super::ntp::{Answer, Silence};
@@ -36,6 +37,8 @@ pub struct Times {
     pub leap: Announcement,
     /// What tells clients the scale.
     pub reference_id: [u8; 4],
+    /// Where the time comes from.
+    pub origin: Origin,
     /// The disruption marker under which all this holds.
     pub marker: u64,
     /// Whole seconds by which TAI is ahead of the scale of the service, as long as it goes like TAI:
@@ -61,7 +64,8 @@ impl Told {
             reference: reference.min(received.time),
             error: exchange.received.bound.max(exchange.transmit.bound),
             leap: transmit.announcement,
-            reference_id: PLAIN,
+            reference_id: plain(exchange.transmit.origin),
+            origin: exchange.transmit.origin,
             marker: exchange.transmit.marker,
             ahead: ahead(&exchange.received, received.time),
         })
@@ -86,6 +90,7 @@ impl Told {
             error: received.bound.max(transmit.bound),
             leap: Announcement::None,
             reference_id: reference_id(Some(smearer.smear())),
+            origin: exchange.transmit.origin,
             marker: exchange.transmit.marker,
             ahead: ahead(&exchange.received, received.time),
         })
@@ -206,3 +211,15 @@ pub const fn reference_id(smear: Option<Smear>) -> [u8; 4] {
 }
 
 const PLAIN: [u8; 4] = *b"XVMC";
+
+/// The reference id of plain UTC. That of an NTP server is its address, which the server knows
+/// ([`Server::following`](super::ntp::Server::following)).
+const fn plain(origin: Origin) -> [u8; 4] {
+    match origin {
+        Origin::Page => PLAIN,
+        Origin::Own(Source::KvmPairing | Source::KvmPtp | Source::KvmClock) => *b"XKVM",
+        Origin::Own(Source::VirtioRtc) => *b"XVRT",
+        Origin::Own(Source::Ntp) => *b"XNTP",
+        Origin::Own(Source::Rtc) => *b"XRTC",
+    }
+}

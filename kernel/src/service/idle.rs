@@ -111,10 +111,14 @@ impl<M: Machine, C: Counter, P: FramePort> Core<'_, M, C, P> {
 
     fn sleep(&mut self) {
         let now = instant(self.uptime);
-        let mut limit = NAP;
+        let until_source = match (self.sources.next(), self.uptime) {
+            (Some(next), Some(uptime)) => next.saturating_sub(uptime),
+            _ => NAP,
+        };
+        let mut limit = NAP.min(until_source);
         if let Some(Network { port, stack, .. }) = &mut self.network {
             if !port.can_wake() {
-                limit = SHORT_NAP;
+                limit = limit.min(SHORT_NAP);
             }
             if let Some(next) = stack.next_poll() {
                 let wait = next.total_micros().saturating_sub(now.total_micros());

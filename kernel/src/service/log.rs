@@ -3,7 +3,7 @@
 use core::fmt::{self, Write};
 use core::time::Duration;
 
-use gnomon_clock::{ClockStatus, Counter, NoTime, Smear};
+use gnomon_clock::{ClockStatus, Counter, NoTime, Origin, Smear, Source};
 
 use super::Service;
 use super::served::nanoseconds;
@@ -11,10 +11,13 @@ use crate::config::Smearing;
 use crate::console::SerialPort;
 use crate::duty::Withheld;
 use crate::machine::Machine;
+use crate::net::inet6::{Address6, Known6};
 use crate::net::port::FramePort;
 use crate::net::stack::Address;
 use crate::report::{self, SmearName};
 use crate::serve::ntp::Answer;
+use crate::services::counters::PageRate;
+use crate::source::State as SourceState;
 
 /// Lines that the log may print at once, and how long each takes to be allowed again: what a host
 /// does may fill a line or two a second, and not the console.
@@ -24,7 +27,11 @@ const PACE: Duration = Duration::from_millis(500);
 /// What is known of the time, for the log.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Known {
-    Time { status: ClockStatus, marker: u64 },
+    Time {
+        status: ClockStatus,
+        marker: u64,
+        origin: Origin,
+    },
     Nothing(NoTime),
 }
 
@@ -36,9 +43,17 @@ pub(super) struct State {
     pub(super) smear: SmearState,
     /// Violations, if there is to be an alarm.
     pub(super) violations: u64,
+    /// How often a source contradicted the time, if there is to be an alarm.
+    pub(super) alarms: u64,
     pub(super) address: Option<Address>,
+    /// Changes of addresses.
+    pub(super) addresses: u64,
     /// Second lives of this machine.
     pub(super) lives: u64,
+    /// Unannounced moves of the counter, if there is to be an alarm.
+    pub(super) shifts: u64,
+    /// The machine and the page say different things of the counter's rate.
+    pub(super) rate_differs: bool,
 }
 
 /// How leap seconds are smeared.
@@ -53,6 +68,7 @@ pub(super) struct SmearState {
 #[derive(Clone, Copy)]
 pub(super) struct Log {
     told: State,
+    told_ipv6: Known6,
     /// What the last look saw, and how many changes there were since something was told.
     seen: State,
     changes: u64,
@@ -62,11 +78,15 @@ pub(super) struct Log {
 
 impl Log {
     /// A log just after the boot report, which has told the time and the address.
-    pub(super) const fn new(now: State) -> Self {
+    pub(super) const fn new(now: State, ipv6: Known6) -> Self {
         Self {
+            told_ipv6: ipv6,
             told: State {
                 withheld: None,
                 violations: 0,
+                alarms: 0,
+                shifts: 0,
+                rate_differs: false,
                 smear: SmearState {
                     is_off_utc: false,
                     ..now.smear
@@ -118,6 +138,10 @@ where
         if before.violations != now.violations {
             self.tell_violation(now.violations - before.violations);
         }
+        if before.alarms != now.alarms {
+            self.tell_contradictions();
+        }
+        self.tell_counter(before, now);
         match (now.time, before.withheld, now.withheld) {
             (_, before, Some(why)) if before != now.withheld => {
                 let kiss = Answer::from(why).kiss();
@@ -138,6 +162,29 @@ where
                 None => self.log(format_args!("network: the address lease has ended")),
             }
         }
+        if before.addresses != now.addresses
+            && let (Some(network), Some(log)) = (&self.core.network, &mut self.log)
+        {
+            let now = network.stack.known6();
+            let before = core::mem::replace(&mut log.told_ipv6, now);
+            self.tell_ipv6(&before, &now);
+        }
+    }
+
+    /// Tells which IPv6 addresses came and went.
+    fn tell_ipv6(&mut self, before: &Known6, now: &Known6) {
+        for (here, there, has_ended) in [(now, before, false), (before, now, true)] {
+            for address in here.iter().flatten() {
+                let is_same = |other: &Address6| {
+                    other.address == address.address
+                        && (has_ended || other.is_duplicate == address.is_duplicate)
+                };
+                if !there.iter().flatten().any(is_same) {
+                    let ended = if has_ended { " has ended" } else { "" };
+                    self.log(format_args!("network: address {address}{ended}"));
+                }
+            }
+        }
     }
 
     fn tell_time(&mut self, before: Known, now: Known) {
@@ -151,13 +198,17 @@ where
                 Known::Time {
                     marker: next,
                     status,
+                    origin,
                 },
             ) if next != marker => {
                 self.log(format_args!(
-                    "time: disruption, marker {marker:#x} is now {next:#x}; {status}"
+                    "time: disruption, marker {marker:#x} is now {next:#x}; {}",
+                    Standing(status, origin)
                 ));
             }
-            (_, Known::Time { status, .. }) => self.log(format_args!("time: {status}")),
+            (_, Known::Time { status, origin, .. }) => {
+                self.log(format_args!("time: {}", Standing(status, origin)));
+            }
         }
     }
 
@@ -173,6 +224,47 @@ where
             )),
             // Found in a page that gave no time in the end.
             (_, None) => self.log(format_args!("audit: {new} violations")),
+        }
+    }
+
+    /// Every source that contradicts the time now.
+    fn tell_contradictions(&mut self) {
+        let mut contradictions = [None; Source::ALL.len()];
+        for (slot, entry) in contradictions
+            .iter_mut()
+            .zip(self.core.sources.table().entries())
+        {
+            if let SourceState::Disagrees(difference) = entry.state {
+                *slot = Some((entry.source, difference));
+            }
+        }
+        for (source, difference) in contradictions.into_iter().flatten() {
+            self.log(format_args!(
+                "sources: {source} contradicts the time, {difference}"
+            ));
+        }
+    }
+
+    fn tell_counter(&mut self, before: &State, now: &State) {
+        if before.shifts != now.shifts
+            && let Some(shift) = self.core.watch.latest().copied()
+        {
+            self.log(format_args!("audit: {shift}"));
+        }
+        if before.rate_differs == now.rate_differs {
+            return;
+        }
+        let page = self.core.clock.fields().and_then(Result::ok);
+        match self.core.found.services.rate().zip(page) {
+            Some((rate, page)) if now.rate_differs => {
+                let page = PageRate(&page);
+                self.log(format_args!(
+                    "counter: {rate}, but {page} by the page, which counts"
+                ));
+            }
+            _ => self.log(format_args!(
+                "counter: the page does not contradict it any more"
+            )),
         }
     }
 
@@ -196,6 +288,19 @@ where
         self.prompt();
         if let (Some(log), Some(uptime)) = (&mut self.log, self.core.uptime) {
             log.busy_until = log.busy_until.max(uptime) + PACE;
+        }
+    }
+}
+
+/// `synchronized`, or `freerunning, by virtio-rtc`.
+struct Standing(ClockStatus, Origin);
+
+impl fmt::Display for Standing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)?;
+        match self.1 {
+            Origin::Page => Ok(()),
+            Origin::Own(source) => write!(f, ", by {source}"),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-use gnomon_clock::{Clock, Counter, NoTime, Period, Reading, Span, Stamp};
+use gnomon_clock::{Clock, Counter, NoTime, Origin, Period, Reading, Span, Stamp, Timeline};
 use smoltcp::time::Instant;
 
 use super::Found;
@@ -14,10 +14,13 @@ use crate::machine::Machine;
 use crate::net::port::{Frame, FramePort};
 use crate::net::stack::Stack;
 use crate::net::{self, frame};
+use crate::random::{Random, Source};
 use crate::report::{NetView, SmearView, View};
 use crate::serve::ntp::{self, Silence};
 use crate::serve::responder::{Datagram, Pending, Responder, Served};
 use crate::serve::times::{SmearService, Told};
+use crate::services::counters::Watch;
+use crate::source::Sources;
 
 /// Frames that are looked at before everything else gets its turn.
 const BATCH: usize = 32;
@@ -34,7 +37,12 @@ const RESTART_PACE: Duration = Duration::from_secs(1);
 /// What is served.
 pub(super) struct Core<'a, M, C, P> {
     pub(super) machine: M,
+    pub(super) random: Random,
     pub(super) clock: Clock<'a, C>,
+    /// The counter's two views.
+    pub(super) watch: Watch,
+    /// The machine and the page, when it could last be read, say different things of its rate.
+    pub(super) rate_differs: bool,
     pub(super) duty: Duty,
     pub(super) smear: SmearService,
     pub(super) network: Option<Network<'a, P>>,
@@ -43,6 +51,7 @@ pub(super) struct Core<'a, M, C, P> {
     pub(super) rest: Rest,
     /// Replies in interleaved mode that were queued, and just before what instant, until the kick.
     pub(super) departed: [Option<Departed>; SHARE],
+    pub(super) sources: Sources<'a>,
     /// At the last reading.
     pub(super) smear_state: SmearState,
     /// Time since start as this round began to look.
@@ -113,6 +122,11 @@ impl<C: Counter> Teller<'_, '_, C> {
 impl<M: Machine, C: Counter, P: FramePort> Core<'_, M, C, P> {
     /// Takes a batch of frames. Returns whether there may be more.
     pub(super) fn serve_frames(&mut self) -> bool {
+        // Who wants no time by a counter that was moved gets none: not even in the first frames after
+        // a pause.
+        if self.config.conditions.on_violation == OnViolation::Stop {
+            self.follow_counter();
+        }
         for number in 1..=BATCH {
             let received = self.network.as_mut().and_then(|net| net.port.receive());
             let Some(received) = received else {
@@ -166,8 +180,9 @@ impl<M: Machine, C: Counter, P: FramePort> Core<'_, M, C, P> {
         let services = [Some(ntp::PORT), self.config.smear_port];
         let service =
             frame::udp_port(received.bytes()).filter(|port| services.contains(&Some(*port)));
-        let request = stack.address().zip(service).and_then(|(address, service)| {
-            frame::udp_request(received.bytes_mut(), port.mac(), address.address, service)
+        let ours = stack.addresses();
+        let request = service.and_then(|service| {
+            frame::udp_request(received.bytes_mut(), port.mac(), ours, service)
         });
         let Some(request) = request else {
             *others += 1;
@@ -180,11 +195,11 @@ impl<M: Machine, C: Counter, P: FramePort> Core<'_, M, C, P> {
         let is_smeared =
             self.config.smear != Smearing::Off && (own_port.is_none() || service == own_port);
         let datagram = Datagram {
-            source: request.source().into(),
+            source: request.source(),
             port: request.source_port(),
             payload: request.payload(),
         };
-        let random = self.machine.random();
+        let random = self.random.filler();
         let mut teller = Teller {
             clock: &mut self.clock,
             duty: &mut self.duty,
@@ -222,6 +237,13 @@ impl<M: Machine, C: Counter, P: FramePort> Core<'_, M, C, P> {
         let before = self.life.now.replace(next);
         if before.is_some_and(|before| before.is_ended_by(&next)) {
             self.life.begun += 1;
+            let machine = &mut self.machine;
+            self.random.renew(&mut |take| {
+                // Copies of this machine have the same pool; where they have nothing else, this
+                // tells them apart.
+                take(Source::Identity, &next.to_bytes());
+                machine.gather(take);
+            });
             self.forget_clients();
         }
     }
@@ -229,7 +251,7 @@ impl<M: Machine, C: Counter, P: FramePort> Core<'_, M, C, P> {
     /// Forgets everything that is remembered of clients or was drawn at random: another machine may
     /// have the same memory, and clients may have met that one meanwhile.
     fn forget_clients(&mut self) {
-        self.ntp.forget(|| self.machine.random());
+        self.ntp.forget(|| self.random.secret());
         self.departed = [None; SHARE];
         // The IP stack follows in `follow_life`.
         self.life.network_is_old = true;
@@ -246,11 +268,34 @@ impl<M: Machine, C: Counter, P: FramePort> Core<'_, M, C, P> {
         }
         self.life.network_is_old = false;
         self.life.restarted = self.uptime;
-        let random = self.machine.random();
+        let random = self.random.secret();
         if let Some(Network { port, stack, .. }) = &mut self.network {
             stack.restart(port, instant(self.uptime), random);
         }
         self.follow_network();
+    }
+
+    /// Asks the sources of time that are due.
+    pub(super) fn follow_sources(&mut self) {
+        let alarms = self.sources.table().alarms();
+        let services = self.found.services;
+        let hertz = || services.rate()?.as_exact();
+        self.sources.follow(&mut self.clock, self.uptime, hertz);
+        if self.sources.table().alarms() != alarms {
+            self.duty.contradicted(self.clock.stamp().marker);
+        }
+    }
+
+    /// Looks whether the host has moved one of the counter's two views and kept quiet about it.
+    #[inline(never)]
+    pub(super) fn follow_counter(&mut self) {
+        let before = self.clock.stamp();
+        let Some(physical) = self.machine.physical_counter() else {
+            return;
+        };
+        if let Some(shift) = self.watch.look(before, physical, self.clock.stamp()) {
+            self.duty.counter_moved(shift.marker);
+        }
     }
 
     /// Does what the IP stack has planned.
@@ -265,11 +310,7 @@ impl<M: Machine, C: Counter, P: FramePort> Core<'_, M, C, P> {
         if self.calibrated {
             return;
         }
-        let Some(Ok(fields)) = self.clock.fields().filter(|_| self.clock.now().is_ok()) else {
-            return;
-        };
-        let Ok(period) = Period::new(fields.counter_period_frac_sec, fields.counter_period_shift)
-        else {
+        let Some(period) = self.period() else {
             return;
         };
         let mut cost = [0; READS];
@@ -292,6 +333,16 @@ impl<M: Machine, C: Counter, P: FramePort> Core<'_, M, C, P> {
         self.calibrated = true;
     }
 
+    /// How long a tick is, by the line that the time is on.
+    fn period(&mut self) -> Option<Period> {
+        if self.clock.now().ok()?.origin != Origin::Page {
+            return self.clock.own().map(Timeline::period);
+        }
+        let fields = self.clock.fields()?.ok()?;
+        let period = Period::new(fields.counter_period_frac_sec, fields.counter_period_shift);
+        period.ok()
+    }
+
     /// Everything that the log tells the changes of, at this moment.
     pub(super) fn state(&mut self) -> State {
         let reading = self.clock.now();
@@ -304,8 +355,22 @@ impl<M: Machine, C: Counter, P: FramePort> Core<'_, M, C, P> {
         }
         let alarm = self.config.conditions.on_violation != OnViolation::Serve;
         State {
+            alarms: if alarm {
+                self.sources.table().alarms()
+            } else {
+                0
+            },
             time: match reading {
-                Ok(Reading { status, marker, .. }) => Known::Time { status, marker },
+                Ok(Reading {
+                    status,
+                    marker,
+                    origin,
+                    ..
+                }) => Known::Time {
+                    status,
+                    marker,
+                    origin,
+                },
                 Err(why) => Known::Nothing(why),
             },
             withheld: self.withheld(&reading),
@@ -316,8 +381,21 @@ impl<M: Machine, C: Counter, P: FramePort> Core<'_, M, C, P> {
                 0
             },
             address: self.network.as_ref().and_then(|net| net.stack.address()),
+            addresses: self.network.as_ref().map_or(0, |net| net.stack.changes()),
             lives: self.life.begun,
+            shifts: if alarm { self.watch.shifts() } else { 0 },
+            rate_differs: self.rate_differs(),
         }
+    }
+
+    /// Whether the machine and the page say different things of the counter's rate.
+    fn rate_differs(&mut self) -> bool {
+        // A page that is just being written has said nothing new.
+        let page = self.clock.fields().and_then(Result::ok);
+        if let Some((rate, page)) = self.found.services.rate().zip(page) {
+            self.rate_differs = rate.contradicts(&page);
+        }
+        self.rate_differs
     }
 
     fn withheld(&mut self, reading: &Result<Reading, NoTime>) -> Option<Withheld> {
@@ -365,6 +443,10 @@ impl<M: Machine, C: Counter, P: FramePort> Core<'_, M, C, P> {
             smear,
             idle: self.config.idle,
             rested: self.rest.counted,
+            sources: self.sources.table(),
+            services: self.found.services,
+            watch: &self.watch,
+            random: self.random.sources(),
         }
     }
 }
@@ -379,6 +461,7 @@ impl<P: FramePort> Network<'_, P> {
             address: address.map(|address| (address.address, address.prefix)),
             gateway: address.and_then(|address| address.gateway),
             dhcp: self.stack.uses_dhcp(),
+            ipv6: self.stack.known6(),
             frames: net::Counters {
                 received: counters.received,
                 sent: counters.sent,

@@ -5,14 +5,16 @@ use core::fmt::{self, Display, Formatter, Write};
 use gnomon_clock::page::{self, flag};
 use gnomon_clock::{
     Announcement, ClockStatus, CounterId, Evidence, Fields, LeapIndicator, Notes, OperatorNote,
-    Reading, SmearingHint, Span, Tai, TaiOffset, TimeType, Timestamp, Utc, Violation,
+    Origin, Reading, SmearingHint, Span, Tai, TaiOffset, TimeType, Timestamp, Utc, Violation,
 };
 
 use crate::config::{Idle, Smearing};
 use crate::duty::OnViolation;
-use crate::report::{self, Address, Mac, Page, SmearLine, SmearView, TimeLine, View, Width};
+use crate::report::{self, Address, Mac, Page, SmearLine, SmearView, TimeLine, View, Width, ipv6};
 use crate::serve::ntp::{Answer, MAX_DISPERSION};
 use crate::serve::times::Told;
+use crate::services::counters::PageRate;
+use crate::source::{Entry, State};
 
 /// A command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,12 +25,16 @@ pub enum Command {
     Time,
     /// The time, what it rests on, and what has been served.
     Status,
+    /// Where time may come from, and where it does.
+    Sources,
     /// Every field of the vmclock page.
     Page,
     /// Whether the host has kept its promises.
     Audit,
     /// The network device, addresses, frames.
     Net,
+    /// What firmware and hypervisor offer.
+    Services,
     /// Restart the machine.
     Reboot,
     /// Switch the machine off.
@@ -100,14 +106,19 @@ pub fn run(command: Command, view: &View<'_>, out: &mut dyn Write) -> fmt::Resul
             Some(Err(busy)) => writeln!(out, "{busy}"),
             Some(Ok(fields)) => fields_of_page(&fields, out),
         },
+        Command::Sources => sources(view, out),
         Command::Audit => audit(view, out),
         Command::Net => net(view, out),
+        Command::Services => {
+            view.services.list(out)?;
+            writeln!(out, "random      {}", view.random)
+        }
         Command::Reboot => writeln!(out, "rebooting"),
         Command::PowerOff => writeln!(out, "powering off"),
     }
 }
 
-const COMMANDS: [(&str, Command, &str); 8] = [
+const COMMANDS: [(&str, Command, &str); 10] = [
     ("help", Command::Help, "list the commands"),
     (
         "time",
@@ -119,6 +130,11 @@ const COMMANDS: [(&str, Command, &str); 8] = [
         Command::Status,
         "what the time rests on, and what has been served",
     ),
+    (
+        "sources",
+        Command::Sources,
+        "where the time may come from, and how each source is doing",
+    ),
     ("page", Command::Page, "every field of the vmclock page"),
     (
         "audit",
@@ -126,6 +142,11 @@ const COMMANDS: [(&str, Command, &str); 8] = [
         "whether the host has kept its promises, with the evidence",
     ),
     ("net", Command::Net, "network device, addresses, frames"),
+    (
+        "services",
+        Command::Services,
+        "what firmware and hypervisor offer, and random numbers rest on",
+    ),
     ("reboot", Command::Reboot, "restart the machine"),
     ("poweroff", Command::PowerOff, "switch the machine off"),
 ];
@@ -162,6 +183,7 @@ fn status(view: &View<'_>, out: &mut dyn Write) -> fmt::Result {
     if let Some(evidence) = latest(view) {
         writeln!(out, "latest      {evidence}")?;
     }
+    counter(view, out)?;
     if let Some(service) = &view.smear {
         let hint = view.reading.map(|reading| reading.smearing_hint);
         if service.asked == Smearing::Hint && hint == Ok(None) {
@@ -319,6 +341,55 @@ fn serving(view: &View<'_>, out: &mut dyn Write) -> fmt::Result {
     }
 }
 
+/// The page, then each source: whether it is in use, or why not.
+fn sources(view: &View<'_>, out: &mut dyn Write) -> fmt::Result {
+    let origin = view.reading.as_ref().ok().map(|reading| reading.origin);
+    write!(out, "{:<12}", "vmclock")?;
+    match (origin, view.fields, view.sources.choice().page) {
+        (Some(Origin::Page), ..) => writeln!(out, "in use")?,
+        (_, None, _) => writeln!(out, "{}", Page(view))?,
+        (_, _, false) => writeln!(out, "not asked for by source=, its marker is watched")?,
+        (Some(Origin::Own(_)), ..) => writeln!(out, "no time, its marker is watched")?,
+        (None, ..) => match &view.reading {
+            Err(why) => writeln!(out, "{why}")?,
+            Ok(_) => writeln!(out, "no time")?,
+        },
+    }
+    for entry in view.sources.entries() {
+        source(&entry, origin, view, out)?;
+    }
+    writeln!(out, "alarms      {}", view.sources.alarms())
+}
+
+/// `virtio-rtc  in use, ± 61.2 µs, asked 0.312 s ago: PCI 00:05.0, clock 0 of 1, UTC`
+fn source(
+    entry: &Entry<'_>,
+    origin: Option<Origin>,
+    view: &View<'_>,
+    out: &mut dyn Write,
+) -> fmt::Result {
+    write!(out, "{:<12}", entry.source.name())?;
+    match entry.state {
+        State::Absent(why) => return writeln!(out, "{why}"),
+        State::Waiting => out.write_str("has not answered yet")?,
+        State::Silent(why) => write!(out, "silent: {why}")?,
+        State::Rejected(why) => write!(out, "not used: {why}")?,
+        State::Learning => out.write_str("not enough answers for a line yet")?,
+        State::Disagrees(difference) => write!(out, "contradicts: {difference}")?,
+        State::Good if origin == Some(Origin::Own(entry.source)) => out.write_str("in use")?,
+        State::Good => out.write_str("agrees, a better one is in use")?,
+    }
+    let now = view.reading.as_ref().ok();
+    if let Some(reading) = now.and_then(|now| entry.line?.at(now.ticks).ok()) {
+        let (bound, age) = (Width(reading.bound.nanos()), Seconds(reading.age));
+        write!(out, ", ± {bound}, asked {age} ago")?;
+    }
+    match entry.about {
+        "" => writeln!(out),
+        about => writeln!(out, ": {about}"),
+    }
+}
+
 /// The smeared service, and how far it is off UTC.
 fn smear(view: &SmearView, out: &mut dyn Write) -> fmt::Result {
     writeln!(out, "smear       {}", SmearLine(view))?;
@@ -350,6 +421,37 @@ fn audit_summary(view: &View<'_>, out: &mut dyn Write) -> fmt::Result {
     )
 }
 
+/// The counter's rate and its two views, and the time that the host has stolen.
+fn counter(view: &View<'_>, out: &mut dyn Write) -> fmt::Result {
+    if let Some(rate) = view.services.rate() {
+        write!(out, "counter     {rate}")?;
+        match view.fields.and_then(Result::ok) {
+            Some(page) if rate.contradicts(&page) => {
+                writeln!(out, ", but {} by the page, which counts", PageRate(&page))?;
+            }
+            _ => writeln!(out)?,
+        }
+    }
+    match (view.counter, view.watch.offset()) {
+        (_, Some((offset, width))) => {
+            let shifts = view.watch.shifts();
+            writeln!(
+                out,
+                "physical    CNTPCT-CNTVCT {offset} ± {width} ticks, unannounced changes {shifts}"
+            )?;
+        }
+        (CounterId::ArmVcnt, None) => writeln!(out, "physical    CNTPCT unavailable")?,
+        _ => {}
+    }
+    if let Some(shift) = view.watch.latest() {
+        writeln!(out, "moved       {shift}")?;
+    }
+    match view.services.stolen() {
+        Some(stolen) => writeln!(out, "stolen      {stolen} ns of processor time"),
+        None => Ok(()),
+    }
+}
+
 /// What the latest violation rests on.
 fn latest<'v>(view: &View<'v>) -> Option<&'v Evidence> {
     view.audit.evidence(view.duty.latest_violation()?)
@@ -360,6 +462,10 @@ fn audit(view: &View<'_>, out: &mut dyn Write) -> fmt::Result {
     for violation in Violation::ALL {
         let count = view.audit.count(violation);
         writeln!(out, "{count:<12}{violation}")?;
+    }
+    if view.counter == CounterId::ArmVcnt {
+        let shifts = view.watch.shifts();
+        writeln!(out, "{shifts:<12}counter moved without a disruption")?;
     }
     for evidence in Violation::ALL
         .iter()
@@ -416,6 +522,7 @@ fn net(view: &View<'_>, out: &mut dyn Write) -> fmt::Result {
         Some(gateway) => writeln!(out, "gateway     {gateway}")?,
         None => writeln!(out, "gateway     none")?,
     }
+    ipv6(out, "ipv6        ", &net.ipv6)?;
     let frames = &net.frames;
     writeln!(
         out,

@@ -246,3 +246,34 @@ fn neighbours_are_forgotten() {
     let unknown = rig.exchange(&[ping]);
     assert!(unknown.iter().any(is_arp), "{unknown:?}");
 }
+
+/// The stack knows few neighbours; whoever has just asked for us is one of them, and NTP needs none.
+#[test]
+fn a_flood_of_neighbours_starves_nobody() {
+    let mut rig = rig(&good(1, NOON), STATIC);
+    let asks = |address: [u8; 4]| {
+        let mut arp = ethernet([0xff; 6], EthernetProtocol::Arp, 28);
+        let mut packet = ArpPacket::new_unchecked(&mut arp[14..]);
+        packet.set_hardware_type(smoltcp::wire::ArpHardware::Ethernet);
+        packet.set_protocol_type(EthernetProtocol::Ipv4);
+        packet.set_hardware_len(6);
+        packet.set_protocol_len(4);
+        packet.set_operation(ArpOperation::Request);
+        packet.set_source_hardware_addr(&CLIENT_MAC);
+        packet.set_source_protocol_addr(&address);
+        packet.set_target_protocol_addr(&GUEST);
+        arp
+    };
+    let mut ping = ethernet(GUEST_MAC, EthernetProtocol::Ipv4, 20 + 8 + 32);
+    let mut ip = ipv4(&mut ping[14..], IpProtocol::Icmp);
+    let mut icmp = Icmpv4Packet::new_unchecked(ip.payload_mut());
+    icmp.set_msg_type(Icmpv4Message::EchoRequest);
+    icmp.fill_checksum();
+    for _ in 0..20 {
+        let flood: Vec<_> = (100..=250).map(|host| asks([10, 0, 2, host])).collect();
+        assert_eq!(rig.exchange(&flood).len(), flood.len());
+        let sent = rig.exchange(&[asks(CLIENT), ping.clone()]);
+        assert_eq!(sent.len(), 2, "where we are, and the echo");
+        assert_eq!(leap(&rig.ask().unwrap()), 0);
+    }
+}

@@ -1,27 +1,33 @@
-//! A few words of text in a fixed place, for what boot found out.
+//! A few words of text in a fixed place, for what was found out and is told later.
 
 use core::fmt::{self, Display, Write};
 
 /// Up to `N` bytes of text; what does not fit is cut.
-pub(crate) struct Text<const N: usize> {
+#[derive(Clone, Copy)]
+pub struct Text<const N: usize> {
     bytes: [u8; N],
     length: usize,
 }
 
 impl<const N: usize> Text<N> {
+    /// No text.
+    pub const EMPTY: Self = Self {
+        bytes: [0; N],
+        length: 0,
+    };
+
     /// What `value` displays as.
-    pub(crate) fn of(value: &dyn Display) -> Self {
-        let mut text = Self {
-            bytes: [0; N],
-            length: 0,
-        };
+    #[must_use]
+    pub fn of(value: &dyn Display) -> Self {
+        let mut text = Self::EMPTY;
         // The only error is lack of room, and then the text is cut.
         let _ = write!(text, "{value}");
         text
     }
 
     /// The text.
-    pub(crate) fn as_str(&self) -> &str {
+    #[must_use]
+    pub fn as_str(&self) -> &str {
         let bytes = self.bytes.get(..self.length).unwrap_or_default();
         core::str::from_utf8(bytes).unwrap_or("?")
     }
@@ -42,5 +48,11 @@ impl<const N: usize> Write for Text<N> {
             self.length = end;
         }
         Ok(())
+    }
+}
+
+impl<const N: usize> fmt::Debug for Text<N> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self.as_str(), f)
     }
 }
