@@ -1,6 +1,6 @@
 # The verbs. Each is a line or two; logic lives in Rust or in qemu/setup.sh.
 .DEFAULT_GOAL := help
-.PHONY: help build run test judges bench lint loom miri pages doc clean
+.PHONY: help build run test judges bench bench-peer icount lint loom miri pages doc clean
 
 GUEST := --profile guest -p gnomon --target
 TARGET = $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)
@@ -35,10 +35,21 @@ judges: ## let every NTP client judge the guest, those that have to be compiled 
 	@$(MAKE) --no-print-directory build
 	cargo run --locked --release -p gnomon-tests --bin judges
 
-bench: ## measure: power-on to first answer, round trips, image, least memory
+bench: ## measure: power-on to first answer, load, image, least memory, instructions
 	@qemu/setup.sh test
 	@$(MAKE) --no-print-directory build
 	cargo run --locked --release -p gnomon-tests --bin measure
+	cargo run --locked --release -p gnomon-tests --bin instructions
+
+bench-peer: ## the same load on Linux with chrony in the same QEMU, side by side
+	@qemu/setup.sh peer
+	@$(MAKE) --no-print-directory build
+	cargo run --locked --release -p gnomon-tests --bin peer
+
+icount: ## count the guest's instructions, compare with tests/instructions.txt (ARGS=--record writes it)
+	@qemu/setup.sh test
+	@$(MAKE) --no-print-directory build
+	cargo run --locked --release -p gnomon-tests --bin instructions -- $(ARGS)
 
 lint: ## rustfmt, clippy on the host and the bare target, docs: no warnings
 	@qemu/setup.sh build

@@ -6,6 +6,7 @@
 #   qemu/setup.sh test    that, and the programs the tests let judge the guest: chronyd, ntpdig, ntpd, timesyncd,
 #                         tshark, ping, ip
 #   qemu/setup.sh judges  that, and the judges that are no Debian packages: ntpd-rs and ntplib, into build/judges
+#   qemu/setup.sh peer    that, and a Linux guest with chrony for `make bench-peer`, in build/peer
 #   qemu/setup.sh miri    a nightly toolchain with Miri, for `make miri` only
 #
 # Packages need root: without it, the one command that needs it is printed (`qemu/setup.sh packages ...`, which
@@ -21,6 +22,7 @@ purpose=${1:-run}
 here=$(cd "$(dirname "$0")/.." && pwd)
 toolchain=$(sed -n 's/^channel = "\(.*\)"/\1/p' "$here/rust-toolchain.toml")
 judges=$here/build/judges
+peer=$here/build/peer
 
 say() { echo "setup: $*" >&2; }
 have() { command -v "$1" >/dev/null 2>&1; }
@@ -259,18 +261,121 @@ chrony() {
     }
 }
 
+# The guest that `make bench-peer` compares with: Debian's kernel for virtual machines, which has ptp_vmclock since
+# 6.16 and comes from trixie-backports; busybox; and this Debian's chrony with its libraries. All of it is
+# only unpacked, and apt keeps what it knows of that archive in build/peer, too.
+linux_guest() {
+    [ -f "$peer/vmlinuz" ] && [ -f "$peer/initrd" ] && [ "$peer/initrd" -nt "$here/qemu/setup.sh" ] && return
+    require_debian "a Linux kernel with ptp_vmclock"
+    say "building a Linux guest with chrony in build/peer"
+    archive=$(apt-get indextargets --format '$(CODENAME) $(REPO_URI)' 'Created-By: Packages' |
+        sed -n 's/^\(bookworm\|trixie\) //p' | head -n 1)
+    if [ -z "$archive" ]; then
+        say "apt has no archive for bookworm or trixie to derive trixie-backports from"
+        exit 1
+    fi
+    rm -rf "$peer"
+    mkdir -p "$peer/apt/etc" "$peer/apt/lists/partial" "$peer/apt/cache/archives/partial" "$peer/deb" "$peer/root"
+    printf 'Types: deb\nURIs: %s\nSuites: trixie-backports\nComponents: main\nSigned-By: %s\n' \
+        "$archive" /usr/share/keyrings/debian-archive-keyring.gpg >"$peer/apt/etc/peer.sources"
+    {
+        backports apt-get update &&
+            (cd "$peer/deb" && apt-get download busybox-static && backports apt-get download $(kernel_packages)) &&
+            for package in "$peer"/deb/*.deb; do dpkg -x "$package" "$peer/root"; done &&
+            initramfs
+    } >"$log" 2>&1 || {
+        cat "$log" >&2
+        say "failed: the Linux guest"
+        exit 1
+    }
+    rm -rf "$peer/apt" "$peer/deb" "$peer/root" "$peer/initramfs"
+}
+
+# Runs one of apt's programs with trixie-backports for its only archive.
+backports() {
+    program=$1
+    shift
+    "$program" -o Dir::Etc::SourceList=/dev/null -o Dir::Etc::SourceParts="$peer/apt/etc" \
+        -o Dir::State::Lists="$peer/apt/lists" -o Dir::Cache="$peer/apt/cache" "$@"
+}
+
+# The packages of the newest kernel; how it is cut into packages changes from version to version.
+kernel_packages() {
+    release=$(backports apt-cache depends linux-image-cloud-amd64 | sed -n 's/^ *Depends: linux-image-//p' | head -n 1)
+    backports apt-cache pkgnames linux- | grep -Ex "linux-(image|binary|modules)-$(echo "$release" | sed 's/[.+]/\\&/g')"
+}
+
+initramfs() {
+    guest=$peer/initramfs
+    mkdir -p "$guest/bin" "$guest/modules" "$guest/dev" "$guest/proc" "$guest/sys" "$guest/run" "$guest/var/lib/chrony"
+    cp "$(find "$peer/root" -name 'vmlinuz*' -type f)" "$peer/vmlinuz"
+    cp "$peer/root/bin/busybox" "$judges/usr/sbin/chronyd" "$guest/bin/"
+    ldd "$judges/usr/sbin/chronyd" | grep -o '/[^ ]*' | while read -r library; do
+        install -D "$library" "$guest$library"
+    done
+    mkdir -p "$guest/etc"
+    echo root:x:0:0:root:/:/bin/sh >"$guest/etc/passwd"
+    echo root:x:0: >"$guest/etc/group"
+    # TAI-UTC for chrony; the device tells TAI. Debian 13 has this file in tzdata-legacy.
+    install -D /usr/share/zoneinfo/right/UTC "$guest/usr/share/zoneinfo/right/UTC"
+    : >"$guest/modules/order"
+    for module in virtio_pci virtio_net ptp_vmclock; do module "$module"; done
+    cat >"$guest/chrony.conf" <<'END'
+refclock PHC /dev/ptp0 poll -2 dpoll -4 filter 4 tai
+leapsectz right/UTC
+makestep 0.001 -1
+allow all
+cmdport 0
+END
+    cat >"$guest/init" <<'END'
+#!/bin/busybox sh
+# ip=ADDRESS/LENGTH on the kernel's command line is for eth0.
+b=/bin/busybox
+$b mount -t devtmpfs none /dev
+$b mount -t proc none /proc
+$b mount -t sysfs none /sys
+for module in $($b cat /modules/order); do $b insmod "/modules/$module.ko"; done
+$b ip link set lo up
+$b ip link set eth0 up
+$b ip addr add "$address" dev eth0
+while ! [ -c /dev/ptp0 ]; do
+    $b usleep 1000
+    $b insmod /modules/ptp_vmclock.ko 2>/dev/null
+done
+exec /bin/chronyd -d -u root -f /chrony.conf
+END
+    chmod +x "$guest/init"
+    (cd "$guest" && find . | "$peer/root/bin/busybox" cpio -o -H newc) >"$peer/initrd"
+}
+
+# Puts a module into the initramfs, after those that it needs. One that is built in is in no package.
+module() {
+    file=$(find "$peer/root" -name "$1.ko.xz" -o -name "$1.ko" | head -n 1)
+    if [ -z "$file" ] || grep -qx "$1" "$guest/modules/order"; then
+        return 0
+    fi
+    case $file in
+    *.xz) "$peer/root/bin/busybox" xz -dc "$file" ;;
+    *) cat "$file" ;;
+    esac >"$guest/modules/$1.ko"
+    for needed in $(tr '\0' '\n' <"$guest/modules/$1.ko" | sed -n 's/^depends=//p' | tr ',' ' '); do
+        (module "$needed")
+    done
+    echo "$1" >>"$guest/modules/order"
+}
+
 packages() {
     linker
     case $purpose in
     run) qemu ;;
-    test) qemu && judge_packages ;;
+    test | peer) qemu && judge_packages ;;
     judges) qemu && judge_packages && built_packages ;;
     esac
 }
 
 case $purpose in
-build | run | test | judges | miri) ;;
-*) say "usage: $0 [packages] build|run|test|judges|miri" && exit 2 ;;
+build | run | test | judges | peer | miri) ;;
+*) say "usage: $0 [packages] build|run|test|judges|peer|miri" && exit 2 ;;
 esac
 packages
 [ -z "$packages_only" ] || exit 0
@@ -278,5 +383,6 @@ rust
 case $purpose in
 test) daemons ;;
 judges) daemons && built_judges ;;
+peer) daemons && linux_guest ;;
 miri) miri ;;
 esac

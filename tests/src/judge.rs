@@ -324,7 +324,7 @@ fn listen(judge: &Process, accepting: &[&str], refusing: &[&str]) -> Verdict {
 }
 
 /// A file of a judge that is not installed.
-fn unpacked(path: &str) -> PathBuf {
+pub fn unpacked(path: &str) -> PathBuf {
     built(&format!("judges/{path}"), "make judges")
 }
 

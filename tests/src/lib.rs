@@ -15,9 +15,13 @@ use std::sync::{Condvar, Mutex, PoisonError};
 
 pub mod console;
 pub mod guest;
+pub mod icount;
 pub mod judge;
+pub mod link;
+pub mod load;
 pub mod netns;
 pub mod ntp;
+pub mod peer;
 pub mod process;
 
 /// How long anything may take. Machines are shared, and all that matters is that it happens.

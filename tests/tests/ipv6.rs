@@ -7,11 +7,13 @@ use std::process::{self, Command};
 use std::time::Instant;
 
 use gnomon_qemu::machine::Net;
+use gnomon_tests::PATIENCE;
 use gnomon_tests::guest::{Guest, machine};
+use gnomon_tests::judge::unpacked;
+use gnomon_tests::judge::unpacked;
 use gnomon_tests::netns::Netns;
 use gnomon_tests::ntp::Client;
 use gnomon_tests::process::Process;
-use gnomon_tests::{PATIENCE, chronyd};
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, SendFlags, SocketAddrV6, SocketType, ipproto, sendto, socket, sockopt,
@@ -197,7 +199,7 @@ fn strangers_are_content() {
     assert!(success && said.contains(" s1 no-leap"), "{said}");
 
     let pid = std::env::temp_dir().join(format!("gnomon-test-{}-ipv6.pid", process::id()));
-    let mut command = Command::new(chronyd());
+    let mut command = Command::new(unpacked("usr/sbin/chronyd"));
     command.args(["-Q", "-t", "100"]).args([
         &format!("server {GLOBAL} iburst"),
         "user root",

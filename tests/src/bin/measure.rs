@@ -1,16 +1,16 @@
 //! Prints the project's figures on this machine: `make bench`. It judges nothing.
 #![expect(clippy::print_stdout, reason = "a command talks to its user")]
 
-use core::net::Ipv4Addr;
 use core::time::Duration;
 use std::fs;
 use std::time::Instant;
 
-use gnomon_qemu::machine::Net;
 use gnomon_tests::guest::{Guest, machine};
 use gnomon_tests::image;
+use gnomon_tests::load::{Mode, RATES};
 use gnomon_tests::netns::Netns;
 use gnomon_tests::ntp::{Client, V4_CLIENT, cookie, request};
+use gnomon_tests::peer::Contender;
 use rustix::process::geteuid;
 
 /// Starts of which the median counts.
@@ -19,6 +19,10 @@ const STARTS: usize = 9;
 const REQUESTS: usize = 5000;
 /// Time between two requests.
 const INTERVAL: Duration = Duration::from_millis(1);
+/// How long each rate is offered.
+const TIME: Duration = Duration::from_secs(2);
+/// How long requests are sent that do not count, so that the emulator has translated the code.
+const WARM_UP: Duration = Duration::from_secs(2);
 /// What a guest that does not work gets until it is given up.
 const GIVE_UP: Duration = Duration::from_secs(10);
 
@@ -43,16 +47,34 @@ fn main() {
         return;
     }
     for idle in ["halt", "poll"] {
-        let netns = Netns::new();
-        netns.add_tap("gt0", "10.7.7.1/24");
-        let machine = machine()
-            .net(Net::Tap("gt0".to_owned()))
-            .append(format!("ip=10.7.7.2/24 idle={idle}"));
-        let _guest = netns.enter(|| Guest::start(machine));
-        let client = netns.enter(|| Client::of((Ipv4Addr::new(10, 7, 7, 2), 123).into()));
-        client.ask_until_right().assert_right();
-        round_trips(&format!("tap, idle={idle}"), &client);
+        under_load(idle);
     }
+}
+
+/// Round trips at every rate, and the lossless rate, over a tap interface.
+fn under_load(idle: &str) {
+    let netns = Netns::new();
+    Contender::Gnomon.prepare(&netns);
+    let started = Contender::Gnomon.start(&netns, &format!("idle={idle}"));
+    let (_guest, _) = started.unwrap_or_else(|why| panic!("{why}"));
+    let mut load = Contender::Gnomon.load(&netns);
+    for mode in Mode::ALL {
+        let _warm = load.run(mode, RATES[0], WARM_UP);
+        for rate in RATES {
+            let outcome = load.run(mode, rate, TIME);
+            let [p50, p99, p999] = [500, 990, 999].map(|share| outcome.per_mille(share));
+            println!(
+                "round trip, tap, idle={idle}, {rate:>5}/s {:<12} mean {:.0} us, p50 {p50:.0} us, p99 {p99:.0} us, \
+                 p99.9 {p999:.0} us; of {:.0}/s {:.1}% lost",
+                mode.name(),
+                outcome.mean(),
+                outcome.offered,
+                outcome.loss() * 100.0
+            );
+        }
+    }
+    let rate = load.lossless_rate(Mode::Basic);
+    println!("lossless rate, tap, idle={idle}   {rate}/s");
 }
 
 /// From before QEMU is started to the first reply with time.
