@@ -2,17 +2,18 @@
 
 use core::net::Ipv4Addr;
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{self, Command};
+use std::path::Path;
+use std::process::Command;
 use std::thread;
 use std::time::Instant;
 
 use gnomon_qemu::machine::Net;
+use gnomon_tests::PATIENCE;
 use gnomon_tests::guest::{Guest, machine};
+use gnomon_tests::judge::{Directory, unpacked};
 use gnomon_tests::netns::Netns;
 use gnomon_tests::ntp::Client;
 use gnomon_tests::process::Process;
-use gnomon_tests::{PATIENCE, chronyd};
 
 /// Samples of each that are waited for, sixteen a second.
 const SAMPLES: usize = 120;
@@ -35,16 +36,19 @@ fn both_modes_side_by_side() {
     let clients: Vec<Process> = modes
         .iter()
         .zip(&logs)
-        .map(|(mode, logs)| netns.enter(|| Process::start(&mut client_of(mode, &logs.0))))
+        .map(|(mode, logs)| netns.enter(|| Process::start(&mut client_of(mode, logs.path()))))
         .collect();
     let end = Instant::now() + PATIENCE;
-    while logs.iter().any(|logs| logs.samples().len() < SAMPLES) {
+    while logs
+        .iter()
+        .any(|logs| samples_of(logs.path()).len() < SAMPLES)
+    {
         assert!(Instant::now() < end, "too few samples");
         thread::sleep(core::time::Duration::from_millis(100));
     }
     drop(clients);
     for (mode, logs) in modes.iter().zip(&logs) {
-        let samples = logs.samples().split_off(START);
+        let samples = samples_of(logs.path()).split_off(START);
         let (offset, spread) = middle(samples.iter().map(|sample| sample.offset));
         let (delay, _) = middle(samples.iter().map(|sample| sample.delay));
         let mode = if mode.is_empty() { "basic" } else { mode };
@@ -74,7 +78,7 @@ fn both_modes_side_by_side() {
 
 /// A chronyd that never touches a clock.
 fn client_of(mode: &str, directory: &Path) -> Command {
-    let mut command = Command::new(chronyd());
+    let mut command = Command::new(unpacked("usr/sbin/chronyd"));
     let path = |name: &str| directory.join(name).display().to_string();
     command.args(["-x", "-d", "-f", "/dev/null"]);
     command.args([
@@ -124,25 +128,7 @@ fn middle(values: impl Iterator<Item = f64>) -> (f64, f64) {
     (part(5), part(9) - part(1))
 }
 
-/// A temporary directory, removed when this is dropped.
-struct Directory(PathBuf);
-
-impl Directory {
-    fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("gnomon-test-{}-{name}", process::id()));
-        fs::create_dir(&path).expect("a temporary directory");
-        Self(path)
-    }
-
-    fn samples(&self) -> Vec<Sample> {
-        let log = fs::read_to_string(self.0.join("measurements.log")).unwrap_or_default();
-        log.lines().filter_map(Sample::parse).collect()
-    }
-}
-
-impl Drop for Directory {
-    fn drop(&mut self) {
-        // Nothing depends on its going.
-        let _gone = fs::remove_dir_all(&self.0);
-    }
+fn samples_of(directory: &Path) -> Vec<Sample> {
+    let log = fs::read_to_string(directory.join("measurements.log")).unwrap_or_default();
+    log.lines().filter_map(Sample::parse).collect()
 }
