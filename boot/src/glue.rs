@@ -118,6 +118,10 @@ impl FramePort for Port {
         self.0.allocate().map(PortFrame)
     }
 
+    fn has_received(&self) -> bool {
+        self.0.has_received()
+    }
+
     fn send(&mut self, frame: PortFrame) {
         self.0.send(frame.0);
     }
@@ -148,6 +152,7 @@ impl FramePort for Port {
             received: counters.received,
             sent: counters.sent,
             dropped: counters.dropped,
+            kicks: counters.kicks,
             lies: counters.lies,
         }
     }

@@ -1,5 +1,6 @@
 //! The main loop: frames, timers, console, sleep, in that order, for ever.
 
+mod idle;
 mod log;
 mod served;
 mod upstream;
@@ -9,10 +10,12 @@ use core::time::Duration;
 
 use gnomon_clock::{Clock, Counter, Source};
 
+use self::idle::Rest;
+pub use self::idle::Rested;
 use self::log::{Log, SmearState};
-use self::served::{Core, Life, Network, instant};
+use self::served::{Core, Life, Network, SHARE, instant};
 use self::upstream::Upstream;
-use crate::config::{Config, Idle, Ip, Serial};
+use crate::config::{Config, Ip, Serial};
 use crate::console::{Console, SerialPort};
 use crate::duty::Duty;
 use crate::machine::Machine;
@@ -151,6 +154,8 @@ where
             network,
             ntp,
             life: Life::default(),
+            rest: Rest::default(),
+            departed: [None; SHARE],
             sources: match config.tai_offset {
                 Some(offset) => all.with_operator_offset(offset),
                 None => all,
@@ -196,12 +201,12 @@ where
         more
     }
 
-    /// Sleeps until something may have come, unless the command line asked for polling.
+    /// Waits until something may have come.
     fn rest(&mut self) {
-        if self.core.config.idle == Idle::Poll || self.console.is_waiting() {
+        if self.console.is_waiting() {
             core::hint::spin_loop();
         } else {
-            self.core.sleep();
+            self.core.rest();
         }
     }
 

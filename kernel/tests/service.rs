@@ -135,6 +135,7 @@ struct WireState {
     pending: Vec<Vec<u8>>,
     from_guest: Vec<Vec<u8>>,
     buffers_out: usize,
+    kicks: Vec<usize>,
 }
 
 struct Bytes(Vec<u8>);
@@ -171,12 +172,18 @@ impl FramePort for Wire {
         wire.buffers_out -= 1;
         wire.pending.push(frame.0);
     }
+    fn has_received(&self) -> bool {
+        !self.0.borrow().to_guest.is_empty()
+    }
     fn release(&mut self, _: Bytes) {
         self.0.borrow_mut().buffers_out -= 1;
     }
     fn kick(&mut self) {
         let mut wire = self.0.borrow_mut();
         let sent: Vec<_> = wire.pending.drain(..).collect();
+        if !sent.is_empty() {
+            wire.kicks.push(sent.len());
+        }
         wire.from_guest.extend(sent);
     }
     fn prepare_sleep(&mut self) -> bool {
@@ -647,7 +654,7 @@ fn the_console_tells_the_time() {
 }
 
 #[test]
-fn a_reply_in_interleaved_mode_tells_when_the_last_one_was_kicked() {
+fn a_reply_in_interleaved_mode_tells_when_the_last_one_left() {
     let mut rig = rig(&good(1, NOON), STATIC);
     let ask = |rig: &mut Rig, number: u8, named: &[u8]| {
         let mut payload = CLIENT_REQUEST;
@@ -664,7 +671,7 @@ fn a_reply_in_interleaved_mode_tells_when_the_last_one_was_kicked() {
         let (reply, interleaved) = ask(&mut rig, number, &last[32..40]);
         assert_eq!(interleaved, number > 2);
         if interleaved {
-            // Arrival, the stamp in the reply, and after the kick: three reads of a microsecond.
+            // Arrival, the stamp in the reply, and before it was queued: three reads of a microsecond.
             let told = stamp(&reply[40..48]) - stamp(&last[32..40]);
             let nanos = (u128::from(told) * 1_000_000_000) >> 32;
             assert!((1_998..=2_001).contains(&nanos), "{nanos} ns");
@@ -673,6 +680,44 @@ fn a_reply_in_interleaved_mode_tells_when_the_last_one_was_kicked() {
     }
     let status = rig.type_line("status");
     assert!(status.contains("interleaved 6"), "{status}");
+}
+
+/// All of a batch are told of, though they were queued before any of them was sent.
+#[test]
+fn a_batch_in_interleaved_mode() {
+    let mut rig = rig(&good(1, NOON), STATIC);
+    let mut names = vec![[0; 8]; 20];
+    for round in 0..4 {
+        let frames = (1..).zip(&names).map(|(number, name)| {
+            let mut payload = CLIENT_REQUEST;
+            payload[24..32].copy_from_slice(name);
+            payload[32] = number;
+            request(&payload)
+        });
+        let replies = rig.exchange(&frames.collect::<Vec<_>>());
+        for ((number, name), frame) in (1..).zip(&mut names).zip(&replies) {
+            let reply = reply(frame);
+            // Its first request names nothing, and the reply to that is not remembered.
+            assert_eq!(reply[24] == number, round >= 2, "{round}");
+            name.copy_from_slice(&reply[32..40]);
+        }
+    }
+}
+
+#[test]
+fn one_kick_for_a_batch_and_one_at_once_for_a_single_reply() {
+    let mut rig = rig(&good(1, NOON), STATIC);
+    rig.wire.0.borrow_mut().kicks.clear();
+    for (number, kicks) in [
+        (1, vec![1]),
+        (7, vec![7]),
+        (20, vec![8, 8, 4]),
+        (40, vec![8; 5]),
+    ] {
+        let sent = rig.exchange(&vec![request(&CLIENT_REQUEST); number]);
+        assert_eq!(sent.len(), number);
+        assert_eq!(core::mem::take(&mut rig.wire.0.borrow_mut().kicks), kicks);
+    }
 }
 
 #[test]
