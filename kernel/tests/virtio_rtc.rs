@@ -312,13 +312,14 @@ fn one_utc_clock_is_learned_once_and_then_read() {
     let world = World::new(&[UTC]);
     let mut driver = driver(&world);
     let said = time(ask(&mut driver));
-    // At the middle of the way there and back, in the middle of its nanosecond.
+    // At the middle of the way there and back, in the middle of a step of ten microseconds: that is
+    // what the scripted clock's zeros allow.
     let SourceTime::Utc(utc) = said.time else {
         panic!("{said:?}")
     };
     let off = utc.since(instant(world.utc.get() - 10_000)).expect("near");
     assert!(said.error.contains(off) && off > Span::ZERO, "{off:?}");
-    assert_eq!(said.error.nanos(), 1);
+    assert_eq!(said.error.nanos(), 5_001);
     assert_eq!((said.ticks, said.tai_offset, said.leap), (None, None, None));
     for _ in 0..3 {
         time(ask(&mut driver));
@@ -329,6 +330,35 @@ fn one_utc_clock_is_learned_once_and_then_read() {
         "asked for once"
     );
     assert_eq!(description(driver), "PCI 00:05.0, clock 0 of 1, UTC");
+}
+
+#[test]
+fn the_step_of_a_clock_is_what_its_zeros_allow() {
+    for (ahead, half) in [
+        (1, 1),
+        (12_345, 1),
+        (500, 51),
+        (123_456_000, 501),
+        (123_450_000, 5_001),
+        (7 * SECOND, 500_000_001),
+        (7 * SECOND + 1_000_000, 500_001),
+    ] {
+        let world = World::new(&[UTC]);
+        let mut driver = driver(&world);
+        time(ask(&mut driver));
+        world.say(&honest_time(ahead), 16);
+        let said = time(ask(&mut driver));
+        assert_eq!(said.error.nanos(), half, "{ahead}");
+        let SourceTime::Utc(utc) = said.time else {
+            panic!("{said:?}")
+        };
+        // Both ends of the step are within.
+        let off = utc.since(instant(NOON + ahead)).expect("near");
+        let step = Span::from_nanos(((half - 1).max(1) * 2 - u64::from(half == 1)).cast_signed());
+        assert!(said.error.contains(off), "{ahead}");
+        let end = Span::from_units(off.units() - step.units() + 1);
+        assert!(said.error.contains(end), "{ahead}");
+    }
 }
 
 fn instant(nanos: u64) -> Timestamp<Utc> {

@@ -98,9 +98,6 @@ const SLACK: i128 = 1_000_000;
 /// What TAI − UTC has been and may become.
 const PLAUSIBLE: core::ops::RangeInclusive<i16> = 10..=60;
 const SECOND: u64 = 1_000_000_000;
-/// Half a nanosecond, and the roundings of that and of the nanoseconds, in 2⁻⁶⁴ s.
-const HALF: Span = Span::from_units(9_223_372_037);
-const TRUNCATION: Bound = Bound::from_units(9_223_372_039);
 
 impl Known {
     const NOTHING: Self = Self {
@@ -290,15 +287,16 @@ impl<Q: RequestQueue> VirtioRtc<Q> {
     }
 
     fn indicate(&self, nanos: u64, ticks: Option<Ticks>, tai_offset: Option<i16>) -> Answer {
+        let half = half_a_step(nanos);
         let time = match self.known.best() {
-            Some((_, Kind::Tai)) => SourceTime::Tai(timestamp(nanos)),
-            Some((_, Kind::Utc)) => SourceTime::Utc(timestamp(nanos)),
-            _ => SourceTime::PerhapsSmeared(timestamp(nanos)),
+            Some((_, Kind::Tai)) => SourceTime::Tai(timestamp(nanos, half)),
+            Some((_, Kind::Utc)) => SourceTime::Utc(timestamp(nanos, half)),
+            _ => SourceTime::PerhapsSmeared(timestamp(nanos, half)),
         };
         Answer::Time(Indication {
             time,
             ticks,
-            error: TRUNCATION,
+            error: Bound::from_units(half.units().unsigned_abs() + 2),
             tai_offset,
             leap: None,
             status: ClockStatus::Freerunning,
@@ -367,12 +365,23 @@ fn tai_minus_utc([before, after]: [u64; 2], tai: u64) -> Option<i16> {
     i16::try_from(offset).ok()
 }
 
-/// The middle of the nanosecond that a clock shows.
-fn timestamp<S: Timescale>(nanos: u64) -> Timestamp<S> {
+/// Half of the step by which a clock goes on that shows `nanos`, rounded down to 2⁻⁶⁴ s. Steps are not told, and
+/// are a microsecond in QEMU; what the zeros at the end allow is taken for it, which is
+/// seldom more than it is, and never less unless it is no power of ten.
+fn half_a_step(nanos: u64) -> Span {
+    let mut step = 1;
+    while step < SECOND && nanos.is_multiple_of(step * 10) {
+        step *= 10;
+    }
+    Span::from_units((i128::from(step) << 63) / i128::from(SECOND))
+}
+
+/// The middle of the step of a clock that shows `nanos`, rounded by less than 2 · 2⁻⁶⁴ s.
+fn timestamp<S: Timescale>(nanos: u64, half: Span) -> Timestamp<S> {
     let seconds = (nanos / SECOND).cast_signed();
     let rest = Span::from_nanos((nanos % SECOND).cast_signed());
     // 2⁶⁴ ns are centuries, and far from the end of time.
-    [rest, HALF]
+    [rest, half]
         .into_iter()
         .try_fold(Timestamp::from_parts(seconds, 0), Timestamp::checked_add)
         .unwrap_or(Timestamp::from_parts(seconds, 0))
