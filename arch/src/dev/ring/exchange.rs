@@ -119,3 +119,71 @@ impl fmt::Debug for Exchange {
             .finish_non_exhaustive()
     }
 }
+
+/// The other side, for tests.
+#[cfg(test)]
+pub(crate) mod device {
+    use super::*;
+
+    /// A device, written against the same memory.
+    pub(crate) struct Device {
+        memory: &'static RingMemory<LENGTH>,
+        next: u16,
+        used: u16,
+    }
+
+    impl Device {
+        pub(crate) fn of(queue: &Exchange) -> Self {
+            Self {
+                memory: queue.memory,
+                next: 0,
+                used: 0,
+            }
+        }
+
+        /// Address and length of the question and of the room for the answer, if there is one.
+        pub(crate) fn take(&mut self) -> Option<[(u64, u32); 2]> {
+            let available = &self.memory.available;
+            if u16::from_le(available.index.load(Ordering::Acquire)) == self.next {
+                return None;
+            }
+            let position = usize::from(self.next) % LENGTH;
+            assert_eq!(available.ring[position].load(Ordering::Relaxed), 0);
+            assert_eq!(
+                u16::from_le(available.flags.load(Ordering::Relaxed)),
+                NO_INTERRUPT
+            );
+            self.next = self.next.wrapping_add(1);
+            let read = |index: usize, flags| {
+                let descriptor = &self.memory.descriptors[index];
+                assert_eq!(
+                    u16::from_le(descriptor.flags.load(Ordering::Relaxed)),
+                    flags
+                );
+                (
+                    u64::from_le(descriptor.address.load(Ordering::Relaxed)),
+                    u32::from_le(descriptor.length.load(Ordering::Relaxed)),
+                )
+            };
+            let next = &self.memory.descriptors[0].next;
+            assert_eq!(u16::from_le(next.load(Ordering::Relaxed)), 1);
+            Some([read(0, NEXT), read(1, WRITE)])
+        }
+
+        pub(crate) fn give(&mut self, id: u32, length: u32) {
+            let used = &self.memory.used;
+            let element = &used.ring[usize::from(self.used) % LENGTH];
+            element.id.store(id.to_le(), Ordering::Relaxed);
+            element.length.store(length.to_le(), Ordering::Relaxed);
+            self.used = self.used.wrapping_add(1);
+            used.index.store(self.used.to_le(), Ordering::Release);
+        }
+
+        /// Claims half a round more than there was.
+        pub(crate) fn run_ahead(&mut self) {
+            self.used = self.used.wrapping_add(0x8000);
+            let index = &self.memory.used.index;
+            index.store(self.used.to_le(), Ordering::Release);
+        }
+    }
+}
