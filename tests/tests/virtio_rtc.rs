@@ -19,6 +19,7 @@ use gnomon_qemu::qmp::Qmp;
 use gnomon_qemu::{Arch, Vm};
 use gnomon_tests::guest::{Guest, machine};
 use gnomon_tests::ntp::{Client, Reply, V4_CLIENT, cookie, request};
+use gnomon_tests::vhost_rtc::{Conduct, Face, VhostRtc, attach};
 use gnomon_tests::{PATIENCE, arch, on, qemu_11};
 use serde_json::json;
 
@@ -27,6 +28,8 @@ gnomon_tests::on_both![
     migration_of_the_running_guest_never_shows_an_old_time,
     snapshot_restored_an_hour_later_never_shows_the_time_of_the_snapshot,
     source_is_told_on_the_console_and_may_be_refused,
+    device_that_misbehaves_brings_no_wrong_time,
+    clocks_are_not_believed_to_be_what_they_are_called,
 ];
 
 /// The reference id of time from virtio-rtc.
@@ -43,6 +46,13 @@ fn first_right_answer_comes_without_a_publisher() {
     if arch() == Arch::Aarch64 {
         // As it is without the launcher: QEMU has no page on this machine.
         machines.push(("without a page", without_publisher(&qemu).vmclock(false)));
+        let in_memory = machine().qemu(&qemu).publish(None);
+        let in_memory = in_memory
+            .arg("-global")
+            .arg("virtio-mmio.force-legacy=false")
+            .arg("-device")
+            .arg("virtio-rtc-device");
+        machines.push(("with registers in memory", in_memory));
     }
     for (name, machine) in machines {
         let before = Instant::now();
@@ -78,10 +88,14 @@ fn first_right_answer_comes_without_a_publisher() {
 
 /// The first reply with time, which is right; before it there are none but those without.
 fn first_right(client: &Client) -> Reply {
-    let mut asked = HashMap::new();
+    first_right_after(client, &mut HashMap::new())
+}
+
+/// The same, of a client that has asked before.
+fn first_right_after(client: &Client, asked: &mut HashMap<u64, u64>) -> Reply {
     let deadline = Instant::now() + PATIENCE;
     while Instant::now() < deadline {
-        for reply in exchange(client, &mut asked, Duration::from_millis(2)) {
+        for reply in exchange(client, asked, Duration::from_millis(2)) {
             if reply.leap != 3 {
                 reply.assert_right_by(VIRTIO);
                 return reply;
@@ -362,4 +376,166 @@ fn row<'a>(table: &'a str, name: &str) -> &'a str {
     let mut lines = table.lines();
     let line = lines.find_map(|line| line.strip_prefix(name));
     line.expect("a row for each").trim()
+}
+
+const UTC: Face = Face { kind: 0, ahead: 0 };
+const TAI: Face = Face {
+    kind: 1,
+    ahead: 37_000_000_000,
+};
+const MONOTONIC: Face = Face {
+    kind: 2,
+    ahead: -1_700_000_000_000_000_000,
+};
+
+/// A guest with a clock of ours, which misbehaves from the start if it is told to.
+fn with_own_clock(
+    qemu: &Path,
+    folder: &Folder,
+    clocks: &[Face],
+    prepare: impl FnOnce(&VhostRtc),
+) -> (Guest, VhostRtc) {
+    let socket = folder.0.join("clock");
+    let clock = VhostRtc::listen(&socket, clocks);
+    prepare(&clock);
+    // For a page on aarch64 the launcher starts QEMU twice, and the clock serves one.
+    let machine = machine().qemu(qemu).vmclock(arch() == Arch::X86_64);
+    let (guest, _) = Guest::boot(attach(machine.publish(None), &socket, 32));
+    (guest, clock)
+}
+
+/// Waits until the row of virtio-rtc contains this.
+fn wait_row(guest: &mut Guest, words: &str) {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let sources = guest.command("sources");
+        if row(&sources, "virtio-rtc").contains(words) {
+            return;
+        }
+        assert!(
+            Instant::now() < deadline,
+            "{words:?} does not come: {sources}"
+        );
+        thread::park_timeout(Duration::from_millis(100));
+    }
+}
+
+fn device_that_misbehaves_brings_no_wrong_time() {
+    let Some(qemu) = qemu_11() else { return };
+    let folder = Folder::new("hostile");
+    let start = |clock: &VhostRtc| clock.host().conduct = Conduct::Answer(5, 8);
+    let (mut guest, clock) = with_own_clock(&qemu, &folder, &[UTC], start);
+    wait_row(&mut guest, "it cannot read its clock (EIO)");
+    guest.client().ask().assert_no_time(&["INIT"]);
+    clock.host().conduct = Conduct::Honest;
+    let (client, mut asked) = (guest.client(), HashMap::new());
+    let _first = first_right_after(&client, &mut asked);
+    assert_eq!(clock.host().features & 1, 0, "no alarms");
+
+    let (mut right, mut without) = (0, 0);
+    for conduct in [
+        Conduct::Answer(2, 8),
+        Conduct::Answer(3, 8),
+        Conduct::Answer(4, 16),
+        Conduct::Answer(5, 8),
+        Conduct::Answer(1, 16),
+        Conduct::Answer(0xff, 16),
+        Conduct::Length(0),
+        Conduct::Length(7),
+        Conduct::Length(15),
+        Conduct::Length(17),
+        Conduct::Length(u32::MAX),
+        Conduct::Unwritten,
+        Conduct::WrongId(1),
+        Conduct::WrongId(64),
+        Conduct::WrongId(u32::MAX),
+        Conduct::Twice,
+        Conduct::Ahead(1),
+        Conduct::Ahead(2),
+        Conduct::Ahead(0x4000),
+        Conduct::Silence,
+    ] {
+        let before = clock.host().asked.len();
+        clock.host().conduct = conduct;
+        // A question or two; more where none is answered for a second.
+        let length = if conduct == Conduct::Silence {
+            1300
+        } else {
+            500
+        };
+        let end = Instant::now() + Duration::from_millis(length);
+        while Instant::now() < end {
+            let replies = exchange(&client, &mut asked, Duration::from_millis(5));
+            let (more, none) = judge(&replies, 0);
+            (right, without) = (right + more, without + none);
+        }
+        clock.host().conduct = Conduct::Honest;
+        // It goes on being asked, and is right when it is honest.
+        let deadline = Instant::now() + PATIENCE;
+        while clock.host().asked.len() < before + 3 {
+            assert!(Instant::now() < deadline, "{conduct:?} ends the asking");
+            let (more, none) = judge(&exchange(&client, &mut asked, Duration::from_millis(20)), 0);
+            (right, without) = (right + more, without + none);
+        }
+        let _first = first_right_after(&client, &mut asked);
+    }
+    wait_row(&mut guest, "in use");
+    println!(
+        "{}: {right} replies with time from a device that misbehaves, all right, {without} without",
+        arch().name()
+    );
+    drop(guest);
+    clock.end();
+}
+
+fn clocks_are_not_believed_to_be_what_they_are_called() {
+    let Some(qemu) = qemu_11() else { return };
+    let off = |ahead| Face { ahead, ..TAI };
+    for (number, (clocks, crossed, words, is_right)) in [
+        (&[UTC, TAI, MONOTONIC][..], None, "clock 1 of 3, TAI", true),
+        (
+            &[off(0), UTC],
+            None,
+            "clock 1 of 2, UTC; clock 0 is no TAI",
+            true,
+        ),
+        (
+            &[UTC, off(-37_000_000_000)],
+            None,
+            "contradict each other",
+            false,
+        ),
+        (&[MONOTONIC], None, "it has no clock of UTC or TAI", false),
+        (&[], None, "it has no clocks", false),
+        (
+            &[UTC],
+            Some(12_345),
+            "it names a counter value outside of the question",
+            false,
+        ),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let folder = Folder::new(&format!("clocks-{number}"));
+        let prepare = |clock: &VhostRtc| clock.host().crossed = crossed;
+        let (mut guest, clock) = with_own_clock(&qemu, &folder, clocks, prepare);
+        wait_row(&mut guest, words);
+        let client = guest.client();
+        if is_right {
+            let _first = client.ask_until_right_by(VIRTIO);
+            for _ in 0..200 {
+                client.ask().assert_right_by(VIRTIO);
+            }
+        } else {
+            client.ask().assert_no_time(&["INIT"]);
+        }
+        if words.ends_with("TAI") && clocks.len() == 3 {
+            // TAI − UTC is in the line.
+            assert_eq!(guest.time().expect("a time").tai_offset, 37);
+        }
+        assert_eq!(clock.host().asked.contains(&2), crossed.is_some());
+        drop(guest);
+        clock.end();
+    }
 }
