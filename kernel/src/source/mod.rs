@@ -3,7 +3,7 @@
 //!
 //! A source is a [`Driver`]: it is asked and answers, at once or later. [`Sources`] brackets each answer
 //! with the counter and the disruption marker, hands it to the source's
-//! [`Estimator`](gnomon_clock::Estimator), and gives the [`Clock`](gnomon_clock::Clock) the line of the best source
+//! [`Estimator`], and gives the [`Clock`] the line of the best source
 //! that has one. What the clock does with it is the clock's business: a page that has time goes first.
 //!
 //! | Order | Source | Bound |
@@ -19,7 +19,7 @@
 //! them are asked at once. Answers under way are dropped, since their bracket has two markers.
 //!
 //! **Sources that contradict each other** are never averaged. The better one stays in use, the difference is
-//! told, named and counted ([`Sources::alarms`]), and `on_violation=stop` ends the service of time.
+//! told, named and counted ([`Table::alarms`]), and `on_violation=stop` ends the service of time.
 //!
 //! **A real-time clock** is the last resort: nobody vouches for it. Unless `source=rtc` asks for it, its time
 //! is shown and compared but not served.
