@@ -6,6 +6,7 @@ pub mod net;
 pub mod pci;
 pub mod registers;
 pub mod ring;
+pub mod rtc;
 pub mod virtio;
 
 /// Where [`event`] gets its atomics from: `tests/loom.rs` has others.

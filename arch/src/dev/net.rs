@@ -15,6 +15,8 @@ use crate::cell::TakeCell;
 
 /// Feature: the device has a MAC address.
 const MAC: u64 = 1 << 5;
+/// Bytes of the device's configuration that are read.
+pub const CONFIGURATION: u32 = 6;
 /// Feature: both sides say by an index what they want to hear of (§2.7.7, §2.7.10).
 const EVENT_IDX: u64 = 1 << 29;
 /// Size of `struct virtio_net_hdr` with `VERSION_1` (§5.1.6).

@@ -11,6 +11,8 @@ use core::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
 
 use super::event::Wish;
 
+pub mod exchange;
+
 /// Descriptor flag: the device writes the buffer.
 const WRITE: u16 = 2;
 

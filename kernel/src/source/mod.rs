@@ -36,6 +36,7 @@ use gnomon_clock::{
 use crate::text::Text;
 
 pub mod ntp;
+pub mod virtio_rtc;
 
 /// A source of time as it is asked.
 pub trait Driver {
@@ -63,6 +64,9 @@ pub enum Answer {
     Time(Indication),
     /// Nothing yet.
     Later,
+    /// Not the time, but what had to be known before: to be asked again at once, since the bracket of
+    /// this question has become wide.
+    Again,
     /// No time, and why.
     Silence(&'static str),
 }
@@ -397,6 +401,11 @@ impl<'a> Sources<'a> {
         let sample = match answer {
             Answer::Later if now < since + PATIENCE => {
                 slot.asked = Some((before, since));
+                return;
+            }
+            Answer::Again => {
+                slot.asked = None;
+                slot.due = now;
                 return;
             }
             Answer::Later => Err("no answer"),
