@@ -754,7 +754,7 @@ proptest! {
         let mut estimator = Estimator::new(Source::Ntp, Wander::CRYSTAL, Limits::DEFAULT);
         let server = |truth: u64| stamp(truth.wrapping_add_signed(off));
         let mut known: Option<(u64, u64)> = None;
-        let mut lines = 0;
+        let (mut lines, mut good) = (0, 0);
         for ((out, handling, sending, back), wants, is_lost, rate) in exchanges {
             machine.rate = rate;
             let next = rig.client.next().unwrap();
@@ -790,9 +790,11 @@ proptest! {
                 prop_assert_eq!(estimator.add(&better), Ok(()));
             }
             prop_assert_eq!(estimator.add(&samples.new.unwrap()), Ok(()));
+            good += 1;
             machine.check(&estimator)?;
         }
-        prop_assert!(lines > 0 || estimator.count() < 4);
+        // A few with long delays, 2 s apart, leave the period open.
+        prop_assert!(lines > 0 || good < 16);
     }
 }
 
