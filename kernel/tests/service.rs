@@ -401,6 +401,31 @@ const CLIENT_REQUEST: [u8; 48] = {
     request
 };
 
+/// The client asks where the guest is, and lets it know where it is itself.
+fn arp_request() -> Vec<u8> {
+    let mut arp = ethernet([0xff; 6], EthernetProtocol::Arp, 28);
+    let mut packet = ArpPacket::new_unchecked(&mut arp[14..]);
+    packet.set_hardware_type(smoltcp::wire::ArpHardware::Ethernet);
+    packet.set_protocol_type(EthernetProtocol::Ipv4);
+    packet.set_hardware_len(6);
+    packet.set_protocol_len(4);
+    packet.set_operation(smoltcp::wire::ArpOperation::Request);
+    packet.set_source_hardware_addr(&CLIENT_MAC);
+    packet.set_source_protocol_addr(&CLIENT);
+    packet.set_target_protocol_addr(&GUEST);
+    arp
+}
+
+fn echo_request() -> Vec<u8> {
+    let mut ping = ethernet(GUEST_MAC, EthernetProtocol::Ipv4, 20 + 8 + 32);
+    let mut ip = ipv4(&mut ping[14..], IpProtocol::Icmp);
+    let mut icmp = Icmpv4Packet::new_unchecked(ip.payload_mut());
+    icmp.set_msg_type(Icmpv4Message::EchoRequest);
+    icmp.set_echo_ident(7);
+    icmp.fill_checksum();
+    ping
+}
+
 /// A UDP datagram from the client's port 5555 to the guest's port 123.
 fn request(payload: &[u8]) -> Vec<u8> {
     request_to(123, payload)
@@ -575,22 +600,7 @@ fn what_is_no_request_meets_silence() {
 fn everything_else_on_the_network_still_works() {
     let mut rig = rig(&good(1, NOON), STATIC);
     // ARP first: the stack must learn where the client is before it can answer.
-    let mut arp = ethernet([0xff; 6], EthernetProtocol::Arp, 28);
-    let mut packet = ArpPacket::new_unchecked(&mut arp[14..]);
-    packet.set_hardware_type(smoltcp::wire::ArpHardware::Ethernet);
-    packet.set_protocol_type(EthernetProtocol::Ipv4);
-    packet.set_hardware_len(6);
-    packet.set_protocol_len(4);
-    packet.set_operation(smoltcp::wire::ArpOperation::Request);
-    packet.set_source_hardware_addr(&CLIENT_MAC);
-    packet.set_source_protocol_addr(&CLIENT);
-    packet.set_target_protocol_addr(&GUEST);
-    let mut ping = ethernet(GUEST_MAC, EthernetProtocol::Ipv4, 20 + 8 + 32);
-    let mut ip = ipv4(&mut ping[14..], IpProtocol::Icmp);
-    let mut icmp = Icmpv4Packet::new_unchecked(ip.payload_mut());
-    icmp.set_msg_type(Icmpv4Message::EchoRequest);
-    icmp.set_echo_ident(7);
-    icmp.fill_checksum();
+    let (arp, ping) = (arp_request(), echo_request());
     let sent = rig.exchange(&[arp, ping, request(&CLIENT_REQUEST)]);
     assert_eq!(sent.len(), 3);
     assert_eq!(

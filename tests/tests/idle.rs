@@ -7,10 +7,11 @@ use std::time::Instant;
 
 use gnomon_tests::guest::{Guest, machine};
 
+gnomon_tests::on_both![an_idle_guest_sleeps_unless_it_was_told_not_to];
+
 /// How long each is watched.
 const WATCH: Duration = Duration::from_secs(4);
 
-#[test]
 fn an_idle_guest_sleeps_unless_it_was_told_not_to() {
     let polls = cost("poll");
     for idle in ["halt", "adaptive"] {

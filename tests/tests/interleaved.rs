@@ -15,12 +15,13 @@ use gnomon_tests::netns::Netns;
 use gnomon_tests::ntp::Client;
 use gnomon_tests::process::Process;
 
+gnomon_tests::on_both![both_modes_side_by_side];
+
 /// Samples of each that are waited for, sixteen a second.
 const SAMPLES: usize = 120;
 /// The first of them, which may be from before interleaved mode.
 const START: usize = 16;
 
-#[test]
 fn both_modes_side_by_side() {
     let netns = Netns::new();
     netns.add_tap("gt0", "10.7.7.1/24");
