@@ -37,6 +37,7 @@ fn qemu_fixed_registers_are_read() {
         assert_eq!(fadt.pm1b_control(), None);
         assert_eq!(fadt.sleep_control(), None);
         assert!(!fadt.is_hardware_reduced());
+        assert_eq!((fadt.may_have_cmos(), fadt.century()), (true, Some(0x32)));
         let blocks = tables.definition_blocks();
         assert_eq!(
             Namespace::new(blocks.aml()).soft_off(),
