@@ -11,7 +11,7 @@
 //! | 1 | vmclock page with time | the page's |
 //! | 2 | `kvm`: clock pairing, KVM PTP | the pairing's granularity, and the wander |
 //! | 3 | `virtio-rtc` | half the way there and back, and the wander |
-//! | 4 | `kvm`: kvmclock's wall clock | as for 3 |
+//! | 4 | `kvm`: kvmclock's wall clock | how long the host takes to tell it, and the wander |
 //! | 5 | `ntp:ADDR` ([`ntp`]) | root distance of the server, half the way there and back, and the wander |
 //! | 6 | `rtc`: CMOS, PL031 | more than half a second |
 //!
@@ -35,6 +35,7 @@ use gnomon_clock::{
 
 use crate::text::Text;
 
+pub mod kvm;
 pub mod ntp;
 pub mod virtio_rtc;
 
