@@ -13,7 +13,7 @@
 //! | 3 | `virtio-rtc` | half the way there and back, and the wander |
 //! | 4 | `kvm`: kvmclock's wall clock | how long the host takes to tell it, and the wander |
 //! | 5 | `ntp:ADDR` ([`ntp`]) | root distance of the server, half the way there and back, and the wander |
-//! | 6 | `rtc`: CMOS, PL031 | more than half a second |
+//! | 6 | `rtc`: CMOS, PL031 | 2 s, less what several readings rule out (more than 1 s), and the wander |
 //!
 //! **After a disruption** (another marker) everything that the sources said before is forgotten and all of
 //! them are asked at once. Answers under way are dropped, since their bracket has two markers.
@@ -37,6 +37,7 @@ use crate::text::Text;
 
 pub mod kvm;
 pub mod ntp;
+pub mod rtc;
 pub mod virtio_rtc;
 
 /// A source of time as it is asked.
