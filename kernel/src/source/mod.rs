@@ -22,7 +22,8 @@
 //! told, named and counted ([`Table::alarms`]), and `on_violation=stop` ends the service of time.
 //!
 //! **A real-time clock** is the last resort: nobody vouches for it. Unless `source=rtc` asks for it, its time
-//! is shown and compared but not served.
+//! is shown and compared but not served, and a contradiction of it is shown but no alarm: it may have been
+//! set to local time.
 
 use core::fmt;
 use core::time::Duration;
@@ -505,7 +506,9 @@ impl Table {
                 }
                 _ => State::Good,
             };
-            let contradicts = matches!(slot.state, State::Disagrees(_));
+            // Nobody is to be stopped by a battery-backed clock that he did not ask for.
+            let counts = source != Source::Rtc || self.choice.rtc_is_asked_for;
+            let contradicts = counts && matches!(slot.state, State::Disagrees(_));
             if contradicts && !slot.contradicts {
                 self.alarms += 1;
             }
