@@ -12,9 +12,10 @@ use gnomon_arch::dev::virtio::pci::{PciTransport, Wake};
 use gnomon_arch::dev::virtio::{self, Transport};
 use gnomon_arch::machine::mmu::{Kind, Mmu};
 use gnomon_arch::machine::{counter, trap};
-use gnomon_clock::{Counter, VmclockPage};
+use gnomon_clock::{Counter, Source, VmclockPage};
 use gnomon_kernel::discover::Window;
 use gnomon_kernel::serve::auth::Keys;
+use gnomon_kernel::source::Driver;
 use gnomon_kernel::source::virtio_rtc::VirtioRtc;
 use gnomon_kernel::text::Text;
 
@@ -161,6 +162,24 @@ pub(crate) fn ntp_keys(
     };
     device.read(file, bytes);
     keys.parse_file(bytes, &mut |warning| warn(&warning));
+}
+
+/// What became of the search for a source of time.
+pub(crate) enum Finding<'a> {
+    /// It can be asked.
+    Present(&'a mut dyn Driver),
+    /// It does not exist, and why.
+    Absent(Source, &'static str),
+}
+
+impl<'a> Finding<'a> {
+    /// The outcome for `source`.
+    pub(crate) fn of(source: Source, found: &'a mut Result<impl Driver, &'static str>) -> Self {
+        match found {
+            Ok(driver) => Self::Present(driver),
+            Err(why) => Self::Absent(source, why),
+        }
+    }
 }
 
 /// The host's clock behind virtio-rtc, or why there is none.

@@ -25,6 +25,7 @@ mod platform;
 
 use core::cell::RefCell;
 use core::fmt::{self, Write};
+use core::mem::ManuallyDrop;
 use core::panic::PanicInfo;
 
 use gnomon_arch::cell::TakeCell;
@@ -39,12 +40,17 @@ use gnomon_kernel::serve::responder;
 use gnomon_kernel::service::{Found, Memory, Service};
 use gnomon_kernel::source::Driver;
 
+use crate::find::Finding;
 use crate::glue::{Board, Port, Uart};
 use crate::platform::{Firmware, Handover, Hardware};
 use gnomon_kernel::text::Text;
+use heapless::Vec;
 
 /// What the NTP server remembers of its clients.
 static CLIENTS: TakeCell<responder::Memory> = TakeCell::new(responder::Memory::new());
+
+/// How many sources of time there are beside the page.
+const SOURCES: usize = Source::ALL.len();
 
 /// Where the entry code goes once Rust can run, with the physical address of the loader's words.
 extern "C" fn start(handover: u64) -> ! {
@@ -65,21 +71,28 @@ extern "C" fn start(handover: u64) -> ! {
     let page = hardware.page(config.vmclock);
     let interrupts = hardware.interrupts(&mut |why| log.line(why));
     let (nic, network) = hardware.network(&interrupts);
-    let (mut rtc, no_rtc) = match hardware.host_clock() {
-        Ok(rtc) => (Some(rtc), None),
-        Err(why) => (None, Some((Source::VirtioRtc, why))),
-    };
-    let mut sources = rtc.as_mut().map(|rtc| rtc as &mut dyn Driver);
+    let mut host_clock = hardware.host_clock();
     let power = hardware.power();
     let services = hardware.services();
     let entropy = hardware.entropy(&services);
+    let mut clocks = hardware.clocks(&services);
+    // The service never ends, and lists that could be dropped could not be lent to it.
+    let mut sources: ManuallyDrop<Vec<&mut dyn Driver, SOURCES>> = ManuallyDrop::default();
+    let mut absent: ManuallyDrop<Vec<(Source, &str), SOURCES>> = ManuallyDrop::default();
+    // There is room for all that there are.
+    let mut add = |finding| match finding {
+        Finding::Present(driver) => drop(sources.push(driver)),
+        Finding::Absent(source, why) => drop(absent.push((source, why))),
+    };
+    add(Finding::of(Source::VirtioRtc, &mut host_clock));
+    clocks.each(&mut add);
 
     let network = Text::<128>::of(&network);
     let found = Found {
         machine: hardware.name(),
         page: page.place(),
         nic: network.as_str(),
-        absent: no_rtc.as_slice(),
+        absent: &absent,
         services: &services,
     };
     let Log { console, uptime } = log;
@@ -95,7 +108,7 @@ extern "C" fn start(handover: u64) -> ! {
     let memory = Memory {
         stack: &mut Storage::default(),
         clients: CLIENTS.take().unwrap_or_else(|| fatal(&"entered twice")),
-        sources: sources.as_mut_slice(),
+        sources: &mut sources,
     };
     Service::new(
         machine,

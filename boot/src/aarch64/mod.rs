@@ -1,6 +1,7 @@
 //! `aarch64`: entered as an arm64 Image, described by a device tree, or by ACPI's tables.
 
 mod acpi;
+mod clocks;
 mod firmware;
 mod image;
 
@@ -29,6 +30,7 @@ use gnomon_kernel::services::smccc::{self, Call, Conduit, Smccc, StolenTime};
 use crate::find::{self, HostClock, NO_CLOCK, Network, Page};
 
 use acpi::NoAcpi;
+pub(crate) use clocks::Clocks;
 pub(crate) use firmware::{Firmware, Handover};
 
 /// The machine as its device tree or ACPI describes it.
@@ -289,7 +291,7 @@ impl<'a> Hardware<'a> {
         Some(find::started_nic(started, &at, others))
     }
 
-    /// Maps the registers of a virtio device.
+    /// Maps the registers of a device.
     fn registers(&self, Window { address, length }: Window) -> Option<Registers> {
         let length = length.min(PAGE);
         if !address.is_multiple_of(8) {
@@ -300,8 +302,8 @@ impl<'a> Hardware<'a> {
         if !trap::answers(address) {
             return None;
         }
-        // SAFETY: the firmware's description says that a virtio device's registers are here; they are mapped as
-        // device memory, and this driver is their only user.
+        // SAFETY: the firmware's description says that a device's registers are here; they are mapped as
+        // device memory, and its driver is their only user.
         Some(unsafe { Registers::new(address as *mut u8, usize::try_from(length).ok()?) })
     }
 
@@ -327,6 +329,15 @@ impl<'a> Hardware<'a> {
             generator: self.conduit().filter(|_| services.has_entropy()),
             tree: self.firmware.tree.as_ref().ok().copied(),
         }
+    }
+
+    /// The sources of time that only this platform has. The real-time clock is in the device tree: ACPI has none
+    /// on QEMU's machine.
+    pub(crate) fn clocks(&self, services: &Smccc) -> Clocks {
+        let kvm = self.conduit().filter(|_| services.has_ptp());
+        let rtc = self.firmware.tree.as_ref().ok().and_then(Tree::rtc);
+        let registers = rtc.and_then(|window| self.registers(window));
+        Clocks::new(kvm.map(instruction), registers)
     }
 
     /// How to switch the machine off and restart it.

@@ -1,5 +1,6 @@
 //! `x86_64`: entered by PVH, described by ACPI.
 
+mod clocks;
 mod firmware;
 mod pvh;
 
@@ -26,6 +27,7 @@ use gnomon_kernel::services::hypervisor::Processor;
 use crate::fatal;
 use crate::find::{self, HostClock, Network, Page};
 
+pub(crate) use clocks::Clocks;
 pub(crate) use firmware::Firmware;
 pub(crate) use pvh::Handover;
 
@@ -147,6 +149,16 @@ impl<'a> Hardware<'a> {
     #[expect(clippy::unused_self, reason = "the other platform looks it up")]
     pub(crate) fn entropy(&self, _: &Processor) -> Entropy {
         Entropy
+    }
+
+    /// The sources of time that only this platform has.
+    pub(crate) fn clocks(&self, services: &Processor) -> Clocks {
+        let fadt = self
+            .tables
+            .as_ref()
+            .ok()
+            .and_then(|tables| tables.fadt().ok());
+        Clocks::new(services.kvm(), fadt.as_ref())
     }
 
     /// How to switch the machine off and restart it.
