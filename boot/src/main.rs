@@ -38,7 +38,7 @@ use gnomon_kernel::net::stack::Storage;
 use gnomon_kernel::report;
 use gnomon_kernel::serve::responder;
 use gnomon_kernel::service::{Found, Memory, Service};
-use gnomon_kernel::source::Driver;
+use gnomon_kernel::source::{Driver, Table};
 
 use crate::find::Finding;
 use crate::glue::{Board, Port, Uart};
@@ -50,7 +50,10 @@ use heapless::Vec;
 static CLIENTS: TakeCell<responder::Memory> = TakeCell::new(responder::Memory::new());
 
 /// How many sources of time there are beside the page.
-const SOURCES: usize = Source::ALL.len();
+const COUNT: usize = Source::ALL.len();
+
+/// What is learned of the sources of time beside the page.
+static SOURCES: TakeCell<Table> = TakeCell::new(Table::new());
 
 /// Where the entry code goes once Rust can run, with the physical address of the loader's words.
 extern "C" fn start(handover: u64) -> ! {
@@ -77,8 +80,8 @@ extern "C" fn start(handover: u64) -> ! {
     let entropy = hardware.entropy(&services);
     let mut clocks = hardware.clocks(&services);
     // The service never ends, and lists that could be dropped could not be lent to it.
-    let mut sources: ManuallyDrop<Vec<&mut dyn Driver, SOURCES>> = ManuallyDrop::default();
-    let mut absent: ManuallyDrop<Vec<(Source, &str), SOURCES>> = ManuallyDrop::default();
+    let mut sources: ManuallyDrop<Vec<&mut dyn Driver, COUNT>> = ManuallyDrop::default();
+    let mut absent: ManuallyDrop<Vec<(Source, &str), COUNT>> = ManuallyDrop::default();
     // There is room for all that there are.
     let mut add = |finding| match finding {
         Finding::Present(driver) => drop(sources.push(driver)),
@@ -108,6 +111,7 @@ extern "C" fn start(handover: u64) -> ! {
     let memory = Memory {
         stack: &mut Storage::default(),
         clients: CLIENTS.take().unwrap_or_else(|| fatal(&"entered twice")),
+        table: SOURCES.take().unwrap_or_else(|| fatal(&"entered twice")),
         sources: &mut sources,
     };
     Service::new(
