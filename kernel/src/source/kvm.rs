@@ -38,7 +38,7 @@ pub trait KvmHost {
     /// returns, and at no other time.
     fn write_wall_clock(&mut self);
 
-    /// Writes the address of [`Shared::system`] to `MSR_KVM_SYSTEM_TIME_NEW`, with the bit that enables it. The
+    /// Writes the address of [`Shared`]'s `system` to `MSR_KVM_SYSTEM_TIME_NEW`, with the bit that enables it. The
     /// host fills it in before this returns, and whenever it likes from then on.
     fn write_system_time(&mut self);
 
