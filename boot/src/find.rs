@@ -20,6 +20,8 @@ use gnomon_kernel::text::Text;
 pub(crate) struct Page {
     /// The page, mapped.
     pub(crate) page: Option<&'static VmclockPage>,
+    /// Where it is.
+    pub(crate) window: Option<Window>,
     text: Text<192>,
 }
 
@@ -41,6 +43,7 @@ pub(crate) fn page(
 ) -> Page {
     let none = |why: &dyn Display| Page {
         page: None,
+        window: None,
         text: Text::of(why),
     };
     let (Window { address, length }, text) = match found {
@@ -61,6 +64,7 @@ pub(crate) fn page(
     let page = unsafe { &*(address as *const VmclockPage) };
     Page {
         page: Some(page),
+        window: Some(Window { address, length }),
         text: Text::of(text),
     }
 }

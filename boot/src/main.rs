@@ -14,6 +14,7 @@ mod find;
 mod glue;
 mod info;
 mod layout;
+mod smoke;
 
 #[cfg(target_arch = "x86_64")]
 #[path = "x86_64/mod.rs"]
@@ -38,8 +39,11 @@ use gnomon_kernel::report;
 use gnomon_kernel::serve::responder;
 use gnomon_kernel::service::{Found, Memory, Service};
 
+use crate::find::Network;
 use crate::glue::{Board, Port, Uart};
 use crate::platform::{Firmware, Handover, Hardware};
+use crate::smoke::Lab;
+use gnomon_kernel::smoke::machine::Nic;
 use gnomon_kernel::text::Text;
 
 /// What the NTP server remembers of its clients.
@@ -68,7 +72,25 @@ extern "C" fn start(handover: u64) -> ! {
     let services = hardware.services();
     let entropy = hardware.entropy(&services);
 
+    let is_refused = matches!(network, Network::Refused(..));
     let network = Text::<128>::of(&network);
+    if let Some(seconds) = config.smoke {
+        let lab = Lab {
+            memory: hardware.memory(),
+            mmu: &mmu,
+            page: &page,
+            uptime: log.uptime,
+            interrupts,
+            alarm: Alarm::default(),
+            services: &services,
+            network: match (&nic, is_refused) {
+                (Some(_), _) => Nic::Running(network.as_str()),
+                (None, true) => Nic::Refused(network.as_str()),
+                (None, false) => Nic::Absent(network.as_str()),
+            },
+        };
+        smoke::run(lab, nic, log.console, power, seconds);
+    }
     let found = Found {
         machine: hardware.name(),
         page: page.place(),

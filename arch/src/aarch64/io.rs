@@ -99,6 +99,14 @@ impl Uart {
         }
     }
 
+    /// Whether what is sent in loopback mode comes back. What was being received is lost.
+    pub fn loopback(&mut self) -> Option<bool> {
+        match self {
+            Self::Pl011(uart) => Some(uart.loopback()),
+            Self::Ns16550(uart) => Some(uart.test_loopback().is_ok()),
+        }
+    }
+
     /// Hands over as many bytes as the FIFO takes now; returns how many.
     pub fn send(&mut self, bytes: &[u8]) -> usize {
         match self {
@@ -153,6 +161,24 @@ impl Pl011 {
         } else {
             0
         })
+    }
+
+    /// Sends a few bytes to ourselves.
+    fn loopback(&self) -> bool {
+        const LOOP: u32 = 1 << 7;
+        const BUSY: u32 = 1 << 3;
+        /// How often a register is read before the byte is given up.
+        const PATIENCE: u32 = 100_000;
+        (0..PATIENCE).any(|_| self.0.read32(Self::FLAGS) & BUSY == 0);
+        let control = self.0.read32(Self::CONTROL);
+        // What was typed must not be taken for an echo. No FIFO is longer.
+        (0..64).any(|_| self.receive().is_none());
+        self.0.write32(Self::CONTROL, control | LOOP);
+        let came_back = [0x55, 0xaa, 0x01, 0x80].into_iter().all(|byte| {
+            self.send(&[byte]) == 1 && (0..PATIENCE).find_map(|_| self.receive()) == Some(byte)
+        });
+        self.0.write32(Self::CONTROL, control);
+        came_back
     }
 
     fn send(&self, bytes: &[u8]) -> usize {

@@ -67,6 +67,24 @@ impl Interrupts {
         }
     }
 
+    /// Whether an interrupt can arrive.
+    #[must_use]
+    #[expect(
+        clippy::unused_self,
+        reason = "the other architecture may have no controller"
+    )]
+    pub const fn wake(&self) -> bool {
+        true
+    }
+
+    /// Takes interrupts that have arrived, without waiting for one.
+    pub fn poll(&self) {
+        interrupts::enable();
+        // `STI` lets interrupts in behind the instruction after it.
+        x86_64::instructions::nop();
+        interrupts::disable();
+    }
+
     /// Sleeps until any interrupt has arrived. One that is already pending ends the sleep at once.
     pub fn sleep(&self) {
         interrupts::enable_and_hlt();
