@@ -56,13 +56,11 @@ fn send<P: FramePort>(port: &mut P, bytes: &[u8]) -> bool {
         return false;
     };
     frame.set_length(bytes.len());
-    match frame.bytes_mut().get_mut(..bytes.len()) {
-        Some(place) => place.copy_from_slice(bytes),
-        None => {
-            port.release(frame);
-            return false;
-        }
-    }
+    let Some(place) = frame.bytes_mut().get_mut(..bytes.len()) else {
+        port.release(frame);
+        return false;
+    };
+    place.copy_from_slice(bytes);
     port.send(frame);
     port.kick();
     true

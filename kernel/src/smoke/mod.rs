@@ -16,7 +16,7 @@ pub mod tap;
 use core::fmt;
 use core::time::Duration;
 
-use gnomon_clock::{Busy, Counter, Fields, Ticks, VmclockPage};
+use gnomon_clock::{Counter, Fields, Ticks, VmclockPage};
 
 use self::machine::{Bench, Measured, Pair, Readings, Rule as MachineRule};
 use self::page::{Rates, Rule as PageRule, Stop, Watch};
@@ -90,8 +90,11 @@ pub fn run<B: Bench, C: Counter, P: FramePort, S: SerialPort>(
     let while_ = Duration::from_secs(seconds.into());
     subject.look_for(while_, &mut readings, &mut watch);
     if subject.page.is_some() {
+        // From before anybody can have stopped it.
+        let before = subject.look(&mut watch);
         tap.comment(&"waiting for a stop of the machine")?;
-        subject.wait_for_stop(tap.out(), &mut watch);
+        tap.out().drain(DRAIN);
+        subject.wait_for_stop(before, tap.out(), &mut watch);
     }
     let independent = subject.bench.independent_timer();
     let measured = readings.rate().filter(|_| independent.is_some());
@@ -237,24 +240,22 @@ impl<B: Bench, C: Counter, P: FramePort> Subject<'_, B, C, P> {
     /// One look at the page.
     fn look(&self, watch: &mut Watch) -> Option<(Fields, Ticks)> {
         let page = self.page?;
-        match page.snapshot_with(|| self.counter.read()) {
-            Ok((fields, ticks)) => {
-                watch.saw(&fields, ticks);
-                Some((fields, ticks))
-            }
-            Err(Busy { .. }) => {
-                watch.refused(page.seq_count(), self.counter.read());
-                None
-            }
+        let copy = page.snapshot_with(|| self.counter.read()).ok();
+        match &copy {
+            Some((fields, ticks)) => watch.saw(fields, *ticks),
+            None => watch.refused(page.seq_count(), self.counter.read()),
         }
+        copy
     }
 
     /// Waits until somebody says that the machine was stopped, looking at the page meanwhile.
-    fn wait_for_stop<S: SerialPort>(&mut self, console: &mut Console<S>, watch: &mut Watch) {
+    fn wait_for_stop<S: SerialPort>(
+        &mut self,
+        before: Option<(Fields, Ticks)>,
+        console: &mut Console<S>,
+        watch: &mut Watch,
+    ) {
         let patience = u64::try_from(PATIENCE.as_nanos()).unwrap_or(u64::MAX);
-        // The page from before the request is what binds.
-        let before = self.look(watch);
-        console.drain(DRAIN);
         let Some(begin) = self.bench.uptime() else {
             return;
         };

@@ -214,7 +214,7 @@ impl Watch {
     #[must_use]
     pub fn outcome(&self, rule: Rule, rates: &Rates) -> Outcome {
         if let Some(evidence) = self.broken.get(rule as usize).and_then(Option::as_ref) {
-            return Outcome::NotOk(evidence.clone());
+            return Outcome::NotOk(*evidence);
         }
         let (Some(first), Some(fields)) = (&self.first, &self.last) else {
             return if rule == Rule::Odd && self.refused > 0 {
@@ -535,11 +535,14 @@ impl Watch {
         };
         let stopped = Width(*nanos);
         if rule == Rule::Generation {
-            let (was, is) = (before.fields.vm_generation(), after.fields.vm_generation());
-            return Outcome::of(
-                was == is,
-                &format_args!("{was:x?}, then {is:x?}, over a stop of {stopped}"),
-            );
+            let [was, is] = [before, after].map(|side| side.fields.vm_generation());
+            return match (was, is) {
+                (Some(was), Some(is)) => Outcome::of(
+                    was == is,
+                    &format_args!("{was:#x}, then {is:#x}, over a stop of {stopped}"),
+                ),
+                _ => Outcome::skip(&"VM_GEN_COUNTER_PRESENT is not set all the time"),
+            };
         }
         let (was, is) = (
             before.fields.disruption_marker,
