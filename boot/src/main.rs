@@ -107,7 +107,7 @@ extern "C" fn start(handover: u64) -> ! {
         entropy,
         physical_is_denied: false,
     };
-    let clock = Clock::new(page.page, counter::this_cpu());
+    let clock = Clock::new(page.mapped, counter::this_cpu());
     let memory = Memory {
         stack: &mut Storage::default(),
         clients: CLIENTS.take().unwrap_or_else(|| fatal(&"entered twice")),

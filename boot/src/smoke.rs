@@ -112,7 +112,7 @@ pub(crate) fn run(
     let mut subject = Subject {
         bench: &mut lab,
         counter: counter::this_cpu(),
-        page: page.page,
+        page: page.mapped,
         place: page.place(),
         port: nic.map(Port),
     };

@@ -1,6 +1,6 @@
 //! The smoke test: each rule of the page by a page that breaks it, the machine's by facts, and the stream as a whole.
 
-use std::cell::RefCell;
+use core::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
 

@@ -256,6 +256,10 @@ impl Smoke {
         /// The scenario begins a little later than the guest begins to watch.
         const LATER: u64 = 2;
         let played = self.guest.page.scenario()?;
+        // time_type is constant: the page has it before the guest looks.
+        if let Some(scale) = played.as_ref().and_then(Scenario::first_scale) {
+            self.guest.page.time = scale;
+        }
         let played = played.map(|scenario| scenario.duration().as_secs() + 1 + LATER);
         let played = played.map(u16::try_from).transpose()?;
         let watch = self.watch.or(played);

@@ -2,12 +2,12 @@
 //! rule each. The table of what fails is the test.
 
 use core::fmt::Write;
+use core::sync::atomic::{AtomicUsize, Ordering};
 use core::time::Duration;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{self, Command, Stdio};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use gnomon_qemu::smoke::Stream;
@@ -95,19 +95,26 @@ fn a_marker_that_misses_a_stop_fails() {
     );
 }
 
-/// Every scenario and what has to fail in it, and nothing else.
-const SCENARIOS: &[(&str, &[&str])] = &[
-    ("dishonest", &["vmclock nested intervals"]),
-    ("disruptions", &[]),
-    ("era-2036", &[]),
-    ("flips", &[]),
-    ("frozen", &[]),
-    ("leap-delete", &[]),
-    ("leap-insert", &[]),
-    ("leap-insert-utc", &["vmclock constants"]),
-    ("leap-inside", &[]),
-    ("leap-stale", &["vmclock constants"]),
-    ("no-bounds", &["vmclock size", "vmclock constants"]),
+/// A scenario's file or its text, what has to fail in it, and what may: nothing else does.
+type Case = (
+    &'static str,
+    &'static [&'static str],
+    &'static [&'static str],
+);
+
+/// Every scenario.
+const SCENARIOS: &[Case] = &[
+    ("dishonest", &["vmclock nested intervals"], &[]),
+    ("disruptions", &[], &[]),
+    ("era-2036", &[], &[]),
+    ("flips", &[], &[]),
+    ("frozen", &[], &[]),
+    ("leap-delete", &[], &[]),
+    ("leap-insert", &[], &[]),
+    ("leap-insert-utc", &[], &[]),
+    ("leap-inside", &[], &[]),
+    ("leap-stale", &[], &[]),
+    ("no-bounds", &["vmclock size", "vmclock constants"], &[]),
     (
         "not-a-page",
         &[
@@ -117,47 +124,70 @@ const SCENARIOS: &[(&str, &[&str])] = &[
             "vmclock constants",
             "vmclock flags",
         ],
+        &[],
     ),
-    ("old-sign", &["vmclock constants", "vmclock tai_offset_sec"]),
-    ("pauses", &[]),
-    ("restore", &[]),
-    ("slew", &[]),
-    ("status", &[]),
-    ("stuck", &["vmclock seq_count odd"]),
-    ("torn", &["vmclock seq_count guards"]),
+    (
+        "old-sign",
+        &["vmclock constants", "vmclock tai_offset_sec"],
+        &[],
+    ),
+    ("pauses", &[], &[]),
+    ("restore", &[], &[]),
+    // The publisher keeps its word over four updates, here of a millisecond each. A guest that is kept from its CPU for
+    // longer compares two that are further apart.
+    ("slew", &[], &["vmclock nested intervals"]),
+    ("status", &[], &[]),
+    ("stuck", &["vmclock seq_count odd"], &[]),
+    ("torn", &["vmclock seq_count guards"], &[]),
 ];
 
-/// Hosts that break one rule, and what they do.
-const HOSTS: &[(&str, &[&str])] = &[
-    ("set leap_indicator 9", &["vmclock leap_indicator"]),
+/// Hosts that break one rule.
+const HOSTS: &[Case] = &[
+    ("set leap_indicator 9", &["vmclock leap_indicator"], &[]),
     (
         "date 2026-11-20T12:00:00Z\nset leap_indicator 3",
         &["vmclock leap_indicator"],
+        &[],
     ),
-    ("set clock_status 7", &["vmclock clock_status"]),
+    ("set clock_status 7", &["vmclock clock_status"], &[]),
     (
         "set leap_second_smearing_hint 7",
         &["vmclock leap_second_smearing_hint"],
+        &[],
     ),
-    ("set tai_offset_sec 0", &["vmclock tai_offset_sec"]),
+    ("set tai_offset_sec 0", &["vmclock tai_offset_sec"], &[]),
     (
         "set tai_offset_sec -36\nwait 300ms\nset tai_offset_sec -37",
         &["vmclock tai_offset_sec over updates"],
+        &[],
     ),
     (
         "set counter_period_shift 1\nset counter_period_maxerror_rate_frac_sec 1\nset \
          counter_period_esterror_rate_frac_sec 1",
-        &["vmclock counter_period_frac_sec"],
+        &[
+            "vmclock counter_period_frac_sec",
+            "vmclock nested intervals",
+        ],
+        &[],
     ),
-    ("set time_esterror_nanosec 999999999", &["vmclock errors"]),
-    ("set time_sec 18446744073709551615", &["vmclock time_sec"]),
-    ("set flags 0x8000000000000001", &[]),
+    (
+        "set time_esterror_nanosec 999999999",
+        &["vmclock errors"],
+        &[],
+    ),
+    (
+        "set time_sec 18446744073709551615",
+        &["vmclock time_sec"],
+        &[],
+    ),
+    ("set flags 0x8000000000000001", &[], &[]),
     (
         "flags +time_monotonic\nwait 300ms\nstep -1s",
         &["vmclock nested intervals", "vmclock TIME_MONOTONIC"],
+        &[],
     ),
-    ("flags +time_monotonic +notification_present", &[]),
-    ("generation 5", &[]),
+    ("flags +notification_present", &[], &[]),
+    ("generation 5", &[], &[]),
 ];
 
 #[test]
@@ -169,7 +199,7 @@ fn exactly_the_right_checks_fail_in_each_scenario() {
         .filter_map(|name| Some(name.strip_suffix(".scenario")?.to_owned()))
         .collect();
     files.sort();
-    let names: Vec<&str> = SCENARIOS.iter().map(|(name, _)| *name).collect();
+    let names: Vec<&str> = SCENARIOS.iter().map(|(name, ..)| *name).collect();
     assert_eq!(files, names, "every scenario stands in the table");
     table(SCENARIOS, |name| directory.join(format!("{name}.scenario")));
 }
@@ -179,11 +209,11 @@ fn exactly_the_broken_rule_fails_with_each_host() {
     let scratch = |number: usize| {
         std::env::temp_dir().join(format!("gnomon-smoke-{}-{number}", process::id()))
     };
-    for (number, (text, _)) in HOSTS.iter().enumerate() {
+    for (number, (text, ..)) in HOSTS.iter().enumerate() {
         let played = format!("wait 300ms\n{text}\nwait 700ms\nhonest\n");
         fs::write(scratch(number), played).expect("a temporary directory");
     }
-    let number = |text: &str| HOSTS.iter().position(|(host, _)| *host == text);
+    let number = |text: &str| HOSTS.iter().position(|(host, ..)| *host == text);
     table(HOSTS, |text| scratch(number(text).expect("one of them")));
     for number in 0..HOSTS.len() {
         fs::remove_file(scratch(number)).expect("written above");
@@ -191,17 +221,20 @@ fn exactly_the_broken_rule_fails_with_each_host() {
 }
 
 /// Plays every scenario to a guest under test, and compares what fails.
-fn table(cases: &[(&str, &[&str])], file: impl Fn(&str) -> PathBuf + Sync) {
+fn table(cases: &[Case], file: impl Fn(&str) -> PathBuf + Sync) {
     let (next, rows) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
     thread::scope(|scope| {
         for _ in 0..Slot::SLOTS {
             scope.spawn(|| {
-                while let Some((name, expected)) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
+                while let Some((name, must, may)) = cases.get(next.fetch_add(1, Ordering::Relaxed))
+                {
                     let path = file(name);
                     let path = path.to_str().expect("a plain path");
                     let (status, stream, said) = smoke(&["--scenario", path]);
-                    let wanted = Some(i32::from(!expected.is_empty()));
-                    let is_right = status == wanted && stream.failed == *expected;
+                    let wanted = Some(i32::from(!stream.failed.is_empty()));
+                    let failed = stream.failed.iter().map(String::as_str);
+                    let failed: Vec<&str> = failed.filter(|name| !may.contains(name)).collect();
+                    let is_right = status == wanted && failed == *must;
                     let mut rows = rows.lock().expect("nobody panics with it");
                     rows.push((*name, status, stream.failed, is_right, said));
                 }
@@ -209,7 +242,7 @@ fn table(cases: &[(&str, &[&str])], file: impl Fn(&str) -> PathBuf + Sync) {
         }
     });
     let mut rows = rows.into_inner().expect("nobody panics with it");
-    rows.sort_by_key(|(name, ..)| cases.iter().position(|(case, _)| case == name));
+    rows.sort_by_key(|(name, ..)| cases.iter().position(|(case, ..)| case == name));
     let mut table = String::from("\nexit  scenario: what fails\n");
     for (name, status, failed, ..) in &rows {
         let name = name.replace('\n', "; ");

@@ -77,7 +77,6 @@ impl Alarm {
 
     /// Whether its interrupt has been taken since it was set.
     #[must_use]
-    #[expect(clippy::unused_self, reason = "the other architecture remembers it")]
     pub fn rang(&self) -> bool {
         mrs!("cntv_ctl_el0") & 1 == 0
     }

@@ -69,10 +69,6 @@ impl Interrupts {
 
     /// Whether an interrupt can arrive.
     #[must_use]
-    #[expect(
-        clippy::unused_self,
-        reason = "the other architecture may have no controller"
-    )]
     pub const fn wake(&self) -> bool {
         true
     }

@@ -15,6 +15,7 @@ const BROADCAST: [u8; 6] = [0xff; 6];
 const TRANSACTION: [u8; 4] = *b"Gnom";
 
 /// Asks, and takes what comes while `is_left` says that there is time.
+#[inline(never)]
 pub(super) fn outcome<P: FramePort>(port: &mut P, is_left: &mut dyn FnMut() -> bool) -> Outcome {
     let mac = port.mac();
     let sent = send(port, &discover(mac));
@@ -51,6 +52,7 @@ pub(super) fn outcome<P: FramePort>(port: &mut P, is_left: &mut dyn FnMut() -> b
     }
 }
 
+#[inline(never)]
 fn send<P: FramePort>(port: &mut P, bytes: &[u8]) -> bool {
     let Some(mut frame) = port.allocate() else {
         return false;
@@ -69,6 +71,7 @@ fn send<P: FramePort>(port: &mut P, bytes: &[u8]) -> bool {
 const DISCOVER: usize = ETHERNET + 20 + 8 + 240 + 4;
 
 /// DHCPDISCOVER (RFC 2131 §4.4.1) in UDP, without its optional checksum.
+#[inline(never)]
 fn discover(mac: [u8; 6]) -> [u8; DISCOVER] {
     let mut frame = [0; DISCOVER];
     put(&mut frame, 0, &BROADCAST);
@@ -93,6 +96,7 @@ fn discover(mac: [u8; 6]) -> [u8; DISCOVER] {
 }
 
 /// The server of a DHCP offer to us: by its option 54, or else the sender's address.
+#[inline(never)]
 fn offer(frame: &[u8]) -> Option<[u8; 4]> {
     if frame.get(12..14)? != IPV4 || frame.get(23)? != &17 {
         return None;
@@ -123,6 +127,7 @@ fn offer(frame: &[u8]) -> Option<[u8; 4]> {
 const REQUEST: usize = ETHERNET + 28;
 
 /// An ARP probe (RFC 5227 §2.1.1): from nobody, so that nobody learns anything.
+#[inline(never)]
 fn arp_request(mac: [u8; 6], address: [u8; 4]) -> [u8; REQUEST] {
     let mut frame = [0; REQUEST];
     put(&mut frame, 0, &BROADCAST);
@@ -135,12 +140,14 @@ fn arp_request(mac: [u8; 6], address: [u8; 4]) -> [u8; REQUEST] {
 }
 
 /// The MAC address in an answer about `address`.
+#[inline(never)]
 fn arp_answer(frame: &[u8], address: [u8; 4]) -> Option<[u8; 6]> {
     let is_answer =
         frame.get(12..22)? == [0x08, 0x06, 0, 1, 8, 0, 6, 4, 0, 2] && frame.get(28..32)? == address;
     is_answer.then(|| frame.get(22..28)?.try_into().ok())?
 }
 
+#[inline(never)]
 fn put(frame: &mut [u8], at: usize, bytes: &[u8]) {
     if let Some(place) = frame.get_mut(at..at + bytes.len()) {
         place.copy_from_slice(bytes);
@@ -152,6 +159,7 @@ fn be(length: usize) -> [u8; 2] {
 }
 
 /// The Internet checksum (RFC 1071) of an even number of bytes.
+#[inline(never)]
 fn checksum(bytes: &[u8]) -> [u8; 2] {
     let words = bytes.as_chunks::<2>().0.iter();
     let mut sum: u32 = words.map(|word| u32::from(u16::from_be_bytes(*word))).sum();

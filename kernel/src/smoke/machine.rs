@@ -183,6 +183,7 @@ impl Rule {
 
 /// Memory as the loader describes it, and our place in it.
 #[must_use]
+#[inline(never)]
 pub fn memory(map: &[MemoryRange], (start, end): (u64, u64)) -> Outcome {
     let ram = || map.iter().filter(|range| range.kind == MemoryKind::Usable);
     let bytes = ram().fold(0_u64, |sum, range| sum.saturating_add(range.length));
@@ -211,6 +212,7 @@ pub fn memory(map: &[MemoryRange], (start, end): (u64, u64)) -> Outcome {
 
 /// What the page lies in.
 #[must_use]
+#[inline(never)]
 pub fn reserved(map: &[MemoryRange], window: Window) -> Outcome {
     let Window { address, length } = window;
     let taken = map.iter().find(|range| {
@@ -252,6 +254,7 @@ impl Tables {
 
     /// Whether all were right.
     #[must_use]
+    #[inline(never)]
     pub fn outcome(&self) -> Outcome {
         match &self.wrong {
             Some(Mapping {
@@ -355,6 +358,7 @@ impl Readings {
 
     /// The order of the readings.
     #[must_use]
+    #[inline(never)]
     pub fn order(&self) -> Outcome {
         match self.back {
             Some((before, after)) => {
@@ -372,6 +376,7 @@ impl Readings {
 
     /// What a reading costs.
     #[must_use]
+    #[inline(never)]
     pub fn cheap(&self, hertz: Option<u64>) -> Outcome {
         let Some(ticks) = self.cost else {
             return Outcome::skip(&"not measured");
@@ -391,6 +396,7 @@ impl Readings {
 
     /// The rate in the first and in the second half, by a timer of this name.
     #[must_use]
+    #[inline(never)]
     pub fn steady(&self, timer: Option<&'static str>) -> Outcome {
         let Some(timer) = timer else {
             return Outcome::skip(&"no timer here is independent of the counter");
@@ -409,6 +415,7 @@ impl Readings {
 }
 
 /// The rate between two moments.
+#[inline(never)]
 fn measured(from: Pair, to: Pair) -> Option<Measured> {
     let ticks = u64::try_from(to.before.since(from.before)).ok()?;
     let nanos = to
@@ -427,6 +434,7 @@ fn measured(from: Pair, to: Pair) -> Option<Measured> {
 
 /// The rate in the machine's own words beside what was measured.
 #[must_use]
+#[inline(never)]
 pub fn stated(stated: Option<Rate>, measured: Option<Measured>, counter: CounterId) -> Outcome {
     let Some(rate) = stated else {
         return Outcome::skip(&"the machine does not state it");
@@ -446,6 +454,7 @@ pub fn stated(stated: Option<Rate>, measured: Option<Measured>, counter: Counter
 
 /// The timer's interrupt, asked for in so many microseconds and arrived after so many nanoseconds.
 #[must_use]
+#[inline(never)]
 pub fn interrupt(possible: bool, asked_micros: u64, arrived: Option<u64>) -> Outcome {
     if !possible {
         return Outcome::skip(&"no interrupt controller is known");

@@ -161,6 +161,7 @@ pub fn run<B: Bench, C: Counter, P: FramePort, S: SerialPort>(
 
 impl<B: Bench, C: Counter, P: FramePort> Subject<'_, B, C, P> {
     /// The counter's rate by a short look at the timer.
+    #[inline(never)]
     fn rough_rate(&mut self) -> Option<u64> {
         const LONG_ENOUGH: u64 = 10_000_000;
         let mut readings = Readings::default();
@@ -177,6 +178,7 @@ impl<B: Bench, C: Counter, P: FramePort> Subject<'_, B, C, P> {
     }
 
     /// The counter beside the timer, as near to each other as a few attempts get.
+    #[inline(never)]
     fn pair(&mut self) -> Option<Pair> {
         const ATTEMPTS: u32 = 32;
         let mut best: Option<Pair> = None;
@@ -197,6 +199,7 @@ impl<B: Bench, C: Counter, P: FramePort> Subject<'_, B, C, P> {
     }
 
     /// Looks at the page and at the counter.
+    #[inline(never)]
     fn look_for(&mut self, length: Duration, readings: &mut Readings, watch: &mut Watch) {
         let length = u64::try_from(length.as_nanos()).unwrap_or(u64::MAX);
         let begin = self.pair();
@@ -238,6 +241,7 @@ impl<B: Bench, C: Counter, P: FramePort> Subject<'_, B, C, P> {
     }
 
     /// One look at the page.
+    #[inline(never)]
     fn look(&self, watch: &mut Watch) -> Option<(Fields, Ticks)> {
         let page = self.page?;
         let copy = page.snapshot_with(|| self.counter.read()).ok();
@@ -249,6 +253,7 @@ impl<B: Bench, C: Counter, P: FramePort> Subject<'_, B, C, P> {
     }
 
     /// Waits until somebody says that the machine was stopped, looking at the page meanwhile.
+    #[inline(never)]
     fn wait_for_stop<S: SerialPort>(
         &mut self,
         before: Option<(Fields, Ticks)>,
@@ -277,6 +282,7 @@ impl<B: Bench, C: Counter, P: FramePort> Subject<'_, B, C, P> {
     }
 
     /// Sets the alarm and waits for its interrupt.
+    #[inline(never)]
     fn interrupt(&mut self) -> Outcome {
         /// An interrupt of the timer's from before it was ours can come at the first.
         const ATTEMPTS: u32 = 3;
@@ -305,6 +311,7 @@ impl<B: Bench, C: Counter, P: FramePort> Subject<'_, B, C, P> {
     }
 
     /// Asks the network for any answer.
+    #[inline(never)]
     fn link(&mut self) -> Outcome {
         let Some(port) = &mut self.port else {
             return Outcome::skip(&"there is no network device");

@@ -212,6 +212,7 @@ impl Watch {
 
     /// What became of a rule.
     #[must_use]
+    #[inline(never)]
     pub fn outcome(&self, rule: Rule, rates: &Rates) -> Outcome {
         if let Some(evidence) = self.broken.get(rule as usize).and_then(Option::as_ref) {
             return Outcome::NotOk(*evidence);
@@ -277,6 +278,7 @@ impl Watch {
         }
     }
 
+    #[inline(never)]
     fn update(&mut self, fields: &Fields) {
         self.line = None;
         if let Some(last) = &self.last {
@@ -313,6 +315,7 @@ impl Watch {
     }
 
     /// Whether these are the fields of a page that the rest can be read of.
+    #[inline(never)]
     fn header(&mut self, fields: &Fields) -> bool {
         let Fields {
             magic,
@@ -331,6 +334,7 @@ impl Watch {
         magic == MAGIC && version == VERSION && is_long
     }
 
+    #[inline(never)]
     fn codes(&mut self, fields: &Fields) {
         let seq = fields.seq_count;
         let has_counter = fields.counter_id != COUNTER_INVALID;
@@ -389,6 +393,7 @@ impl Watch {
     }
 
     /// What a time is calculated from, where there is one.
+    #[inline(never)]
     fn calculation(&mut self, fields: &Fields) {
         let seq = fields.seq_count;
         match Timeline::from_page(fields, self.counter) {
@@ -433,6 +438,7 @@ impl Watch {
         self.periods = Some((slow, fast));
     }
 
+    #[inline(never)]
     fn errors(&mut self, fields: &Fields) {
         let exceeds = |estimated: Option<u64>, greatest: Option<u64>| {
             estimated
@@ -450,6 +456,7 @@ impl Watch {
     }
 
     /// Only the first evidence is kept.
+    #[inline(never)]
     fn break_rule(&mut self, rule: Rule, evidence: &dyn Display) {
         if let Some(place @ None) = self.broken.get_mut(rule as usize) {
             *place = Some(Evidence::of(evidence));
@@ -481,6 +488,7 @@ impl Watch {
         }
     }
 
+    #[inline(never)]
     fn period(&self, rates: &Rates) -> Outcome {
         let Some((slow, fast)) = &self.periods else {
             return Outcome::skip(&"the page carries no time");
@@ -504,6 +512,7 @@ impl Watch {
     }
 
     /// Promises from update to update.
+    #[inline(never)]
     fn audited(&self, rule: Rule) -> Outcome {
         let violation = match rule {
             Rule::Nested => Violation::Interval,
@@ -525,6 +534,7 @@ impl Watch {
         }
     }
 
+    #[inline(never)]
     fn over_a_stop(&self, rule: Rule) -> Outcome {
         let is_absent = self.flags & flag::VM_GEN_COUNTER_PRESENT == 0;
         if rule == Rule::Generation && is_absent {

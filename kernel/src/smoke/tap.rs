@@ -32,6 +32,7 @@ pub enum Outcome {
 impl Outcome {
     /// [`Ok`](Self::Ok) or [`NotOk`](Self::NotOk), with the same evidence.
     #[must_use]
+    #[inline(never)]
     pub fn of(holds: bool, evidence: &dyn Display) -> Self {
         let evidence = Evidence::of(evidence);
         if holds {
@@ -43,18 +44,21 @@ impl Outcome {
 
     /// [`Ok`](Self::Ok).
     #[must_use]
+    #[inline(never)]
     pub fn ok(evidence: &dyn Display) -> Self {
         Self::Ok(Evidence::of(evidence))
     }
 
     /// [`NotOk`](Self::NotOk).
     #[must_use]
+    #[inline(never)]
     pub fn not_ok(evidence: &dyn Display) -> Self {
         Self::NotOk(Evidence::of(evidence))
     }
 
     /// [`Skip`](Self::Skip).
     #[must_use]
+    #[inline(never)]
     pub fn skip(reason: &dyn Display) -> Self {
         Self::Skip(Evidence::of(reason))
     }
@@ -100,6 +104,7 @@ impl<'a, W: Write> Tap<'a, W> {
     ///
     /// # Errors
     /// As [`begin`](Self::begin).
+    #[inline(never)]
     pub fn comment(&mut self, words: &dyn Display) -> fmt::Result {
         writeln!(self.out, "# {words}")
     }
@@ -108,6 +113,7 @@ impl<'a, W: Write> Tap<'a, W> {
     ///
     /// # Errors
     /// As [`begin`](Self::begin).
+    #[inline(never)]
     pub fn tell(&mut self, check: &Check, outcome: &Outcome) -> fmt::Result {
         let Tally {
             ok,
