@@ -31,13 +31,14 @@ use core::panic::PanicInfo;
 use gnomon_arch::cell::TakeCell;
 use gnomon_arch::machine::timer::{Alarm, Uptime};
 use gnomon_arch::machine::{counter, io, power, trap};
-use gnomon_clock::Clock;
+use gnomon_clock::{Clock, Source};
 use gnomon_kernel::config::Config;
 use gnomon_kernel::console::Console;
 use gnomon_kernel::net::stack::Storage;
 use gnomon_kernel::report;
 use gnomon_kernel::serve::responder;
 use gnomon_kernel::service::{Found, Memory, Service};
+use gnomon_kernel::source::Driver;
 
 use crate::find::Network;
 use crate::glue::{Board, Port, Uart};
@@ -68,6 +69,11 @@ extern "C" fn start(handover: u64) -> ! {
     let page = hardware.page(config.vmclock);
     let interrupts = hardware.interrupts(&mut |why| log.line(why));
     let (nic, network) = hardware.network(&interrupts);
+    let (mut rtc, no_rtc) = match hardware.host_clock() {
+        Ok(rtc) => (Some(rtc), None),
+        Err(why) => (None, Some((Source::VirtioRtc, why))),
+    };
+    let mut sources = rtc.as_mut().map(|rtc| rtc as &mut dyn Driver);
     let power = hardware.power();
     let services = hardware.services();
     let entropy = hardware.entropy(&services);
@@ -95,7 +101,7 @@ extern "C" fn start(handover: u64) -> ! {
         machine: hardware.name(),
         page: page.place(),
         nic: network.as_str(),
-        absent: &[],
+        absent: no_rtc.as_slice(),
         services: &services,
     };
     let Log { console, uptime } = log;
@@ -111,7 +117,7 @@ extern "C" fn start(handover: u64) -> ! {
     let memory = Memory {
         stack: &mut Storage::default(),
         clients: CLIENTS.take().unwrap_or_else(|| fatal(&"entered twice")),
-        sources: &mut [],
+        sources: sources.as_mut_slice(),
     };
     Service::new(
         machine,

@@ -5,7 +5,7 @@
 //! | `ip` | `dhcp`, or `ADDR/LEN[,GATEWAY]` (IPv4) | `dhcp` |
 //! | `ip6` | `auto`, `off`, or `ADDR/LEN` (IPv6) | `auto` |
 //! | `serial` | `shell`, `off` | `shell` |
-//! | `idle` | `halt`, `poll` | `halt` |
+//! | `idle` | `adaptive`, `halt`, `poll` | `adaptive` |
 //! | `ntp.stratum` | `1` to `15` | `1` |
 //! | `ntp.allow`, `ntp.deny` | `ADDR/LEN` or `ADDR`, comma separated ([`access`](crate::serve::access)) | everybody is answered |
 //! | `ntp.limit` | `off`, or `BURST,INTERVAL` such as `8,8s` ([`limit`](crate::serve::limit)) | `off` |
@@ -106,6 +106,8 @@ pub enum Smearing {
 /// What the processor does when there is nothing to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Idle {
+    /// Keep looking for a short while after each frame, and sleep then.
+    Adaptive,
     /// Sleep until the next interrupt.
     Halt,
     /// Keep looking: the quickest answer, at the price of a whole host CPU.
@@ -128,7 +130,7 @@ impl Config {
         ip: Ip::Dhcp,
         ip6: Ip6::Auto,
         serial: Serial::Shell,
-        idle: Idle::Halt,
+        idle: Idle::Adaptive,
         stratum: 1,
         policy: Policy::OPEN,
         smear: Smearing::Off,
@@ -211,6 +213,7 @@ impl Config {
             }
             "idle" => {
                 self.idle = match value {
+                    "adaptive" => Idle::Adaptive,
                     "halt" => Idle::Halt,
                     "poll" => Idle::Poll,
                     _ => return None,

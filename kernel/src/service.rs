@@ -1,16 +1,21 @@
 //! The main loop: frames, timers, console, sleep, in that order, for ever.
 
+mod idle;
 mod log;
 mod served;
+mod upstream;
 
 use core::fmt;
 use core::time::Duration;
 
 use gnomon_clock::{Clock, Counter, Source};
 
+use self::idle::Rest;
+pub use self::idle::Rested;
 use self::log::{Log, SmearState};
-use self::served::{Core, Life, Network, instant};
-use crate::config::{Config, Idle, Ip, Serial};
+use self::served::{Core, Life, Network, SHARE, instant};
+use self::upstream::Upstream;
+use crate::config::{Config, Ip, Serial};
 use crate::console::{Console, SerialPort};
 use crate::duty::Duty;
 use crate::machine::Machine;
@@ -137,6 +142,7 @@ where
         } else {
             clock.without_page_time()
         };
+        let all = Sources::new(config.source, sources, found.absent);
         let mut core = Core {
             machine,
             random,
@@ -148,7 +154,13 @@ where
             network,
             ntp,
             life: Life::default(),
-            sources: Sources::new(config.source, sources, found.absent),
+            rest: Rest::default(),
+            departed: [None; SHARE],
+            sources: match config.tai_offset {
+                Some(offset) => all.with_operator_offset(offset),
+                None => all,
+            },
+            upstream: config.source.server.map(Upstream::new),
             smear_state: SmearState::default(),
             uptime,
             calibrated: false,
@@ -182,18 +194,19 @@ where
         self.core.uptime = self.core.machine.uptime();
         self.core.follow_network();
         self.core.follow_sources();
+        self.core.follow_upstream();
         self.console.pump();
         more |= self.serve_console();
         self.report();
         more
     }
 
-    /// Sleeps until something may have come, unless the command line asked for polling.
+    /// Waits until something may have come.
     fn rest(&mut self) {
-        if self.core.config.idle == Idle::Poll || self.console.is_waiting() {
+        if self.console.is_waiting() {
             core::hint::spin_loop();
         } else {
-            self.core.sleep();
+            self.core.rest();
         }
     }
 

@@ -115,6 +115,9 @@ struct Guest {
     /// Leaves the vmclock page as QEMU makes it: without time
     #[arg(long)]
     no_publish: bool,
+    /// Adds a virtio real-time clock (QEMU 11.1), which tells the time without the page
+    #[arg(long)]
+    rtc: bool,
     /// Guest to start [default: Gnomon's image, beside this program or in build/]
     #[arg(long, value_name = "IMAGE")]
     kernel: Option<PathBuf>,
@@ -203,6 +206,7 @@ impl Guest {
             })
             .kernel(kernel)
             .append(self.append)
+            .rtc(self.rtc)
             .publish(publish);
         if let Some(board) = self.machine {
             machine = machine.board(board);
@@ -255,13 +259,17 @@ impl Smoke {
         const PATIENCE: Duration = Duration::from_mins(2);
         /// The scenario begins a little later than the guest begins to watch.
         const LATER: u64 = 2;
+        /// What the guest takes.
+        const LONGEST: u16 = 3600;
         let played = self.guest.page.scenario()?;
         // time_type is constant: the page has it before the guest looks.
         if let Some(scale) = played.as_ref().and_then(Scenario::first_scale) {
             self.guest.page.time = scale;
         }
-        let played = played.map(|scenario| scenario.duration().as_secs() + 1 + LATER);
-        let played = played.map(u16::try_from).transpose()?;
+        let played = played.map(|scenario| {
+            let seconds = scenario.duration().as_secs() + 1 + LATER;
+            u16::try_from(seconds).unwrap_or(LONGEST).min(LONGEST)
+        });
         let watch = self.watch.or(played);
         let word = watch.map_or_else(|| "smoke".to_owned(), |seconds| format!("smoke={seconds}"));
         self.guest.append = format!("{} {word}", self.guest.append);

@@ -69,7 +69,7 @@ pub(super) const KEYS: [(&str, &str); 20] = [
         "ip6=auto, ip6=off or ip6=ADDR/LEN with a unicast address that is not link-local",
     ),
     ("serial", "serial=shell or serial=off"),
-    ("idle", "idle=halt or idle=poll"),
+    ("idle", "idle=adaptive, idle=halt or idle=poll"),
     ("ntp.stratum", "ntp.stratum=1 to ntp.stratum=15"),
     (
         "ntp.allow",
