@@ -19,7 +19,7 @@
 //! | `holdover.max` | seconds | no limit |
 //! | `source` | `auto`, or names separated by commas: `vmclock`, `kvm`, `virtio-rtc`, `ntp:ADDR`, `rtc`, `auto` ([`source`](crate::source)) | `auto` |
 //! | `firmware` | `auto`, `acpi`: where an Arm machine's description comes from ([`Firmware`]) | `auto` |
-//! | `smoke` | nothing, or seconds: run the smoke test ([`smoke`](crate::smoke)) in place of the service, watching the page for so long | no smoke test; 3 seconds |
+//! | `smoke` | nothing, or seconds: run the smoke test ([`smoke`]) in place of the service, watching the page for so long | no smoke test; 3 seconds |
 //! | `vmclock` | physical address of the page, decimal or `0x` hexadecimal, a multiple of 4096 | found in ACPI or the device tree |
 //!
 //! A word that is not understood never stops the boot: it is reported as a [`Warning`] and the

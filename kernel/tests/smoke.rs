@@ -187,6 +187,14 @@ fn updates_that_break_a_promise_are_found() {
             &[Rule::Constants],
         ),
         (
+            // Not guarded, and not to be changed under the guard either.
+            Fields {
+                version: 2,
+                ..first
+            },
+            &[Rule::Version, Rule::Constants],
+        ),
+        (
             Fields {
                 seq_count: first.seq_count,
                 ..next
@@ -607,6 +615,9 @@ impl FramePort for Net {
     }
     fn release(&mut self, _: Bytes) {}
     fn kick(&mut self) {}
+    fn has_received(&self) -> bool {
+        !self.answers.is_empty()
+    }
     fn prepare_sleep(&mut self) -> bool {
         true
     }

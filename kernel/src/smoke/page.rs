@@ -286,11 +286,22 @@ impl Watch {
             let (was, is) = (last.seq_count, fields.seq_count);
             let is_disrupted = fields.disruption_marker != last.disruption_marker;
             if forward == 0 {
-                let now = changed(last, fields);
-                self.break_rule(
-                    Rule::Torn,
-                    &format_args!("{now} changed under seq_count {is}"),
-                );
+                // What never changes is not guarded, and another rule's.
+                let guarded = Fields {
+                    magic: last.magic,
+                    size: last.size,
+                    version: last.version,
+                    counter_id: last.counter_id,
+                    time_type: last.time_type,
+                    ..*fields
+                };
+                if guarded != *last {
+                    let now = changed(last, &guarded);
+                    self.break_rule(
+                        Rule::Torn,
+                        &format_args!("{now} changed under seq_count {is}"),
+                    );
+                }
             } else if forward < 0 && !is_disrupted {
                 self.break_rule(Rule::Forward, &format_args!("{was}, then {is}"));
             } else {
