@@ -114,70 +114,69 @@ impl Rule {
 
     /// Its name and what it demands.
     #[must_use]
-    pub const fn check(self) -> Check {
-        let (name, rule, source) = match self {
-            Self::Memory => (
-                "memory map",
-                "ranges of RAM do not overlap, and the image lies in one",
-                "ACPI 6.5, 15; Devicetree 0.4, 3.4",
-            ),
-            Self::Tables => (
-                "page tables",
-                "every part of memory is mapped as what it is, and by the tables in force",
-                "Gnomon, ARCHITECTURE.md",
-            ),
-            Self::Exceptions => (
-                "exceptions",
-                "an undefined instruction leads to the handler, which returns behind it",
-                "Intel SDM vol. 3, 6.15; Arm ARM, D1.3",
-            ),
-            Self::Order => (
-                "counter order",
-                "the counter never goes backwards",
-                "Intel SDM vol. 3, 18.17; Arm ARM, D12.1",
-            ),
-            Self::Cost => (
-                "counter cost",
-                "a reading costs less than a millisecond",
-                "Gnomon, README.md",
-            ),
-            Self::Rate => (
-                "counter rate",
-                "by an independent timer the counter runs as fast in the second half as in the first",
-                "Intel SDM vol. 3, 18.17.1",
-            ),
-            Self::Stated => (
-                "counter rate as stated",
-                "the counter runs as fast as the machine says",
-                "Intel SDM vol. 2, CPUID 15H; Arm ARM, CNTFRQ_EL0",
-            ),
-            Self::Interrupts => (
-                "timer interrupt",
-                "the timer's interrupt arrives, and not before its time",
-                "ACPI 6.5, 5.2.12; Arm BSA, 3.8",
-            ),
-            Self::Uart => (
-                "uart loopback",
-                "a byte sent in loopback mode is received",
-                "16550D, 8.7; Arm DDI 0183, UARTCR.LBE",
-            ),
-            Self::Virtio => (
-                "network device",
-                "a virtio network device that is found can be used",
-                "virtio 1.3, 3.1",
-            ),
-            Self::Network => (
-                "network link",
-                "somebody answers a frame that everybody receives",
-                "RFC 826; RFC 2131",
-            ),
-            Self::Rtc => (
-                "real-time clock",
-                "the clock tells a date of this century",
-                "ACPI 6.5, 4.8.2.4; Arm DDI 0224",
-            ),
-        };
-        Check { name, rule, source }
+    pub const fn check(self) -> &'static Check {
+        match self {
+            Self::Memory => &Check {
+                name: "memory map",
+                rule: "ranges of RAM do not overlap, and the image lies in one",
+                source: "ACPI 6.5, 15; Devicetree 0.4, 3.4",
+            },
+            Self::Tables => &Check {
+                name: "page tables",
+                rule: "every part of memory is mapped as what it is, and by the tables in force",
+                source: "Gnomon, ARCHITECTURE.md",
+            },
+            Self::Exceptions => &Check {
+                name: "exceptions",
+                rule: "an undefined instruction leads to the handler, which returns behind it",
+                source: "Intel SDM vol. 3, 6.15; Arm ARM, D1.3",
+            },
+            Self::Order => &Check {
+                name: "counter order",
+                rule: "the counter never goes backwards",
+                source: "Intel SDM vol. 3, 18.17; Arm ARM, D12.1",
+            },
+            Self::Cost => &Check {
+                name: "counter cost",
+                rule: "a reading costs less than a millisecond",
+                source: "Gnomon, README.md",
+            },
+            Self::Rate => &Check {
+                name: "counter rate",
+                rule: "by an independent timer the counter runs as fast in the second half as in the first",
+                source: "Intel SDM vol. 3, 18.17.1",
+            },
+            Self::Stated => &Check {
+                name: "counter rate as stated",
+                rule: "the counter runs as fast as the machine says",
+                source: "Intel SDM vol. 2, CPUID 15H; Arm ARM, CNTFRQ_EL0",
+            },
+            Self::Interrupts => &Check {
+                name: "timer interrupt",
+                rule: "the timer's interrupt arrives, and not before its time",
+                source: "ACPI 6.5, 5.2.12; Arm BSA, 3.8",
+            },
+            Self::Uart => &Check {
+                name: "uart loopback",
+                rule: "a byte sent in loopback mode is received",
+                source: "16550D, 8.7; Arm DDI 0183, UARTCR.LBE",
+            },
+            Self::Virtio => &Check {
+                name: "network device",
+                rule: "a virtio network device that is found can be used",
+                source: "virtio 1.3, 3.1",
+            },
+            Self::Network => &Check {
+                name: "network link",
+                rule: "somebody answers a frame that everybody receives",
+                source: "RFC 826; RFC 2131",
+            },
+            Self::Rtc => &Check {
+                name: "real-time clock",
+                rule: "the clock tells a date of this century",
+                source: "ACPI 6.5, 4.8.2.4; Arm DDI 0224",
+            },
+        }
     }
 }
 

@@ -87,8 +87,8 @@ pub fn run<B: Bench, C: Counter, P: FramePort, S: SerialPort>(
     let rough = stated.map_or_else(|| subject.rough_rate(), |rate| Some(rate.hertz));
     let mut readings = Readings::default();
     let mut watch = Watch::new(C::ID, rough);
-    let while_ = Duration::from_secs(seconds.into());
-    subject.look_for(while_, &mut readings, &mut watch);
+    let length = Duration::from_secs(seconds.into());
+    subject.look_for(length, &mut readings, &mut watch);
     if subject.page.is_some() {
         // From before anybody can have stopped it.
         let before = subject.look(&mut watch);
@@ -99,31 +99,9 @@ pub fn run<B: Bench, C: Counter, P: FramePort, S: SerialPort>(
     let independent = subject.bench.independent_timer();
     let measured = readings.rate().filter(|_| independent.is_some());
     for &rule in MachineRule::ALL {
-        let outcome = match rule {
-            MachineRule::Memory => machine::memory(subject.bench.memory(), subject.bench.image()),
-            MachineRule::Tables => {
-                let mut tables = machine::Tables::default();
-                subject.bench.mappings(&mut |mapping| tables.saw(mapping));
-                tables.outcome()
-            }
-            MachineRule::Exceptions => Outcome::of(
-                subject.bench.undefined_instruction(),
-                &"an undefined instruction was caught",
-            ),
-            MachineRule::Order => readings.order(),
-            MachineRule::Cost => readings.cheap(measured.map(|rate| rate.hertz).or(rough)),
-            MachineRule::Rate => readings.steady(independent),
-            MachineRule::Stated => machine::stated(stated, measured, C::ID),
-            MachineRule::Interrupts => subject.interrupt(),
-            MachineRule::Uart => {
-                tap.out().drain(DRAIN);
-                machine::uart(subject.bench.uart_loopback())
-            }
-            MachineRule::Virtio => machine::nic(&subject.bench.nic()),
-            MachineRule::Network => subject.link(),
-            MachineRule::Rtc => Outcome::skip(&"Gnomon does not read this machine's"),
-        };
-        tap.tell(&rule.check(), &outcome)?;
+        let outcome = subject.try_machine(rule, &readings, measured, rough);
+        tap.tell(rule.check(), &outcome)?;
+        // Nothing may be on its way when the UART is tried.
         tap.out().drain(DRAIN);
     }
     let found = match subject.place {
@@ -151,7 +129,7 @@ pub fn run<B: Bench, C: Counter, P: FramePort, S: SerialPort>(
             Some(_) => watch.outcome(rule, &rates),
             None => Outcome::skip(&"there is no page"),
         };
-        tap.tell(&rule.check(), &outcome)?;
+        tap.tell(rule.check(), &outcome)?;
         tap.out().drain(DRAIN);
     }
     let tally = tap.end()?;
@@ -160,6 +138,38 @@ pub fn run<B: Bench, C: Counter, P: FramePort, S: SerialPort>(
 }
 
 impl<B: Bench, C: Counter, P: FramePort> Subject<'_, B, C, P> {
+    /// Tries what a rule is about.
+    #[inline(never)]
+    fn try_machine(
+        &mut self,
+        rule: MachineRule,
+        readings: &Readings,
+        measured: Option<Measured>,
+        rough: Option<u64>,
+    ) -> Outcome {
+        match rule {
+            MachineRule::Memory => machine::memory(self.bench.memory(), self.bench.image()),
+            MachineRule::Tables => {
+                let mut tables = machine::Tables::default();
+                self.bench.mappings(&mut |mapping| tables.saw(mapping));
+                tables.outcome()
+            }
+            MachineRule::Exceptions => Outcome::of(
+                self.bench.undefined_instruction(),
+                &"an undefined instruction was caught",
+            ),
+            MachineRule::Order => readings.order(),
+            MachineRule::Cost => readings.cheap(measured.map(|rate| rate.hertz).or(rough)),
+            MachineRule::Rate => readings.steady(self.bench.independent_timer()),
+            MachineRule::Stated => machine::stated(self.bench.stated_rate(), measured, C::ID),
+            MachineRule::Interrupts => self.interrupt(),
+            MachineRule::Uart => machine::uart(self.bench.uart_loopback()),
+            MachineRule::Virtio => machine::nic(&self.bench.nic()),
+            MachineRule::Network => self.link(),
+            MachineRule::Rtc => Outcome::skip(&"Gnomon does not read this machine's"),
+        }
+    }
+
     /// The counter's rate by a short look at the timer.
     #[inline(never)]
     fn rough_rate(&mut self) -> Option<u64> {

@@ -31,9 +31,9 @@ macro_rules! checks {
 
             /// Its name and what it demands.
             #[must_use]
-            pub const fn check(self) -> Check {
+            pub const fn check(self) -> &'static Check {
                 match self {
-                    $(Self::$name => Check { name: $text, rule: $rule, source: $source },)*
+                    $(Self::$name => &Check { name: $text, rule: $rule, source: $source },)*
                 }
             }
         }
