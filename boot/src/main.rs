@@ -39,6 +39,7 @@ use gnomon_kernel::report;
 use gnomon_kernel::serve::responder;
 use gnomon_kernel::service::{Found, Memory, Service};
 use gnomon_kernel::source::Driver;
+use gnomon_kernel::source::Table;
 
 use crate::find::Network;
 use crate::glue::{Board, Port, Uart};
@@ -49,6 +50,9 @@ use gnomon_kernel::text::Text;
 
 /// What the NTP server remembers of its clients.
 static CLIENTS: TakeCell<responder::Memory> = TakeCell::new(responder::Memory::new());
+
+/// What is learned of the sources of time beside the page.
+static SOURCES: TakeCell<Table> = TakeCell::new(Table::new());
 
 /// Where the entry code goes once Rust can run, with the physical address of the loader's words.
 extern "C" fn start(handover: u64) -> ! {
@@ -117,6 +121,7 @@ extern "C" fn start(handover: u64) -> ! {
     let memory = Memory {
         stack: &mut Storage::default(),
         clients: CLIENTS.take().unwrap_or_else(|| fatal(&"entered twice")),
+        table: SOURCES.take().unwrap_or_else(|| fatal(&"entered twice")),
         sources: sources.as_mut_slice(),
     };
     Service::new(

@@ -29,7 +29,7 @@ use crate::serve::times::SmearService;
 use crate::services::Services;
 use crate::services::counters::Watch;
 use crate::shell::{Action, Shell};
-use crate::source::{Driver, Sources};
+use crate::source::{Driver, Sources, Table};
 
 /// Bytes of console input that are looked at in one round.
 const INPUT: usize = 64;
@@ -62,7 +62,9 @@ pub struct Memory<'a> {
     pub stack: &'a mut Storage<'a>,
     /// For what the NTP server remembers of its clients.
     pub clients: &'a mut responder::Memory,
-    /// The sources of time beside the page.
+    /// For what is learned of the sources of time beside the page.
+    pub table: &'a mut Table,
+    /// How these are asked.
     pub sources: &'a mut [&'a mut dyn Driver],
 }
 
@@ -97,6 +99,7 @@ where
         let Memory {
             stack,
             clients,
+            table,
             sources,
         } = memory;
         let fixed = match config.ip {
@@ -142,7 +145,7 @@ where
         } else {
             clock.without_page_time()
         };
-        let all = Sources::new(config.source, sources, found.absent);
+        let all = Sources::new(config.source, table, sources, found.absent);
         let mut core = Core {
             machine,
             random,

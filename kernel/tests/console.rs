@@ -2,7 +2,6 @@
 
 use core::fmt::Write;
 use core::net::Ipv4Addr;
-use std::sync::LazyLock;
 
 use gnomon_clock::page::flag;
 use gnomon_clock::{
@@ -21,7 +20,7 @@ use gnomon_kernel::services::Nothing;
 use gnomon_kernel::services::counters::Watch;
 use gnomon_kernel::shell::command::{self, Command};
 use gnomon_kernel::shell::{Action, PROMPT, Shell};
-use gnomon_kernel::source::{Choice, Sources, Table};
+use gnomon_kernel::source::Table;
 use proptest::prelude::*;
 
 /// 2026-11-20T12:05:31Z in TAI.
@@ -65,8 +64,7 @@ fn read(fields: &Fields) -> Result<Reading, NoTime> {
 static NO_AUDIT: Audit = Audit::new();
 static NO_WATCH: Watch = Watch::new();
 static NO_DUTY: Duty = Duty::new(Conditions::DEFAULT);
-static NO_SOURCES: LazyLock<Table> =
-    LazyLock::new(|| Sources::new(Choice::AUTO, &mut [], &[]).table().clone());
+static NO_SOURCES: Table = Table::new();
 
 fn view(fields: &Fields) -> View<'static> {
     View {

@@ -609,7 +609,7 @@ impl Rig {
         Self {
             clock: Clock::new(Some(page), Tsc(Rc::clone(&world))),
             writer: Writer::new(page, 0),
-            sources: Sources::new(Choice::AUTO, drivers, &[]),
+            sources: Sources::new(Choice::AUTO, Box::leak(Box::default()), drivers, &[]),
             world,
             uptime: Duration::ZERO,
         }

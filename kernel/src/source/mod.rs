@@ -162,7 +162,7 @@ impl Choice {
 /// The sources: how each is asked, and what is known of it.
 pub struct Sources<'a> {
     drivers: &'a mut [&'a mut dyn Driver],
-    table: Table,
+    table: &'a mut Table,
 }
 
 /// What is known of each source, and which is in use.
@@ -245,42 +245,28 @@ impl<'a> Sources<'a> {
     #[must_use]
     pub fn new(
         choice: Choice,
+        table: &'a mut Table,
         drivers: &'a mut [&'a mut dyn Driver],
         absent: &[(Source, &'static str)],
     ) -> Self {
-        let slots = Source::ALL.map(|source| {
+        table.choice = choice;
+        for (slot, source) in table.slots.iter_mut().zip(Source::ALL) {
             let reason = absent.iter().find(|(name, _)| *name == source);
             let has_driver = drivers.iter().any(|driver| driver.source() == source);
             let is_there = has_driver || source == Source::Ntp && choice.server.is_some();
-            Slot {
-                estimator: Estimator::new(source, wander(source), Limits::DEFAULT),
-                state: match reason {
-                    _ if !choice.allows(source) => State::Absent("not asked for by source="),
-                    _ if is_there => State::Waiting,
-                    Some((_, why)) => State::Absent(why),
-                    None => State::Absent("not found"),
-                },
-                line: None,
-                contradicts: false,
-                about: Text::EMPTY,
-                due: Duration::ZERO,
-                asked: None,
-                interval: FIRST,
-            }
-        });
-        let table = Table {
-            choice,
-            slots,
-            marker: None,
-            origin: None,
-            alarms: 0,
-        };
+            slot.state = match reason {
+                _ if !choice.allows(source) => State::Absent("not asked for by source="),
+                _ if is_there => State::Waiting,
+                Some((_, why)) => State::Absent(why),
+                None => State::Absent("not found"),
+            };
+        }
         Self { drivers, table }
     }
 
     /// The sources with an operator's TAI − UTC, for those that do not tell it.
     #[must_use]
-    pub fn with_operator_offset(mut self, offset: OperatorOffset) -> Self {
+    pub fn with_operator_offset(self, offset: OperatorOffset) -> Self {
         for slot in &mut self.table.slots {
             slot.estimator = slot.estimator.clone().with_operator_offset(offset);
         }
@@ -290,7 +276,7 @@ impl<'a> Sources<'a> {
     /// What is known of each.
     #[must_use]
     pub const fn table(&self) -> &Table {
-        &self.table
+        self.table
     }
 
     /// When there is something to do next; at once while an answer is waited for.
@@ -421,7 +407,34 @@ impl<'a> Sources<'a> {
     }
 }
 
+impl Default for Table {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Table {
+    /// Nothing is known of any.
+    #[must_use]
+    pub const fn new() -> Self {
+        // In the order of `Source::ALL`.
+        let [kvm, ptp, rtc, kvmclock, ntp, last] = Source::ALL;
+        Self {
+            choice: Choice::AUTO,
+            slots: [
+                Slot::new(kvm),
+                Slot::new(ptp),
+                Slot::new(rtc),
+                Slot::new(kvmclock),
+                Slot::new(ntp),
+                Slot::new(last),
+            ],
+            marker: None,
+            origin: None,
+            alarms: 0,
+        }
+    }
+
     /// What may be used.
     #[must_use]
     pub const fn choice(&self) -> &Choice {
@@ -525,6 +538,19 @@ const fn wander(source: Source) -> Wander {
 }
 
 impl Slot {
+    const fn new(source: Source) -> Self {
+        Self {
+            estimator: Estimator::new(source, wander(source), Limits::DEFAULT),
+            state: State::Waiting,
+            line: None,
+            contradicts: false,
+            about: Text::EMPTY,
+            due: Duration::ZERO,
+            asked: None,
+            interval: FIRST,
+        }
+    }
+
     fn take(&mut self, sample: Result<&CrossTimestamp, &'static str>) {
         let added = match sample {
             Ok(sample) => self.estimator.add(sample),
