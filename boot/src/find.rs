@@ -24,14 +24,16 @@ use crate::glue::Requests;
 /// The vmclock page, and where it is or why there is none.
 pub(crate) struct Page {
     /// The page, mapped.
-    pub(crate) page: Option<&'static VmclockPage>,
+    pub(crate) mapped: Option<&'static VmclockPage>,
+    /// Where it is.
+    pub(crate) window: Option<Window>,
     text: Text<192>,
 }
 
 impl Page {
     /// Where the page is, or why there is none.
     pub(crate) fn place(&self) -> Result<&str, &str> {
-        match self.page {
+        match self.mapped {
             Some(_) => Ok(self.text.as_str()),
             None => Err(self.text.as_str()),
         }
@@ -45,7 +47,8 @@ pub(crate) fn page(
     mmu: &RefCell<Mmu>,
 ) -> Page {
     let none = |why: &dyn Display| Page {
-        page: None,
+        mapped: None,
+        window: None,
         text: Text::of(why),
     };
     let (Window { address, length }, text) = match found {
@@ -65,7 +68,8 @@ pub(crate) fn page(
     // any time.
     let page = unsafe { &*(address as *const VmclockPage) };
     Page {
-        page: Some(page),
+        mapped: Some(page),
+        window: Some(Window { address, length }),
         text: Text::of(text),
     }
 }

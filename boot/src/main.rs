@@ -14,6 +14,7 @@ mod find;
 mod glue;
 mod info;
 mod layout;
+mod smoke;
 
 #[cfg(target_arch = "x86_64")]
 #[path = "x86_64/mod.rs"]
@@ -40,9 +41,11 @@ use gnomon_kernel::serve::responder;
 use gnomon_kernel::service::{Found, Memory, Service};
 use gnomon_kernel::source::{Driver, Table};
 
-use crate::find::Finding;
+use crate::find::{Finding, Network};
 use crate::glue::{Board, Port, Uart};
 use crate::platform::{Firmware, Handover, Hardware};
+use crate::smoke::Lab;
+use gnomon_kernel::smoke::machine::Nic;
 use gnomon_kernel::text::Text;
 use heapless::Vec;
 
@@ -90,7 +93,25 @@ extern "C" fn start(handover: u64) -> ! {
     add(Finding::of(Source::VirtioRtc, &mut host_clock));
     clocks.each(&mut add);
 
+    let is_refused = matches!(network, Network::Refused(..));
     let network = Text::<128>::of(&network);
+    if let Some(seconds) = config.smoke {
+        let lab = Lab {
+            memory: hardware.memory(),
+            mmu: &mmu,
+            page: &page,
+            uptime: log.uptime,
+            interrupts,
+            alarm: Alarm::default(),
+            services: &services,
+            network: match (&nic, is_refused) {
+                (Some(_), _) => Nic::Running(network.as_str()),
+                (None, true) => Nic::Refused(network.as_str()),
+                (None, false) => Nic::Absent(network.as_str()),
+            },
+        };
+        smoke::run(lab, nic, log.console, power, seconds);
+    }
     let found = Found {
         machine: hardware.name(),
         page: page.place(),
@@ -107,7 +128,7 @@ extern "C" fn start(handover: u64) -> ! {
         entropy,
         physical_is_denied: false,
     };
-    let clock = Clock::new(page.page, counter::this_cpu());
+    let clock = Clock::new(page.mapped, counter::this_cpu());
     let memory = Memory {
         stack: &mut Storage::default(),
         clients: CLIENTS.take().unwrap_or_else(|| fatal(&"entered twice")),

@@ -19,6 +19,7 @@
 //! | `holdover.max` | seconds | no limit |
 //! | `source` | `auto`, or names separated by commas: `vmclock`, `kvm`, `virtio-rtc`, `ntp:ADDR`, `rtc`, `auto` ([`source`](crate::source)) | `auto` |
 //! | `firmware` | `auto`, `acpi`: where an Arm machine's description comes from ([`Firmware`]) | `auto` |
+//! | `smoke` | nothing, or seconds: run the smoke test ([`smoke`]) in place of the service, watching the page for so long | no smoke test; 3 seconds |
 //! | `vmclock` | physical address of the page, decimal or `0x` hexadecimal, a multiple of 4096 | found in ACPI or the device tree |
 //!
 //! A word that is not understood never stops the boot: it is reported as a [`Warning`] and the
@@ -40,6 +41,7 @@ use crate::serve::access::Rule;
 use crate::serve::limit::Limit;
 use crate::serve::ntp;
 use crate::serve::responder::Policy;
+use crate::smoke;
 use crate::source::Choice;
 
 pub(crate) use self::ip::is_host;
@@ -75,6 +77,8 @@ pub struct Config {
     pub source: Choice,
     /// `firmware=`: where an Arm machine's description comes from.
     pub firmware: Firmware,
+    /// `smoke`: the smoke test in place of the service, and for how many seconds it watches the page.
+    pub smoke: Option<u16>,
     /// `vmclock=`: physical address of the vmclock page, in place of discovery.
     pub vmclock: Option<u64>,
 }
@@ -135,6 +139,7 @@ impl Config {
         conditions: Conditions::DEFAULT,
         source: Choice::AUTO,
         firmware: Firmware::Auto,
+        smoke: None,
         vmclock: None,
     };
 
@@ -273,6 +278,12 @@ impl Config {
                     "acpi" => Firmware::Acpi,
                     _ => return None,
                 }
+            }
+            "smoke" => {
+                self.smoke = Some(match value {
+                    "" => smoke::SECONDS,
+                    _ => digits(value).filter(|seconds| (1..=3600).contains(seconds))?,
+                });
             }
             "vmclock" => self.vmclock = Some(page_address(value)?),
             _ => return None,

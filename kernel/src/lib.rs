@@ -8,6 +8,7 @@
 //! * [`duty`]: when not to serve;
 //! * [`services`]: what firmware and hypervisor offer beside the page;
 //! * [`random`]: random numbers, from whatever there is;
+//! * [`smoke`]: the machine and its page against the rules;
 //! * [`shell`], [`report`], [`config`]: what people see and say.
 //!
 //! What time is, is the business of [`gnomon_clock`].
@@ -28,5 +29,6 @@ pub mod serve;
 pub mod service;
 pub mod services;
 pub mod shell;
+pub mod smoke;
 pub mod source;
 pub mod text;

@@ -2,6 +2,7 @@
 
 use core::net::Ipv4Addr;
 
+use gnomon_qemu::Machine;
 use gnomon_qemu::machine::{Net, Transport};
 use gnomon_tests::guest::{Guest, machine};
 use gnomon_tests::netns::Netns;
@@ -102,7 +103,7 @@ fn the_first_of_two_devices_is_used_and_said_to_be() {
     let machine = ["-netdev", "user,id=other", "-device"]
         .into_iter()
         .chain(["virtio-net-pci,netdev=other,mac=52:54:00:12:34:57,addr=0x1e"])
-        .fold(machine(), |machine, word| machine.arg(word));
+        .fold(machine(), Machine::arg);
     let (mut guest, client) = Guest::serving_with(machine);
     client.ask().assert_right();
     let net = guest.command("net");

@@ -44,6 +44,11 @@ impl Uart {
         self.0.try_receive_byte().ok()
     }
 
+    /// Whether what is sent in loopback mode comes back. What was being received is lost.
+    pub fn loopback(&mut self) -> Option<bool> {
+        Some(self.0.test_loopback().is_ok())
+    }
+
     /// Hands over as many bytes as the FIFO takes now; returns how many.
     pub fn send(&mut self, bytes: &[u8]) -> usize {
         self.0.send_bytes(bytes)

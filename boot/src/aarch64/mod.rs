@@ -23,6 +23,7 @@ use gnomon_kernel::discover::described::Description;
 use gnomon_kernel::discover::fdt::{self, Bad, NotFound, Tree};
 use gnomon_kernel::discover::hardware::{Gic, Interrupt, PciHost, UartModel};
 use gnomon_kernel::discover::{self, Window};
+use gnomon_kernel::memory::MemoryRange;
 use gnomon_kernel::random::{Source, Take};
 use gnomon_kernel::services::counters::Rate;
 use gnomon_kernel::services::smccc::{self, Call, Conduit, Smccc, StolenTime};
@@ -40,6 +41,9 @@ pub(crate) struct Hardware<'a> {
     /// Why ACPI, which was asked for, is not what describes it.
     no_acpi: Option<NoAcpi>,
 }
+
+/// What `Hardware::uptime` goes by, where that is not the counter itself.
+pub(crate) const INDEPENDENT_TIMER: Option<&str> = None;
 
 /// Where random numbers come from: the processor, what is below, and once the loader.
 pub(crate) struct Entropy {
@@ -70,6 +74,11 @@ impl<'a> Hardware<'a> {
             Ok(Description::Acpi(_)) => "aarch64, Image, ACPI",
             _ => "aarch64, Image",
         }
+    }
+
+    /// What the loader says of memory.
+    pub(crate) fn memory(&self) -> &[MemoryRange] {
+        self.firmware.boot.memory()
     }
 
     /// A count of time since now, by the counter itself.

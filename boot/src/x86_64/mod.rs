@@ -21,6 +21,7 @@ use gnomon_kernel::discover;
 use gnomon_kernel::discover::acpi::{Bad, Space, Tables};
 use gnomon_kernel::discover::aml::Namespace;
 use gnomon_kernel::discover::described::fw_cfg_ports;
+use gnomon_kernel::memory::MemoryRange;
 use gnomon_kernel::random::{Source, Take};
 use gnomon_kernel::services::hypervisor::Processor;
 
@@ -36,6 +37,9 @@ pub(crate) struct Hardware<'a> {
     firmware: &'a Firmware<'a>,
     tables: Result<Tables<'a>, Bad>,
 }
+
+/// What `Hardware::uptime` goes by, where that is not the counter itself.
+pub(crate) const INDEPENDENT_TIMER: Option<&str> = Some("the ACPI PM timer");
 
 /// Where random numbers come from: the processor.
 pub(crate) struct Entropy;
@@ -53,6 +57,11 @@ impl<'a> Hardware<'a> {
     #[expect(clippy::unused_self, reason = "the other platform looks it up")]
     pub(crate) const fn name(&self) -> &'static str {
         "x86_64, PVH"
+    }
+
+    /// What the loader says of memory.
+    pub(crate) fn memory(&self) -> &[MemoryRange] {
+        self.firmware.boot.memory()
     }
 
     /// A count of time since now, by ACPI's power management timer.

@@ -341,6 +341,12 @@ impl VmclockPage {
         u64::from_le(self.disruption_marker.load(Relaxed))
     }
 
+    /// The sequence count right now, by one load: odd while an update is in progress.
+    #[must_use]
+    pub fn seq_count(&self) -> u32 {
+        u32::from_le(self.seq_count.load(Relaxed))
+    }
+
     /// A copy of the page as one update left it.
     ///
     /// # Errors

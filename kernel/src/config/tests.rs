@@ -78,6 +78,7 @@ fn every_key_is_read() {
             },
             source: Choice::parse("vmclock,rtc,ntp:10.0.2.2").unwrap_or(Choice::AUTO),
             firmware: Firmware::Acpi,
+            smoke: None,
             vmclock: Some(0xfeff_b000),
         }
     );

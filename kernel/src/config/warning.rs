@@ -59,7 +59,7 @@ impl fmt::Display for Warning<'_> {
 }
 
 /// The keys, and what each expects in the words of a warning.
-pub(super) const KEYS: [(&str, &str); 19] = [
+pub(super) const KEYS: [(&str, &str); 20] = [
     (
         "ip",
         "ip=dhcp or ip=ADDR/LEN[,GATEWAY] with unicast addresses of one network",
@@ -111,6 +111,7 @@ pub(super) const KEYS: [(&str, &str); 19] = [
         "source",
         "source=auto, or vmclock, kvm, virtio-rtc, ntp:ADDR and rtc, separated by commas",
     ),
+    ("smoke", "smoke, or smoke=SECONDS, 1 to 3600"),
     (
         "vmclock",
         "vmclock=ADDR, a page-aligned address, decimal or 0x hexadecimal",
