@@ -33,6 +33,7 @@ use gnomon_arch::machine::{counter, io, power, trap};
 use gnomon_clock::Clock;
 use gnomon_kernel::config::Config;
 use gnomon_kernel::console::Console;
+use gnomon_kernel::http;
 use gnomon_kernel::net::stack::Storage;
 use gnomon_kernel::report;
 use gnomon_kernel::serve::responder;
@@ -44,6 +45,9 @@ use gnomon_kernel::text::Text;
 
 /// What the NTP server remembers of its clients.
 static CLIENTS: TakeCell<responder::Memory> = TakeCell::new(responder::Memory::new());
+
+/// The connections of HTTP.
+static CONNECTIONS: TakeCell<http::Memory> = TakeCell::new(http::Memory::new());
 
 /// Where the entry code goes once Rust can run, with the physical address of the loader's words.
 extern "C" fn start(handover: u64) -> ! {
@@ -89,6 +93,9 @@ extern "C" fn start(handover: u64) -> ! {
     let memory = Memory {
         stack: &mut Storage::default(),
         clients: CLIENTS.take().unwrap_or_else(|| fatal(&"entered twice")),
+        http: CONNECTIONS
+            .take()
+            .unwrap_or_else(|| fatal(&"entered twice")),
         sources: &mut [],
     };
     Service::new(

@@ -94,9 +94,12 @@ fn time(object: &mut Object<'_>, told: Option<&Reading>) -> fmt::Result {
     let tai = tai.as_ref().and_then(|tai| tai.as_str().split(' ').next());
     object.text("tai", option(tai.as_ref()))?;
     let offset = told.and_then(|told| told.tai_offset);
-    object.number("tai_offset", offset.map(i64::from))?;
+    object.number(
+        "tai_offset",
+        offset.and_then(|offset| offset.try_into().ok()),
+    )?;
     let bound = told.map(|told| told.bound);
-    object.number("bound", bound.and_then(number))?;
+    object.number("bound", bound.map(Bound::nanos))?;
     let ends = utc
         .zip(bound)
         .and_then(|(utc, bound)| ends(utc.time, bound));
@@ -117,10 +120,12 @@ fn ends(utc: Timestamp<Utc>, bound: Bound) -> Option<(i64, i64)> {
     Some((earliest.try_into().ok()?, latest.try_into().ok()?))
 }
 
-/// Nanoseconds, if every reader of JSON can hold them.
-fn number(bound: Bound) -> Option<i64> {
-    let nanos = i64::try_from(bound.nanos()).ok()?;
-    (nanos < 1 << 53).then_some(nanos)
+/// A number that every reader of JSON can hold.
+fn number(value: Option<u64>, out: &mut dyn Write) -> fmt::Result {
+    match value.filter(|value| *value < 1 << 53) {
+        Some(value) => write!(out, "{value}"),
+        None => out.write_str("null"),
+    }
 }
 
 const fn leap(announcement: Announcement) -> &'static str {
@@ -164,13 +169,26 @@ impl<'w> Object<'w> {
         }
     }
 
-    /// A number of at most 53 bits, or `null`.
-    pub(crate) fn number(&mut self, name: &str, value: Option<i64>) -> fmt::Result {
+    /// A number, or `null`, as for one of more than 53 bits.
+    pub(crate) fn number(&mut self, name: &str, value: Option<u64>) -> fmt::Result {
         let out = self.member(name)?;
-        match value {
-            Some(value) => write!(out, "{value}"),
-            None => out.write_str("null"),
+        number(value, out)
+    }
+
+    /// A list of numbers.
+    pub(crate) fn numbers(
+        &mut self,
+        name: &str,
+        values: impl Iterator<Item = Option<u64>>,
+    ) -> fmt::Result {
+        let out = self.member(name)?;
+        let mut separator = '[';
+        for value in values {
+            out.write_char(separator)?;
+            separator = ',';
+            number(value, out)?;
         }
+        out.write_str(if separator == '[' { "[]" } else { "]" })
     }
 
     pub(crate) fn end(self) -> fmt::Result {

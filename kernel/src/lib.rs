@@ -8,6 +8,7 @@
 //! * [`duty`]: when not to serve;
 //! * [`services`]: what firmware and hypervisor offer beside the page;
 //! * [`random`]: random numbers, from whatever there is;
+//! * [`http`]: the status, for people and programs;
 //! * [`shell`], [`report`], [`config`]: what people see and say; [`json`]: the same for programs.
 //!
 //! What time is, is the business of [`gnomon_clock`].
@@ -19,6 +20,7 @@ pub mod config;
 pub mod console;
 pub mod discover;
 pub mod duty;
+pub mod http;
 pub mod json;
 pub mod machine;
 pub mod memory;

@@ -350,7 +350,7 @@ pub(crate) fn hertz(frac: u64, shift: u8) -> Option<(u128, u128)> {
     }
 }
 
-const VERSION: &str = env!("CARGO_PKG_VERSION");
+pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 #[cfg(test)]
 mod tests {

@@ -241,6 +241,7 @@ fn rig(fields: &Fields, command_line: &str) -> Rig {
     let memory = Memory {
         stack: Box::leak(Box::default()),
         clients: Box::leak(Box::default()),
+        http: Box::leak(Box::default()),
         sources: &mut [],
     };
     // Without a word about IPv6 there is none: it would talk by itself.

@@ -11,7 +11,9 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use gnomon_qemu::attend::{Finish, Signals, attend};
-use gnomon_qemu::machine::{Accel, Board, Machine, NTP_PORT, Net, STATUS_FAILURE, SerialTo};
+use gnomon_qemu::machine::{
+    Accel, Board, HTTP_PORT, Machine, NTP_PORT, Net, STATUS_FAILURE, SerialTo,
+};
 use gnomon_qemu::page::{Reference, Scale};
 use gnomon_qemu::publish::{Host, Notice, Options, Publisher};
 use gnomon_qemu::qmp::Qmp;
@@ -71,6 +73,9 @@ struct Run {
     /// UDP port of 127.0.0.1 that leads to the guest's NTP server (with --net user)
     #[arg(long, value_name = "PORT", default_value_t = NTP_PORT)]
     ntp: u16,
+    /// TCP port of 127.0.0.1 that leads to the guest's HTTP server (with --net user); 0 takes a free one
+    #[arg(long, value_name = "PORT", default_value_t = HTTP_PORT)]
+    http: u16,
     /// user, none, tap:INTERFACE, or unix:LOCAL:REMOTE (datagram sockets)
     #[arg(long, value_name = "NETWORK", default_value = "user", value_parser = parse_net)]
     net: Net,
@@ -175,7 +180,10 @@ impl Run {
             .cpu(self.cpu)
             .memory(self.memory)
             .net(match self.net {
-                Net::User { .. } => Net::User { ntp: self.ntp },
+                Net::User { .. } => Net::User {
+                    ntp: self.ntp,
+                    http: self.http,
+                },
                 net => net,
             })
             .serial(self.serial.clone())
@@ -244,6 +252,9 @@ fn greet(vm: &mut Vm, serial: &SerialTo) -> Result<(), Box<dyn Error>> {
             }
         });
     }
+    if let Some(port) = vm.http_port() {
+        say(&format!("and look at http://127.0.0.1:{port}/"));
+    }
     if let Some(pty) = vm.pty()? {
         say(&format!("serial line: {pty}"));
     }
@@ -293,10 +304,15 @@ fn say(line: &str) {
     let _unheard = writeln!(io::stderr(), "gnomon-qemu: {line}");
 }
 
+const USER: Net = Net::User {
+    ntp: NTP_PORT,
+    http: HTTP_PORT,
+};
+
 fn parse_net(word: &str) -> Result<Net, String> {
     let mut parts = word.splitn(3, ':');
     match (parts.next(), parts.next(), parts.next()) {
-        (Some("user"), None, None) => Ok(Net::User { ntp: NTP_PORT }),
+        (Some("user"), None, None) => Ok(USER),
         (Some("none"), None, None) => Ok(Net::None),
         (Some("tap"), Some(name), None) if !name.is_empty() => Ok(Net::Tap(name.to_owned())),
         (Some("unix"), Some(local), Some(remote)) if !local.is_empty() && !remote.is_empty() => {
@@ -339,7 +355,7 @@ mod tests {
 
     #[test]
     fn networks_are_read() {
-        assert_eq!(parse_net("user"), Ok(Net::User { ntp: NTP_PORT }));
+        assert_eq!(parse_net("user"), Ok(USER));
         assert_eq!(parse_net("none"), Ok(Net::None));
         assert_eq!(parse_net("tap:gnomon0"), Ok(Net::Tap("gnomon0".to_owned())));
         let unix = Net::Unix {
