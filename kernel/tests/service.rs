@@ -15,6 +15,8 @@ mod counter;
 mod duty;
 #[path = "service/frames.rs"]
 mod frames;
+#[path = "service/http.rs"]
+mod http;
 #[path = "service/ipv6.rs"]
 mod ipv6;
 #[path = "service/lease.rs"]

@@ -11,9 +11,9 @@ use crate::report::View;
 use crate::text::Text;
 
 /// Bytes of the longest head, and of the longest body, the page excepted.
-pub const HEAD: usize = 640;
+pub const HEAD: usize = 512;
 /// See [`HEAD`].
-pub const BODY: usize = 5504;
+pub const BODY: usize = 4352;
 
 /// The status of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -142,14 +142,20 @@ impl Answer {
         if status.0 == 405 {
             out.write_str("Allow: GET, HEAD\r\n")?;
         }
+        if path == Some(Path::Page) {
+            out.write_str(POLICY)?;
+        }
         out.write_str(HEADERS)
     }
 }
 
-/// Nothing is kept, nothing is loaded from elsewhere, nobody frames it, and each connection has one request.
+/// The page loads nothing from elsewhere, and nobody frames it.
+const POLICY: &str = "Content-Security-Policy: default-src 'none'; script-src 'unsafe-inline'; \
+    style-src 'unsafe-inline'; connect-src 'self'; img-src data:; frame-ancestors 'none'; \
+    base-uri 'none'; form-action 'none'\r\n";
+
+/// Nothing is kept, and each connection has one request.
 const HEADERS: &str = "Cache-Control: no-store\r\n\
-    Content-Security-Policy: default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; \
-    connect-src 'self'; img-src data:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'\r\n\
     X-Content-Type-Options: nosniff\r\n\
     Referrer-Policy: no-referrer\r\n\
     Connection: close\r\n\r\n";

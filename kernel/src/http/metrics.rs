@@ -35,7 +35,7 @@ pub(super) fn metrics(view: &View<'_>, out: &mut dyn Write) -> fmt::Result {
         sample(out, "source", label, u64::from(is_in_use))?;
     }
     if let Some(uptime) = view.uptime {
-        counter(out, "uptime_seconds", "time since the start")?;
+        gauge(out, "uptime_seconds", "time since the start")?;
         seconds(out, "uptime_seconds", uptime)?;
     }
     counter(out, "ntp_replies_total", "NTP replies, by what they told")?;

@@ -61,6 +61,10 @@ pub struct Memory {
 impl Memory {
     /// Empty.
     #[must_use]
+    #[expect(
+        clippy::large_stack_arrays,
+        reason = "it becomes a static, or is boxed in tests"
+    )]
     pub const fn new() -> Self {
         Self {
             receive: [[0; RECEIVE]; CONNECTIONS],
