@@ -215,6 +215,14 @@ built_packages() {
     fi
 }
 
+# Looks at the guest's page, without a window.
+browser() {
+    have chromium && return
+    require_debian "chromium"
+    say "installing chromium, which looks at the page that the guest serves"
+    apt_install chromium
+}
+
 built_judges() {
     if ! grep -qsx "ntpd-rs $ntpd_rs" "$judges/versions"; then
         say "building ntpd-rs $ntpd_rs into build/judges (minutes)"
@@ -385,7 +393,7 @@ packages() {
     case $purpose in
     run) qemu "$arch" ;;
     test | peer) qemus && judge_packages ;;
-    judges) qemus && judge_packages && built_packages ;;
+    judges) qemus && judge_packages && built_packages && browser ;;
     esac
 }
 
