@@ -5,7 +5,7 @@
 #   qemu/setup.sh run     that, and a QEMU with the vmclock device; `run aarch64`: an aarch64 QEMU instead
 #   qemu/setup.sh test    that, both QEMUs, and the programs the tests let judge the guest: chronyd, ntpdig, ntpd,
 #                         timesyncd, tshark, ping, ip
-#   qemu/setup.sh judges  that, and the judges that are no Debian packages: ntpd-rs and ntplib, into build/judges
+#   qemu/setup.sh judges  that, chromium, and the judges that are no Debian packages: ntpd-rs and ntplib, into build/judges
 #   qemu/setup.sh peer    that, and a Linux guest with chrony for `make bench-peer`, in build/peer
 #   qemu/setup.sh miri    a nightly toolchain with Miri, for `make miri` only
 #

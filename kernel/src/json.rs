@@ -137,12 +137,14 @@ const fn leap(announcement: Announcement) -> &'static str {
 }
 
 /// An object that is being written, member after member. Names need no escapes, values get them.
+/// Out of line, here and in the rest of HTTP: speed is of no importance, and size is.
 pub(crate) struct Object<'w> {
     out: &'w mut dyn Write,
     is_empty: bool,
 }
 
 impl<'w> Object<'w> {
+    #[inline(never)]
     pub(crate) fn begin(out: &'w mut dyn Write) -> Result<Self, fmt::Error> {
         out.write_char('{')?;
         let is_empty = true;
@@ -150,6 +152,7 @@ impl<'w> Object<'w> {
     }
 
     /// Writes a name, and lends what its value is to be written to.
+    #[inline(never)]
     pub(crate) fn member(&mut self, name: &str) -> Result<&mut dyn Write, fmt::Error> {
         if !core::mem::take(&mut self.is_empty) {
             self.out.write_char(',')?;
@@ -161,6 +164,7 @@ impl<'w> Object<'w> {
     }
 
     /// A string, or `null`.
+    #[inline(never)]
     pub(crate) fn text(&mut self, name: &str, value: Option<&dyn Display>) -> fmt::Result {
         let out = self.member(name)?;
         match value {
@@ -170,6 +174,7 @@ impl<'w> Object<'w> {
     }
 
     /// A number, or `null`, as for one of more than 53 bits.
+    #[inline(never)]
     pub(crate) fn number(&mut self, name: &str, value: Option<u64>) -> fmt::Result {
         let out = self.member(name)?;
         number(value, out)
@@ -179,7 +184,7 @@ impl<'w> Object<'w> {
     pub(crate) fn numbers(
         &mut self,
         name: &str,
-        values: impl Iterator<Item = Option<u64>>,
+        values: &mut dyn Iterator<Item = Option<u64>>,
     ) -> fmt::Result {
         let out = self.member(name)?;
         let mut separator = '[';
@@ -191,6 +196,7 @@ impl<'w> Object<'w> {
         out.write_str(if separator == '[' { "[]" } else { "]" })
     }
 
+    #[inline(never)]
     pub(crate) fn end(self) -> fmt::Result {
         self.out.write_char('}')
     }

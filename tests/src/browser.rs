@@ -69,25 +69,25 @@ pub fn look(port: u16, look: &Look) -> Result<String, String> {
     let base = format!("http://127.0.0.1:{port}/");
     let mut browser = Browser::start();
     for domain in ["Page", "Runtime", "Network", "Log"] {
-        browser.call(&format!("{domain}.enable"), json!({}));
+        browser.call(&format!("{domain}.enable"), &json!({}));
     }
     let (width, height) = look.size;
     browser.call(
         "Emulation.setDeviceMetricsOverride",
-        json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500 }),
+        &json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500 }),
     );
     let scheme = if look.is_dark { "dark" } else { "light" };
     let scheme = json!({ "name": "prefers-color-scheme", "value": scheme });
     browser.call(
         "Emulation.setEmulatedMedia",
-        json!({ "features": [scheme] }),
+        &json!({ "features": [scheme] }),
     );
     let is_off = !look.has_scripts;
     browser.call(
         "Emulation.setScriptExecutionDisabled",
-        json!({ "value": is_off }),
+        &json!({ "value": is_off }),
     );
-    browser.call("Page.navigate", json!({ "url": base }));
+    browser.call("Page.navigate", &json!({ "url": base }));
 
     let shown = if look.has_scripts {
         browser.wait_until("/^± [1-9]/.test(document.getElementById('bound').textContent)")?;
@@ -104,7 +104,7 @@ pub fn look(port: u16, look: &Look) -> Result<String, String> {
         browser.text("document.querySelector('noscript').innerText.split('\\n')[0]")
     };
     let wide = browser.evaluate("document.documentElement.scrollWidth - innerWidth");
-    let image = browser.call("Page.captureScreenshot", json!({ "format": "png" }));
+    let image = browser.call("Page.captureScreenshot", &json!({ "format": "png" }));
     let image = image["data"].as_str().map(decoded).unwrap_or_default();
     fs::write(built("judges", "make judges").join(look.file()), image).expect("a file");
     if wide.as_i64().is_none_or(|wide| wide > 0) {
@@ -177,14 +177,14 @@ impl Browser {
             _process: process,
             _directory: directory,
         };
-        let target = browser.call("Target.createTarget", json!({ "url": "about:blank" }));
+        let target = browser.call("Target.createTarget", &json!({ "url": "about:blank" }));
         let attach = json!({ "targetId": target["targetId"], "flatten": true });
-        browser.session = browser.call("Target.attachToTarget", attach)["sessionId"].clone();
+        browser.session = browser.call("Target.attachToTarget", &attach)["sessionId"].clone();
         browser
     }
 
     /// Runs a command of the protocol.
-    fn call(&mut self, method: &str, params: Value) -> Value {
+    fn call(&mut self, method: &str, params: &Value) -> Value {
         self.next += 1;
         let mut message = json!({ "id": self.next, "method": method, "params": params });
         if self.session.is_string() {
@@ -207,7 +207,7 @@ impl Browser {
 
     fn evaluate(&mut self, expression: &str) -> Value {
         let params = json!({ "expression": expression, "returnByValue": true });
-        self.call("Runtime.evaluate", params)["result"]["value"].clone()
+        self.call("Runtime.evaluate", &params)["result"]["value"].clone()
     }
 
     fn text(&mut self, expression: &str) -> String {

@@ -105,6 +105,7 @@ impl Answer {
         self.body.as_str().as_bytes()
     }
 
+    #[inline(never)]
     fn tell(
         &mut self,
         path: Result<Path, Refusal>,
@@ -128,6 +129,7 @@ impl Answer {
         }
     }
 
+    #[inline(never)]
     fn write_head(&mut self, path: Option<Path>, status: Status, length: usize) -> fmt::Result {
         let out = &mut self.head;
         *out = Text::EMPTY;

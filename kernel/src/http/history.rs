@@ -68,8 +68,12 @@ impl History {
 
     /// The samples, the oldest first.
     pub fn samples(&self) -> impl Iterator<Item = &Sample> {
-        let skipped = self.next + SAMPLES - self.count;
-        self.samples.iter().cycle().skip(skipped).take(self.count)
+        let halves = self.samples.split_at_checked(self.next);
+        let (newer, older) = halves.unwrap_or_default();
+        // While it is not full, there is nothing older.
+        let count = self.count.saturating_sub(self.next);
+        let older = older.get(..count).unwrap_or_default();
+        older.iter().chain(newer)
     }
 }
 

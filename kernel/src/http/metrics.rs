@@ -7,6 +7,7 @@ use gnomon_clock::{ClockStatus, Origin, Source, Violation};
 use crate::report::View;
 
 /// Writes all of them. What is not known has no sample.
+#[inline(never)]
 pub(super) fn metrics(view: &View<'_>, out: &mut dyn Write) -> fmt::Result {
     let reading = view.reading.as_ref().ok();
     let served = view.refusal().is_none();
@@ -85,6 +86,7 @@ fn counter(out: &mut dyn Write, name: &str, help: &str) -> fmt::Result {
     family(out, name, "counter", help)
 }
 
+#[inline(never)]
 fn family(out: &mut dyn Write, name: &str, kind: &str, help: &str) -> fmt::Result {
     writeln!(
         out,
@@ -96,6 +98,7 @@ fn value(out: &mut dyn Write, name: &str, value: u64) -> fmt::Result {
     writeln!(out, "gnomon_{name} {value}")
 }
 
+#[inline(never)]
 fn sample(out: &mut dyn Write, name: &str, label: Label<'_>, value: u64) -> fmt::Result {
     let (key, is) = label;
     writeln!(out, "gnomon_{name}{{{key}=\"{is}\"}} {value}")

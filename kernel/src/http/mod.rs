@@ -138,16 +138,7 @@ impl Server {
         let mut server = Self::off();
         let buffers = memory.receive.iter_mut().zip(&mut memory.send);
         for (connection, (receive, send)) in server.connections.iter_mut().zip(buffers) {
-            let socket = Socket::new(
-                SocketBuffer::new(&mut receive[..]),
-                SocketBuffer::new(&mut send[..]),
-            );
-            *connection = Some(Connection {
-                handle: stack.add(socket),
-                phase: Phase::Cut,
-                since: now,
-                until: now,
-            });
+            *connection = Some(Connection::new(stack, receive, send, now));
         }
         server
     }
@@ -175,6 +166,7 @@ impl Server {
     }
 
     /// Looks after every connection, and says which of them needs what, if one does.
+    #[inline(never)]
     pub(crate) fn look(
         &mut self,
         stack: &mut Stack<'_>,
@@ -194,6 +186,7 @@ impl Server {
     }
 
     /// Puts the answer into the send buffer of a connection that needs it.
+    #[inline(never)]
     pub(crate) fn answer(&mut self, stack: &mut Stack<'_>, index: usize, answer: &Answer) {
         let Some(Some(connection)) = self.connections.get_mut(index) else {
             return;
@@ -236,6 +229,7 @@ impl Server {
     }
 
     /// Sees to it that somebody can connect.
+    #[inline(never)]
     fn make_room(&mut self, stack: &mut Stack<'_>, now: Instant) {
         let connections = || self.connections.iter().flatten();
         if connections().any(|connection| matches!(connection.phase, Phase::Idle | Phase::Cut)) {
@@ -254,6 +248,23 @@ impl Server {
 }
 
 impl Connection {
+    #[inline(never)]
+    fn new<'s>(
+        stack: &mut Stack<'s>,
+        receive: &'s mut [u8],
+        send: &'s mut [u8],
+        now: Instant,
+    ) -> Self {
+        let socket = Socket::new(SocketBuffer::new(receive), SocketBuffer::new(send));
+        Self {
+            handle: stack.add(socket),
+            phase: Phase::Cut,
+            since: now,
+            until: now,
+        }
+    }
+
+    #[inline(never)]
     fn look(&mut self, stack: &mut Stack<'_>, now: Instant) {
         let socket = stack.tcp(self.handle);
         match (&self.phase, socket.state()) {
@@ -295,6 +306,7 @@ impl Connection {
         }
     }
 
+    #[inline(never)]
     fn need(&self, stack: &mut Stack<'_>) -> Option<Need> {
         match self.phase {
             Phase::Asked(request) => Some(Need::Answer(request)),
@@ -308,6 +320,7 @@ impl Connection {
     }
 
     /// Puts as much of the page into the send buffer as there is room for.
+    #[inline(never)]
     fn send(&mut self, stack: &mut Stack<'_>) {
         let Phase::Answering(rest, time_follows) = &mut self.phase else {
             return;
@@ -331,6 +344,7 @@ impl Connection {
     }
 
     /// Waits for the next client.
+    #[inline(never)]
     fn listen(&mut self, socket: &mut Socket<'_>) {
         // Without a word: the last client is gone, or does not hear.
         socket.abort();
@@ -340,6 +354,7 @@ impl Connection {
     }
 
     /// Ends the connection with a reset.
+    #[inline(never)]
     fn cut(&mut self, stack: &mut Stack<'_>) {
         stack.tcp(self.handle).abort();
         stack.wake();
@@ -348,6 +363,7 @@ impl Connection {
 }
 
 /// Feeds the parser with what has come.
+#[inline(never)]
 fn read(socket: &mut Socket<'_>, parser: &mut Parser) -> Option<Result<Request, Refusal>> {
     let mut request = None;
     while request.is_none() && socket.can_recv() {
@@ -370,6 +386,7 @@ fn read(socket: &mut Socket<'_>, parser: &mut Parser) -> Option<Result<Request, 
 }
 
 /// Drops what a client says after its request.
+#[inline(never)]
 fn drop_received(socket: &mut Socket<'_>) {
     while socket.can_recv() {
         if socket.recv(|bytes| (bytes.len(), ())).is_err() {

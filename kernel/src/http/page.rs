@@ -38,6 +38,7 @@ pub fn plain(view: &View<'_>) -> Text<PLAIN> {
     text
 }
 
+#[inline(never)]
 fn lines(view: &View<'_>, out: &mut dyn Write) -> fmt::Result {
     match view.withheld {
         None => writeln!(out, "{}", TimeLine(&view.reading))?,

@@ -112,9 +112,9 @@ fn network(view: &View<'_>, object: &mut Object<'_>) -> fmt::Result {
 /// Second by second, the oldest first.
 fn samples(history: &History, object: &mut Object<'_>) -> fmt::Result {
     let mut lists = Object::begin(object.member("history")?)?;
-    let bounds = history.samples().map(|sample| sample.bound);
-    lists.numbers("bound", bounds)?;
-    let replies = history.samples().map(|sample| Some(sample.replies));
-    lists.numbers("replies", replies)?;
+    let mut bounds = history.samples().map(|sample| sample.bound);
+    lists.numbers("bound", &mut bounds)?;
+    let mut replies = history.samples().map(|sample| Some(sample.replies));
+    lists.numbers("replies", &mut replies)?;
     lists.end()
 }
