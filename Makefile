@@ -62,8 +62,8 @@ lint: ## rustfmt, clippy on the host and the bare target, docs: no warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked $(GUEST) x86_64-unknown-none --no-deps
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked $(GUEST) aarch64-unknown-none -p gnomon-arch --no-deps
 
-loom: ## the seqlock in every order of its loads and stores that the memory model allows
-	RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=$(TARGET)/loom cargo test --locked --release -p gnomon-clock --test loom
+loom: ## the seqlock and the notifications in every order of loads and stores that the memory model allows
+	RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=$(TARGET)/loom cargo test --locked --release -p gnomon-clock -p gnomon-arch --test loom
 
 pages: ## 100 million random pages against exact arithmetic
 	GNOMON_PAGES=100000000 cargo test --locked --release -p gnomon-clock --test bounds -- --nocapture

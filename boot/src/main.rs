@@ -30,7 +30,7 @@ use core::panic::PanicInfo;
 use gnomon_arch::cell::TakeCell;
 use gnomon_arch::machine::timer::{Alarm, Uptime};
 use gnomon_arch::machine::{counter, io, power, trap};
-use gnomon_clock::Clock;
+use gnomon_clock::{Clock, Source};
 use gnomon_kernel::config::Config;
 use gnomon_kernel::console::Console;
 use gnomon_kernel::http;
@@ -38,6 +38,8 @@ use gnomon_kernel::net::stack::Storage;
 use gnomon_kernel::report;
 use gnomon_kernel::serve::responder;
 use gnomon_kernel::service::{Found, Memory, Service};
+use gnomon_kernel::source::Driver;
+use gnomon_kernel::source::Table;
 
 use crate::glue::{Board, Port, Uart};
 use crate::platform::{Firmware, Handover, Hardware};
@@ -48,6 +50,9 @@ static CLIENTS: TakeCell<responder::Memory> = TakeCell::new(responder::Memory::n
 
 /// The connections of HTTP.
 static CONNECTIONS: TakeCell<http::Memory> = TakeCell::new(http::Memory::new());
+
+/// What is learned of the sources of time beside the page.
+static SOURCES: TakeCell<Table> = TakeCell::new(Table::new());
 
 /// Where the entry code goes once Rust can run, with the physical address of the loader's words.
 extern "C" fn start(handover: u64) -> ! {
@@ -68,6 +73,11 @@ extern "C" fn start(handover: u64) -> ! {
     let page = hardware.page(config.vmclock);
     let interrupts = hardware.interrupts(&mut |why| log.line(why));
     let (nic, network) = hardware.network(&interrupts);
+    let (mut rtc, no_rtc) = match hardware.host_clock() {
+        Ok(rtc) => (Some(rtc), None),
+        Err(why) => (None, Some((Source::VirtioRtc, why))),
+    };
+    let mut sources = rtc.as_mut().map(|rtc| rtc as &mut dyn Driver);
     let power = hardware.power();
     let services = hardware.services();
     let entropy = hardware.entropy(&services);
@@ -77,7 +87,7 @@ extern "C" fn start(handover: u64) -> ! {
         machine: hardware.name(),
         page: page.place(),
         nic: network.as_str(),
-        absent: &[],
+        absent: no_rtc.as_slice(),
         services: &services,
     };
     let Log { console, uptime } = log;
@@ -96,7 +106,8 @@ extern "C" fn start(handover: u64) -> ! {
         http: CONNECTIONS
             .take()
             .unwrap_or_else(|| fatal(&"entered twice")),
-        sources: &mut [],
+        table: SOURCES.take().unwrap_or_else(|| fatal(&"entered twice")),
+        sources: sources.as_mut_slice(),
     };
     Service::new(
         machine,

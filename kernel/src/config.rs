@@ -6,7 +6,7 @@
 //! | `ip6` | `auto`, `off`, or `ADDR/LEN` (IPv6) | `auto` |
 //! | `serial` | `shell`, `off` | `shell` |
 //! | `http` | `on`, `off`: the status over HTTP ([`http`](crate::http)) | `on` |
-//! | `idle` | `halt`, `poll` | `halt` |
+//! | `idle` | `adaptive`, `halt`, `poll` | `adaptive` |
 //! | `ntp.stratum` | `1` to `15` | `1` |
 //! | `ntp.allow`, `ntp.deny` | `ADDR/LEN` or `ADDR`, comma separated ([`access`](crate::serve::access)) | everybody is answered |
 //! | `ntp.limit` | `off`, or `BURST,INTERVAL` such as `8,8s` ([`limit`](crate::serve::limit)) | `off` |
@@ -105,6 +105,8 @@ pub enum Smearing {
 /// What the processor does when there is nothing to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Idle {
+    /// Keep looking for a short while after each frame, and sleep then.
+    Adaptive,
     /// Sleep until the next interrupt.
     Halt,
     /// Keep looking: the quickest answer, at the price of a whole host CPU.
@@ -128,7 +130,7 @@ impl Config {
         ip6: Ip6::Auto,
         serial: Serial::Shell,
         http: true,
-        idle: Idle::Halt,
+        idle: Idle::Adaptive,
         stratum: 1,
         policy: Policy::OPEN,
         smear: Smearing::Off,
@@ -217,6 +219,7 @@ impl Config {
             }
             "idle" => {
                 self.idle = match value {
+                    "adaptive" => Idle::Adaptive,
                     "halt" => Idle::Halt,
                     "poll" => Idle::Poll,
                     _ => return None,

@@ -1,17 +1,22 @@
 //! The main loop: frames, connections, timers, console, sleep, in that order, for ever.
 
 mod http;
+mod idle;
 mod log;
 mod served;
+mod upstream;
 
 use core::fmt;
 use core::time::Duration;
 
 use gnomon_clock::{Clock, Counter, Source};
 
+use self::idle::Rest;
+pub use self::idle::Rested;
 use self::log::{Log, SmearState};
-use self::served::{Core, Life, Network, instant};
-use crate::config::{Config, Idle, Ip, Serial};
+use self::served::{Core, Life, Network, SHARE, instant};
+use self::upstream::Upstream;
+use crate::config::{Config, Ip, Serial};
 use crate::console::{Console, SerialPort};
 use crate::duty::Duty;
 use crate::http::history::History;
@@ -26,7 +31,7 @@ use crate::serve::times::SmearService;
 use crate::services::Services;
 use crate::services::counters::Watch;
 use crate::shell::{Action, Shell};
-use crate::source::{Driver, Sources};
+use crate::source::{Driver, Sources, Table};
 
 /// Bytes of console input that are looked at in one round.
 const INPUT: usize = 64;
@@ -61,7 +66,9 @@ pub struct Memory<'a> {
     pub clients: &'a mut responder::Memory,
     /// For connections of HTTP.
     pub http: &'a mut crate::http::Memory,
-    /// The sources of time beside the page.
+    /// For what is learned of the sources of time beside the page.
+    pub table: &'a mut Table,
+    /// How these are asked.
     pub sources: &'a mut [&'a mut dyn Driver],
 }
 
@@ -97,6 +104,7 @@ where
             stack,
             clients,
             http,
+            table,
             sources,
         } = memory;
         let fixed = match config.ip {
@@ -149,6 +157,7 @@ where
         } else {
             clock.without_page_time()
         };
+        let all = Sources::new(config.source, table, sources, found.absent);
         let mut core = Core {
             machine,
             random,
@@ -162,7 +171,13 @@ where
             http,
             history: History::new(),
             life: Life::default(),
-            sources: Sources::new(config.source, sources, found.absent),
+            rest: Rest::default(),
+            departed: [None; SHARE],
+            sources: match config.tai_offset {
+                Some(offset) => all.with_operator_offset(offset),
+                None => all,
+            },
+            upstream: config.source.server.map(Upstream::new),
             smear_state: SmearState::default(),
             uptime,
             calibrated: false,
@@ -197,18 +212,19 @@ where
         more |= self.core.follow_http();
         self.core.follow_network();
         self.core.follow_sources();
+        self.core.follow_upstream();
         self.console.pump();
         more |= self.serve_console();
         self.report();
         more
     }
 
-    /// Sleeps until something may have come, unless the command line asked for polling.
+    /// Waits until something may have come.
     fn rest(&mut self) {
-        if self.core.config.idle == Idle::Poll || self.console.is_waiting() {
+        if self.console.is_waiting() {
             core::hint::spin_loop();
         } else {
-            self.core.sleep();
+            self.core.rest();
         }
     }
 

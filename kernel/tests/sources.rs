@@ -125,7 +125,12 @@ impl Rig {
             } else {
                 clock.without_page_time()
             },
-            sources: Sources::new(choice, drivers.leak(), &[(Source::KvmPtp, "not on x86")]),
+            sources: Sources::new(
+                choice,
+                Box::leak(Box::default()),
+                drivers.leak(),
+                &[(Source::KvmPtp, "not on x86")],
+            ),
             writer: Writer::new(page, 0),
             counter,
             scripts,

@@ -157,6 +157,10 @@ pub enum SerialTo {
 }
 
 /// A machine to be started.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "independent choices, not a state"
+)]
 #[derive(Debug)]
 pub struct Machine {
     arch: Arch,
@@ -173,6 +177,7 @@ pub struct Machine {
     ntp_keys: Option<PathBuf>,
     qemu: Option<PathBuf>,
     vmclock: bool,
+    rtc: bool,
     publish: Option<publish::Options>,
     paused: bool,
     reboots: bool,
@@ -200,6 +205,7 @@ impl Machine {
             ntp_keys: None,
             qemu: None,
             vmclock: true,
+            rtc: false,
             publish: Some(publish::Options::default()),
             paused: false,
             reboots: true,
@@ -309,6 +315,16 @@ impl Machine {
         Self {
             vmclock: present,
             publish,
+            ..self
+        }
+    }
+
+    /// Whether there is a virtio real-time clock, which tells the host's time without a publisher. It
+    /// takes QEMU 11.1.
+    #[must_use]
+    pub fn rtc(self, present: bool) -> Self {
+        Self {
+            rtc: present,
             ..self
         }
     }

@@ -98,6 +98,9 @@ struct Run {
     /// Leaves the vmclock page as QEMU makes it: without time
     #[arg(long)]
     no_publish: bool,
+    /// Adds a virtio real-time clock (QEMU 11.1), which tells the time without the page
+    #[arg(long)]
+    rtc: bool,
     /// Guest to start [default: Gnomon's image, beside this program or in build/]
     #[arg(long, value_name = "IMAGE")]
     kernel: Option<PathBuf>,
@@ -190,6 +193,7 @@ impl Run {
             .kernel(kernel)
             .append(self.append)
             .paused(scenario.is_some())
+            .rtc(self.rtc)
             .publish(publish);
         if let Some(board) = self.machine {
             machine = machine.board(board);

@@ -35,6 +35,8 @@ mod ntplib;
 mod ntpsec;
 mod timesyncd;
 
+pub use chrony::Server;
+
 /// Those that come as Debian packages: `make test` asks them.
 pub const PACKAGED: &[Judge] = &[
     Judge::new("chronyd, one shot", "chrony", chrony::one_shot),

@@ -114,10 +114,17 @@ impl fmt::Display for Frame {
 /// failure.
 pub fn install(report: Report) {
     static TABLES: TakeCell<Tables> = TakeCell::new(Tables::new());
+    // Apart, since these are zeros, which take no room in the image.
+    static IDT: TakeCell<[Gate; 256]> = TakeCell::new([Gate::ABSENT; 256]);
+    static STACK: TakeCell<SafeStack> =
+        TakeCell::new(SafeStack(UnsafeCell::new([0; SAFE_STACK_SIZE])));
     REPORT.store(report as *mut (), Ordering::Relaxed);
-    let Some(tables) = TABLES.take() else { return };
+    let taken = (TABLES.take(), IDT.take(), STACK.take());
+    let (Some(tables), Some(idt), Some(stack)) = taken else {
+        return;
+    };
 
-    let stack_top = tables.safe_stack.0.get() as u64 + SAFE_STACK_SIZE as u64;
+    let stack_top = stack.0.get() as u64 + SAFE_STACK_SIZE as u64;
     tables.tss.interrupt_stack_table[usize::from(SAFE_STACK) - 1] = VirtAddr::new(stack_top);
     let tables: &'static mut Tables = tables;
     let code = tables.gdt.append(Descriptor::kernel_code_segment());
@@ -137,7 +144,7 @@ pub fn install(report: Report) {
     unsafe { load_tss(tss) };
 
     let first = trap_stubs as *const () as u64;
-    for (vector, gate) in (0u64..).zip(tables.idt.iter_mut()) {
+    for (vector, gate) in (0u64..).zip(idt.iter_mut()) {
         *gate = Gate::interrupt(
             first + vector * 16,
             code.0,
@@ -145,8 +152,8 @@ pub fn install(report: Report) {
         );
     }
     let pointer = DescriptorTablePointer {
-        limit: u16::try_from(size_of_val(&tables.idt) - 1).unwrap_or(u16::MAX),
-        base: VirtAddr::from_ptr(&raw const tables.idt),
+        limit: u16::try_from(size_of_val(idt) - 1).unwrap_or(u16::MAX),
+        base: VirtAddr::from_ptr(&raw const *idt),
     };
     // SAFETY: the table is static, complete, and its gates lead to stubs that save what they use.
     unsafe { lidt(&pointer) };
@@ -180,8 +187,6 @@ extern "C" fn dispatch(frame: &Frame) {
 struct Tables {
     gdt: GlobalDescriptorTable,
     tss: TaskStateSegment,
-    idt: [Gate; 256],
-    safe_stack: SafeStack,
 }
 
 impl Tables {
@@ -189,8 +194,6 @@ impl Tables {
         Self {
             gdt: GlobalDescriptorTable::new(),
             tss: TaskStateSegment::new(),
-            idt: [Gate::ABSENT; 256],
-            safe_stack: SafeStack(UnsafeCell::new([0; SAFE_STACK_SIZE])),
         }
     }
 }

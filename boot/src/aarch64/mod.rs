@@ -8,7 +8,7 @@ use core::fmt::Display;
 
 use gnomon_arch::dev::fw_cfg::{FwCfg, Mapped};
 use gnomon_arch::dev::net::Nic;
-use gnomon_arch::dev::pci::{BarSpace, Ecam, Function, Pci};
+use gnomon_arch::dev::pci::{BarSpace, ConfigAccess, Ecam, Function, Pci};
 use gnomon_arch::dev::registers::Registers;
 use gnomon_arch::dev::virtio::mmio::{self, MmioTransport};
 use gnomon_arch::dev::virtio::pci::Wake;
@@ -26,7 +26,7 @@ use gnomon_kernel::random::{Source, Take};
 use gnomon_kernel::services::counters::Rate;
 use gnomon_kernel::services::smccc::{self, Call, Conduit, Smccc, StolenTime};
 
-use crate::find::{self, Network, Page};
+use crate::find::{self, HostClock, NO_CLOCK, Network, Page};
 
 use acpi::NoAcpi;
 pub(crate) use firmware::{Firmware, Handover};
@@ -187,19 +187,6 @@ impl<'a> Hardware<'a> {
         interrupts: &Interrupts,
     ) -> Option<(Option<Nic>, Network)> {
         let mmu = self.firmware.mmu;
-        let Window { address, length } = host.ecam;
-        let length = usize::try_from(length).unwrap_or(0);
-        // SAFETY: the firmware's description says that this is configuration space; `reach` below maps a bus
-        // before it is touched.
-        let registers = unsafe { Registers::new(address as *mut u8, length) };
-        let access = Ecam::new(registers, host.first_bus);
-        let reach = |bus: u8| {
-            let offset = u64::from(bus.wrapping_sub(host.first_bus)) * Ecam::BUS;
-            let mut mmu = mmu.borrow_mut();
-            bus <= host.last_bus
-                && mmu.map(address + offset, Ecam::BUS, Kind::Device).is_ok()
-                && trap::answers(address + offset)
-        };
         let prepare = |pci: &Pci<'_>, function: Function| {
             // No firmware has run that could have given the device addresses.
             if let Some(Window { address, length }) = host.memory {
@@ -214,10 +201,68 @@ impl<'a> Hardware<'a> {
                 _ => Wake::Never,
             }
         };
-        match find::nic_on_pci(&access, host.first_bus, reach, mmu, prepare) {
+        let found = self.on_pci(host, |access, reach| {
+            find::nic_on_pci(access, host.first_bus, reach, mmu, prepare)
+        });
+        match found {
             (None, Network::Absent(_)) => None,
             result => Some(result),
         }
+    }
+
+    /// Starts the host's clock: the first with registers in memory, or else the first on PCI.
+    pub(crate) fn host_clock(&self) -> HostClock {
+        let Ok(description) = &self.description else {
+            return Err(NO_CLOCK);
+        };
+        let mut first = None;
+        description.virtio_mmio(&mut |device| {
+            let registers = self.registers(device.window);
+            let clock =
+                registers.filter(|registers| mmio::device_id(registers) == Some(mmio::CLOCK));
+            first = first.or(clock.map(|registers| (device.window.address, registers)));
+        });
+        if let Some((address, registers)) = first {
+            let at = format_args!("mmio {address:#x}");
+            return find::started_clock(MmioTransport::new(registers, false), &at);
+        }
+        let host = description.pci_host().ok_or(NO_CLOCK)?;
+        let prepare = |pci: &Pci<'_>, function: Function| {
+            if let Some(Window { address, length }) = host.memory {
+                // The first half is the network device's.
+                let half = length / 2;
+                pci.place_bars(
+                    function,
+                    &mut BarSpace::new(address.saturating_add(half), length - half),
+                );
+            }
+        };
+        self.on_pci(&host, |access, reach| {
+            find::clock_on_pci(access, host.first_bus, reach, self.firmware.mmu, prepare)
+        })
+    }
+
+    /// Gives access to PCI's configuration space, and what makes a bus accessible.
+    fn on_pci<T>(
+        &self,
+        host: &PciHost,
+        look: impl FnOnce(&dyn ConfigAccess, &mut dyn FnMut(u8) -> bool) -> T,
+    ) -> T {
+        let mmu = self.firmware.mmu;
+        let Window { address, length } = host.ecam;
+        let length = usize::try_from(length).unwrap_or(0);
+        // SAFETY: the firmware's description says that this is configuration space; `reach` below maps a bus
+        // before it is touched.
+        let registers = unsafe { Registers::new(address as *mut u8, length) };
+        let access = Ecam::new(registers, host.first_bus);
+        let mut reach = |bus: u8| {
+            let offset = u64::from(bus.wrapping_sub(host.first_bus)) * Ecam::BUS;
+            let mut mmu = mmu.borrow_mut();
+            bus <= host.last_bus
+                && mmu.map(address + offset, Ecam::BUS, Kind::Device).is_ok()
+                && trap::answers(address + offset)
+        };
+        look(&access, &mut reach)
     }
 
     fn network_in_memory(

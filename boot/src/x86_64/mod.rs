@@ -7,7 +7,7 @@ use core::fmt::Display;
 
 use gnomon_arch::dev::fw_cfg::FwCfg;
 use gnomon_arch::dev::net::Nic;
-use gnomon_arch::dev::pci::Ecam;
+use gnomon_arch::dev::pci::{ConfigAccess, Ecam};
 use gnomon_arch::dev::registers::Registers;
 use gnomon_arch::dev::virtio::pci::Wake;
 use gnomon_arch::machine::interrupt::Interrupts;
@@ -24,7 +24,7 @@ use gnomon_kernel::random::{Source, Take};
 use gnomon_kernel::services::hypervisor::Processor;
 
 use crate::fatal;
-use crate::find::{self, Network, Page};
+use crate::find::{self, HostClock, Network, Page};
 
 pub(crate) use firmware::Firmware;
 pub(crate) use pvh::Handover;
@@ -98,10 +98,30 @@ impl<'a> Hardware<'a> {
     pub(crate) fn network(&self, interrupts: &Interrupts) -> (Option<Nic>, Network) {
         let mmu = self.firmware.mmu;
         let wake = Wake::Message(interrupts.message());
+        self.on_pci(|access, first_bus, reach| {
+            find::nic_on_pci(access, first_bus, reach, mmu, |_, _| wake)
+        })
+    }
+
+    /// Starts the host's clock.
+    pub(crate) fn host_clock(&self) -> HostClock {
+        let mmu = self.firmware.mmu;
+        self.on_pci(|access, first_bus, reach| {
+            find::clock_on_pci(access, first_bus, reach, mmu, |_, _| ())
+        })
+    }
+
+    /// Gives access to PCI's configuration space, which bus is the first one, and what makes a bus
+    /// accessible.
+    fn on_pci<T>(
+        &self,
+        look: impl FnOnce(&dyn ConfigAccess, u8, &mut dyn FnMut(u8) -> bool) -> T,
+    ) -> T {
+        let mmu = self.firmware.mmu;
         let tables = self.tables.as_ref().ok();
         let ecam = tables.and_then(|tables| tables.ecam().find(|ecam| ecam.segment == 0));
         let Some(ecam) = ecam else {
-            return find::nic_on_pci(&PortConfig, 0, |_| true, mmu, |_, _| wake);
+            return look(&PortConfig, 0, &mut |_| true);
         };
         let (start, length) = ecam.window();
         let length = usize::try_from(length).unwrap_or(0);
@@ -109,12 +129,12 @@ impl<'a> Hardware<'a> {
         // before it is touched.
         let registers = unsafe { Registers::new(start as *mut u8, length) };
         let access = Ecam::new(registers, ecam.first_bus);
-        let reach = |bus: u8| {
+        let mut reach = |bus: u8| {
             let offset = u64::from(bus.wrapping_sub(ecam.first_bus)) * Ecam::BUS;
             let mut mmu = mmu.borrow_mut();
             bus <= ecam.last_bus && mmu.map(start + offset, Ecam::BUS, Kind::Device).is_ok()
         };
-        find::nic_on_pci(&access, ecam.first_bus, reach, mmu, |_, _| wake)
+        look(&access, ecam.first_bus, &mut reach)
     }
 
     /// What processor and hypervisor offer.

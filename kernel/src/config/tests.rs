@@ -84,7 +84,7 @@ fn every_key_is_read() {
     );
     assert_eq!(
         parse(
-            "ip=dhcp ip6=auto serial=shell idle=halt ntp.stratum=1 ntp.smear=off on_violation=alarm drain=off"
+            "ip=dhcp ip6=auto serial=shell idle=adaptive ntp.stratum=1 ntp.smear=off on_violation=alarm drain=off"
         )
         .0,
         Config::DEFAULT
@@ -264,7 +264,7 @@ fn malformed_values_are_named_and_change_nothing() {
         "serial",
         "http=",
         "http=80",
-        "idle=adaptive",
+        "idle=Adaptive",
         "idle=",
         "idle=HALT",
         "ntp.stratum=0",

@@ -70,7 +70,7 @@ pub(super) const KEYS: [(&str, &str); 20] = [
     ),
     ("serial", "serial=shell or serial=off"),
     ("http", "http=on or http=off"),
-    ("idle", "idle=halt or idle=poll"),
+    ("idle", "idle=adaptive, idle=halt or idle=poll"),
     ("ntp.stratum", "ntp.stratum=1 to ntp.stratum=15"),
     (
         "ntp.allow",

@@ -198,10 +198,20 @@ fn status(view: &View<'_>, out: &mut dyn Write) -> fmt::Result {
         None => writeln!(out, "uptime      unknown")?,
     }
     let idle = match view.idle {
+        Idle::Adaptive => "adaptive",
         Idle::Halt => "halt",
         Idle::Poll => "poll",
     };
-    writeln!(out, "idle        {idle}")?;
+    let rested = &view.rested;
+    let asleep = rested.per_mille_asleep().unwrap_or(0);
+    writeln!(
+        out,
+        "idle        {idle}, asleep {}.{} %, wake-ups {}, polls {}",
+        asleep / 10,
+        asleep % 10,
+        rested.wake_ups,
+        rested.polls
+    )?;
     let server = &view.server;
     writeln!(
         out,
@@ -506,8 +516,8 @@ fn net(view: &View<'_>, out: &mut dyn Write) -> fmt::Result {
     let frames = &net.frames;
     writeln!(
         out,
-        "frames      received {} (ntp {}, stack {}), sent {}, dropped {}",
-        frames.received, frames.ntp, frames.stack, frames.sent, frames.dropped,
+        "frames      received {} (ntp {}, stack {}), sent {}, dropped {}, kicks {}",
+        frames.received, frames.ntp, frames.stack, frames.sent, frames.dropped, frames.kicks,
     )?;
     if frames.lies > 0 {
         writeln!(
