@@ -35,6 +35,7 @@ use gnomon_arch::machine::{counter, io, power, trap};
 use gnomon_clock::{Clock, Source};
 use gnomon_kernel::config::Config;
 use gnomon_kernel::console::Console;
+use gnomon_kernel::http;
 use gnomon_kernel::net::stack::Storage;
 use gnomon_kernel::report;
 use gnomon_kernel::serve::responder;
@@ -54,6 +55,9 @@ static CLIENTS: TakeCell<responder::Memory> = TakeCell::new(responder::Memory::n
 
 /// How many sources of time there are beside the page.
 const COUNT: usize = Source::ALL.len();
+
+/// The connections of HTTP.
+static CONNECTIONS: TakeCell<http::Memory> = TakeCell::new(http::Memory::new());
 
 /// What is learned of the sources of time beside the page.
 static SOURCES: TakeCell<Table> = TakeCell::new(Table::new());
@@ -132,6 +136,9 @@ extern "C" fn start(handover: u64) -> ! {
     let memory = Memory {
         stack: &mut Storage::default(),
         clients: CLIENTS.take().unwrap_or_else(|| fatal(&"entered twice")),
+        http: CONNECTIONS
+            .take()
+            .unwrap_or_else(|| fatal(&"entered twice")),
         table: SOURCES.take().unwrap_or_else(|| fatal(&"entered twice")),
         sources: &mut sources,
     };

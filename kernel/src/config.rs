@@ -5,6 +5,7 @@
 //! | `ip` | `dhcp`, or `ADDR/LEN[,GATEWAY]` (IPv4) | `dhcp` |
 //! | `ip6` | `auto`, `off`, or `ADDR/LEN` (IPv6) | `auto` |
 //! | `serial` | `shell`, `off` | `shell` |
+//! | `http` | `on`, `off`: the status over HTTP ([`http`](crate::http)) | `on` |
 //! | `idle` | `adaptive`, `halt`, `poll` | `adaptive` |
 //! | `ntp.stratum` | `1` to `15` | `1` |
 //! | `ntp.allow`, `ntp.deny` | `ADDR/LEN` or `ADDR`, comma separated ([`access`](crate::serve::access)) | everybody is answered |
@@ -58,6 +59,8 @@ pub struct Config {
     pub ip6: Ip6,
     /// `serial=`: what runs on the serial console.
     pub serial: Serial,
+    /// `http=`: whether the status is served over HTTP.
+    pub http: bool,
     /// `idle=`: what the processor does when there is nothing to do.
     pub idle: Idle,
     /// `ntp.stratum=`: the stratum announced while the time is good, 1..=15.
@@ -130,6 +133,7 @@ impl Config {
         ip: Ip::Dhcp,
         ip6: Ip6::Auto,
         serial: Serial::Shell,
+        http: true,
         idle: Idle::Adaptive,
         stratum: 1,
         policy: Policy::OPEN,
@@ -208,6 +212,13 @@ impl Config {
                 self.serial = match value {
                     "shell" => Serial::Shell,
                     "off" => Serial::Off,
+                    _ => return None,
+                }
+            }
+            "http" => {
+                self.http = match value {
+                    "on" => true,
+                    "off" => false,
                     _ => return None,
                 }
             }

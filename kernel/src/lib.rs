@@ -8,8 +8,9 @@
 //! * [`duty`]: when not to serve;
 //! * [`services`]: what firmware and hypervisor offer beside the page;
 //! * [`random`]: random numbers, from whatever there is;
+//! * [`http`]: the status, for people and programs;
 //! * [`smoke`]: the machine and its page against the rules;
-//! * [`shell`], [`report`], [`config`]: what people see and say.
+//! * [`shell`], [`report`], [`config`]: what people see and say; [`json`]: the same for programs.
 //!
 //! What time is, is the business of [`gnomon_clock`].
 #![no_std]
@@ -20,6 +21,8 @@ pub mod config;
 pub mod console;
 pub mod discover;
 pub mod duty;
+pub mod http;
+pub mod json;
 pub mod machine;
 pub mod memory;
 pub mod net;

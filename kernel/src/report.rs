@@ -12,8 +12,8 @@ use crate::duty::{Duty, Withheld};
 use crate::net;
 use crate::net::inet6::Known6;
 use crate::random::Sources;
-use crate::serve::ntp;
-use crate::serve::times::reference_id;
+use crate::serve::ntp::{self, Answer};
+use crate::serve::times::{Told, reference_id};
 use crate::service::Rested;
 use crate::services::Services;
 use crate::services::counters::Watch;
@@ -61,6 +61,22 @@ pub struct View<'a> {
     pub watch: &'a Watch,
     /// What random numbers rest on.
     pub random: Sources,
+}
+
+impl View<'_> {
+    /// What a client of plain NTP would be told at this moment in place of the time; `None` if it gets the time.
+    #[must_use]
+    pub fn refusal(&self) -> Option<Told> {
+        match (&self.reading, self.withheld) {
+            (Err(why), _) => Some(Told::from(why)),
+            (Ok(_), Some(why)) => Some(why.into()),
+            (Ok(reading), None) if reading.utc.is_none() => Some(Told::Refusal(Answer::Init)),
+            (Ok(reading), None) if reading.bound.to_ntp_short() >= ntp::MAX_DISPERSION => {
+                Some(Told::Refusal(Answer::Dispersion))
+            }
+            (Ok(_), None) => None,
+        }
+    }
 }
 
 /// The smeared NTP service.

@@ -59,7 +59,7 @@ impl fmt::Display for Warning<'_> {
 }
 
 /// The keys, and what each expects in the words of a warning.
-pub(super) const KEYS: [(&str, &str); 20] = [
+pub(super) const KEYS: [(&str, &str); 21] = [
     (
         "ip",
         "ip=dhcp or ip=ADDR/LEN[,GATEWAY] with unicast addresses of one network",
@@ -69,6 +69,7 @@ pub(super) const KEYS: [(&str, &str); 20] = [
         "ip6=auto, ip6=off or ip6=ADDR/LEN with a unicast address that is not link-local",
     ),
     ("serial", "serial=shell or serial=off"),
+    ("http", "http=on or http=off"),
     ("idle", "idle=adaptive, idle=halt or idle=poll"),
     ("ntp.stratum", "ntp.stratum=1 to ntp.stratum=15"),
     (

@@ -603,6 +603,13 @@ impl Counters {
         ]
     }
 
+    /// All replies sent.
+    #[must_use]
+    pub fn replies(&self) -> u64 {
+        let sum = |sum: u64, (_, count)| sum.saturating_add(count);
+        self.answered().into_iter().fold(0, sum)
+    }
+
     /// Particulars of the replies sent.
     #[must_use]
     pub const fn particulars(&self) -> [(&'static str, u64); 3] {

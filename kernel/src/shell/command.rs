@@ -11,7 +11,6 @@ use gnomon_clock::{
 use crate::config::{Idle, Smearing};
 use crate::duty::OnViolation;
 use crate::report::{self, Address, Mac, Page, SmearLine, SmearView, TimeLine, View, Width, ipv6};
-use crate::serve::ntp::{Answer, MAX_DISPERSION};
 use crate::serve::times::Told;
 use crate::services::counters::PageRate;
 use crate::source::{Entry, State};
@@ -310,16 +309,7 @@ fn operator_offset(reading: &Reading, out: &mut dyn Write) -> fmt::Result {
 
 /// What a client that asks now is told, and how long the host's clock has been freerunning.
 fn serving(view: &View<'_>, out: &mut dyn Write) -> fmt::Result {
-    let refusal = match (&view.reading, view.withheld) {
-        (Err(why), _) => Some(Told::from(why)),
-        (Ok(_), Some(why)) => Some(why.into()),
-        (Ok(reading), None) if reading.utc.is_none() => Some(Told::Refusal(Answer::Init)),
-        (Ok(reading), None) if reading.bound.to_ntp_short() >= MAX_DISPERSION => {
-            Some(Told::Refusal(Answer::Dispersion))
-        }
-        (Ok(_), None) => None,
-    };
-    match refusal {
+    match view.refusal() {
         None => out.write_str("serving     time")?,
         Some(Told::Refusal(answer)) => {
             let kiss = answer.kiss();
