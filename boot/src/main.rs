@@ -31,8 +31,8 @@ use gnomon_arch::cell::TakeCell;
 use gnomon_arch::machine::timer::{Alarm, Uptime};
 use gnomon_arch::machine::{counter, io, power, trap};
 use gnomon_clock::Clock;
-use gnomon_kernel::config::Config;
-use gnomon_kernel::console::Console;
+use gnomon_kernel::config::{Config, Serial};
+use gnomon_kernel::console::{Console, Queue};
 use gnomon_kernel::net::stack::Storage;
 use gnomon_kernel::report;
 use gnomon_kernel::serve::responder;
@@ -45,6 +45,9 @@ use gnomon_kernel::text::Text;
 /// What the NTP server remembers of its clients.
 static CLIENTS: TakeCell<responder::Memory> = TakeCell::new(responder::Memory::new());
 
+/// Where the output of the two serial ports waits.
+static QUEUES: [TakeCell<Queue>; 2] = [const { TakeCell::new([0; _]) }; 2];
+
 /// Where the entry code goes once Rust can run, with the physical address of the loader's words.
 extern "C" fn start(handover: u64) -> ! {
     trap::install(|frame| last_words(format_args!("{frame}")));
@@ -55,7 +58,7 @@ extern "C" fn start(handover: u64) -> ! {
 
     let uptime = hardware.uptime();
     let mut log = Log {
-        console: Console::new(hardware.console().map(Uart)),
+        console: Console::new(hardware.console().map(Uart), queue(0)),
         uptime,
     };
     let mut config = Config::parse(firmware.command_line(), &mut |warning| log.line(&warning));
@@ -63,6 +66,13 @@ extern "C" fn start(handover: u64) -> ! {
     find::ntp_keys(hardware.fw_cfg(), keys, &mut |warning| log.line(warning));
     let page = hardware.page(config.vmclock);
     let interrupts = hardware.interrupts(&mut |why| log.line(why));
+    let second = match config.serial2 {
+        Serial::Off => None,
+        _ => hardware.second_port(&interrupts).or_else(|| {
+            log.line(&"serial2: there is no second serial port");
+            None
+        }),
+    };
     let (nic, network) = hardware.network(&interrupts);
     let power = hardware.power();
     let services = hardware.services();
@@ -96,7 +106,7 @@ extern "C" fn start(handover: u64) -> ! {
         clock,
         nic.map(Port),
         memory,
-        console,
+        [console, Console::new(second.map(Uart), queue(1))],
         config,
         found,
     )
@@ -105,7 +115,7 @@ extern "C" fn start(handover: u64) -> ! {
 
 /// The console while the service does not have it yet.
 struct Log {
-    console: Console<Uart>,
+    console: Console<'static, Uart>,
     uptime: Uptime,
 }
 
@@ -117,9 +127,15 @@ impl Log {
     }
 }
 
+fn queue(port: usize) -> &'static mut Queue {
+    let queue = QUEUES.get(port).and_then(TakeCell::take);
+    queue.unwrap_or_else(|| fatal(&"entered twice"))
+}
+
 /// Prints on a console of its own, whatever state the other one is in.
 fn last_words(text: fmt::Arguments<'_>) {
-    let mut console = Console::new(io::Uart::steal().map(Uart));
+    let mut queue = [0; _];
+    let mut console = Console::new(io::Uart::steal().map(Uart), &mut queue);
     let _ = writeln!(console, "\n{text}");
     console.drain(1_000_000);
 }

@@ -1,6 +1,7 @@
 //! The main loop: frames, timers, console, sleep, in that order, for ever.
 
 mod log;
+mod ports;
 mod served;
 
 use core::fmt;
@@ -9,6 +10,7 @@ use core::time::Duration;
 use gnomon_clock::{Clock, Counter, Source};
 
 use self::log::{Log, SmearState};
+use self::ports::Port;
 use self::served::{Core, Life, Network, instant};
 use crate::config::{Config, Idle, Ip, Serial};
 use crate::console::{Console, SerialPort};
@@ -64,7 +66,8 @@ pub struct Memory<'a> {
 /// Everything the service owns: what it serves, and the console it tells of it.
 pub struct Service<'a, M, C, P, S> {
     core: Core<'a, M, C, P>,
-    console: Console<S>,
+    first: Port<'a, S>,
+    second: Port<'a, S>,
     shell: Shell,
     /// `None` before the boot report.
     log: Option<Log>,
@@ -79,13 +82,13 @@ where
     P: FramePort,
     S: SerialPort,
 {
-    /// Puts the service together.
+    /// Puts the service together. The first port is the console.
     pub fn new(
         mut machine: M,
         clock: Clock<'a, C>,
         port: Option<P>,
         memory: Memory<'a>,
-        console: Console<S>,
+        [first, second]: [Console<'a, S>; 2],
         config: Config,
         found: Found<'a>,
     ) -> Self {
@@ -158,7 +161,8 @@ where
         core.follow_page();
         Self {
             core,
-            console,
+            first: Port::new(first, config.serial),
+            second: Port::new(second, config.serial2),
             shell: Shell::new(),
             log: None,
             look_again: None,
@@ -182,7 +186,7 @@ where
         self.core.uptime = self.core.machine.uptime();
         self.core.follow_network();
         self.core.follow_sources();
-        self.console.pump();
+        more |= self.serve_ports();
         more |= self.serve_console();
         self.report();
         more
@@ -190,26 +194,31 @@ where
 
     /// Sleeps until something may have come, unless the command line asked for polling.
     fn rest(&mut self) {
-        if self.core.config.idle == Idle::Poll || self.console.is_waiting() {
+        let rest = self.rest_of_ports();
+        if self.core.config.idle == Idle::Poll || rest.is_zero() {
             core::hint::spin_loop();
         } else {
-            self.core.sleep();
+            self.core.sleep(rest);
         }
     }
 
     /// Takes what was typed. Returns whether there may be more.
     fn serve_console(&mut self) -> bool {
+        let Port { console, mode, .. } = &mut self.first;
+        if mode.is_time() {
+            return false;
+        }
         for _ in 0..INPUT {
-            let Some(byte) = self.console.receive() else {
+            let Some(byte) = console.receive() else {
                 return false;
             };
-            if self.core.config.serial == Serial::Off {
+            if *mode != Serial::Shell {
                 continue;
             }
             let core = &mut self.core;
-            let action = self.shell.feed(byte, &mut self.console, || core.view());
+            let action = self.shell.feed(byte, console, || core.view());
             if let Some(action) = action {
-                self.console.drain(PATIENCE);
+                console.drain(PATIENCE);
                 match action {
                     Action::PowerOff => self.core.machine.power_off(),
                     Action::Reboot => self.core.machine.reboot(),
@@ -236,8 +245,10 @@ where
                 let ipv6 = network.map(|network| network.stack.known6());
                 self.log = Some(Log::new(now, ipv6.unwrap_or_default()));
                 // What cannot be printed is lost, here and below: there is nobody else to tell.
-                let _ = report::boot(&mut self.console, &self.core.view());
-                self.prompt();
+                if !self.first.mode.is_time() {
+                    let _ = report::boot(&mut self.first.console, &self.core.view());
+                    self.prompt();
+                }
             }
             return;
         };
@@ -247,8 +258,8 @@ where
     }
 
     fn prompt(&mut self) {
-        if self.core.config.serial == Serial::Shell {
-            let _ = self.shell.prompt(&mut self.console);
+        if self.first.mode == Serial::Shell {
+            let _ = self.shell.prompt(&mut self.first.console);
         }
     }
 }

@@ -21,6 +21,8 @@ mod ipv6;
 mod lease;
 #[path = "service/network.rs"]
 mod network;
+#[path = "service/ports.rs"]
+mod ports;
 #[path = "service/smear.rs"]
 mod smear;
 
@@ -189,16 +191,27 @@ impl FramePort for Wire {
     }
 }
 
-#[derive(Clone, Default)]
-struct Line(Rc<RefCell<(VecDeque<u8>, Vec<u8>)>>);
+/// What comes in, what goes out, and how much more of that is taken.
+#[derive(Clone)]
+struct Line(Rc<RefCell<(VecDeque<u8>, Vec<u8>)>>, Rc<Cell<usize>>);
+
+impl Default for Line {
+    fn default() -> Self {
+        Self(Rc::default(), Rc::new(Cell::new(usize::MAX)))
+    }
+}
 
 impl SerialPort for Line {
     fn receive(&mut self) -> Option<u8> {
         self.0.borrow_mut().0.pop_front()
     }
     fn send(&mut self, bytes: &[u8]) -> usize {
-        self.0.borrow_mut().1.extend_from_slice(bytes);
-        bytes.len()
+        let taken = bytes.len().min(self.1.get());
+        if self.1.get() != usize::MAX {
+            self.1.set(self.1.get() - taken);
+        }
+        self.0.borrow_mut().1.extend_from_slice(&bytes[..taken]);
+        taken
     }
 }
 
@@ -211,6 +224,7 @@ struct Rig {
     uptime: Rc<Cell<Duration>>,
     wire: Wire,
     line: Line,
+    second: Line,
 }
 
 fn good(marker: u64, time_sec: u64) -> Fields {
@@ -235,7 +249,8 @@ fn good(marker: u64, time_sec: u64) -> Fields {
 
 fn rig(fields: &Fields, command_line: &str) -> Rig {
     let page: &'static VmclockPage = Box::leak(Box::new(VmclockPage::new(fields)));
-    let (counter, wire, line) = (Gigahertz::default(), Wire::default(), Line::default());
+    let (counter, wire) = (Gigahertz::default(), Wire::default());
+    let (line, second) = (Line::default(), Line::default());
     let uptime = Rc::new(Cell::new(Duration::ZERO));
     let offset = Rc::new(Cell::new(None));
     let memory = Memory {
@@ -257,7 +272,10 @@ fn rig(fields: &Fields, command_line: &str) -> Rig {
         Clock::new(Some(page), counter.clone()),
         Some(wire.clone()),
         memory,
-        Console::new(Some(line.clone())),
+        [
+            Console::new(Some(line.clone()), Box::leak(Box::new([0; _]))),
+            Console::new(Some(second.clone()), Box::leak(Box::new([0; _]))),
+        ],
         config,
         Found {
             machine: "test",
@@ -275,6 +293,7 @@ fn rig(fields: &Fields, command_line: &str) -> Rig {
         uptime,
         wire,
         line,
+        second,
     };
     if command_line.contains("ip=") && !has_ip6 {
         // A known address is announced before anything else.

@@ -20,7 +20,7 @@ use gnomon_arch::machine::timer::Uptime;
 use gnomon_arch::machine::{counter, random, services, trap};
 use gnomon_kernel::discover::described::Description;
 use gnomon_kernel::discover::fdt::{self, Bad, NotFound, Tree};
-use gnomon_kernel::discover::hardware::{Gic, Interrupt, PciHost, UartModel};
+use gnomon_kernel::discover::hardware::{self, Gic, Interrupt, PciHost, UartModel};
 use gnomon_kernel::discover::{self, Window};
 use gnomon_kernel::random::{Source, Take};
 use gnomon_kernel::services::counters::Rate;
@@ -79,15 +79,19 @@ impl<'a> Hardware<'a> {
     /// The console UART.
     pub(crate) fn console(&self) -> Option<Uart> {
         let uart = self.description.as_ref().ok()?.console()?;
-        let place = Place {
-            address: uart.window.address,
-            model: match uart.model {
-                UartModel::Pl011 => Model::Pl011,
-                UartModel::Ns16550 { stride } => Model::Ns16550 { stride },
-            },
-        };
         // There is nowhere to say why it cannot be mapped.
-        Uart::open(place, &mut self.firmware.mmu.borrow_mut()).ok()?
+        Uart::open(place(&uart), &mut self.firmware.mmu.borrow_mut()).ok()?
+    }
+
+    /// The first UART that is not the console.
+    pub(crate) fn second_port(&self, interrupts: &Interrupts) -> Option<Uart> {
+        let found = self.description.as_ref().ok()?.second_uart()?;
+        let uart = Uart::second(place(&found), &mut self.firmware.mmu.borrow_mut());
+        if let Some(interrupt) = found.interrupt {
+            // Without it, what is received waits for the next nap to end.
+            let _ = interrupts.enable(line(interrupt));
+        }
+        uart.ok()?
     }
 
     /// QEMU's firmware configuration device.
@@ -336,6 +340,17 @@ const fn instruction(conduit: Conduit) -> services::Conduit {
     match conduit {
         Conduit::Hvc => services::Conduit::Hvc,
         Conduit::Smc => services::Conduit::Smc,
+    }
+}
+
+/// Where a UART is and what it is.
+const fn place(uart: &hardware::Uart) -> Place {
+    Place {
+        address: uart.window.address,
+        model: match uart.model {
+            UartModel::Pl011 => Model::Pl011,
+            UartModel::Ns16550 { stride } => Model::Ns16550 { stride },
+        },
     }
 }
 

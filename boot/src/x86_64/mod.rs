@@ -69,6 +69,13 @@ impl<'a> Hardware<'a> {
         Uart::open()
     }
 
+    /// COM2, if anything answers there.
+    #[expect(clippy::unused_self, reason = "the other platform looks it up")]
+    pub(crate) fn second_port(&self, interrupts: &Interrupts) -> Option<Uart> {
+        interrupts.let_com2();
+        Uart::second()
+    }
+
     /// QEMU's firmware configuration device.
     pub(crate) fn fw_cfg(&self) -> Option<FwCfg<FwCfgPorts>> {
         let port = fw_cfg_ports(self.tables.as_ref().ok()?)?;

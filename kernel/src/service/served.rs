@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-use gnomon_clock::{Clock, Counter, NoTime, Origin, Period, Reading, Span, Stamp, Timeline};
+use gnomon_clock::{Bound, Clock, Counter, NoTime, Origin, Period, Reading, Span, Stamp, Timeline};
 use smoltcp::time::Instant;
 
 use super::Found;
@@ -32,6 +32,8 @@ const NAP: Duration = Duration::from_millis(50);
 const SHORT_NAP: Duration = Duration::from_millis(1);
 /// When the boot report is printed at the latest, whatever is still missing by then.
 const REPORT_DEADLINE: Duration = Duration::from_millis(1500);
+/// A bound with which it is not known any more which second it is.
+const WORST: Bound = Bound::from_nanos(500_000_000);
 /// How long the network is left alone after it was started over.
 const RESTART_PACE: Duration = Duration::from_secs(1);
 
@@ -266,13 +268,14 @@ impl<M: Machine, C: Counter, P: FramePort> Core<'_, M, C, P> {
         }
     }
 
-    pub(super) fn sleep(&mut self) {
+    /// Sleeps until something may have come, at most for `limit`.
+    pub(super) fn sleep(&mut self, limit: Duration) {
         let now = instant(self.uptime);
         let until_source = match (self.sources.next(), self.uptime) {
             (Some(next), Some(uptime)) => next.saturating_sub(uptime),
             _ => NAP,
         };
-        let nap = NAP.min(until_source);
+        let nap = NAP.min(until_source).min(limit);
         let Some(Network { port, stack, .. }) = &mut self.network else {
             return self.machine.sleep(nap);
         };
@@ -382,6 +385,14 @@ impl<M: Machine, C: Counter, P: FramePort> Core<'_, M, C, P> {
     fn withheld(&mut self, reading: &Result<Reading, NoTime>) -> Option<Withheld> {
         let reading = reading.as_ref().ok()?;
         self.duty.judge(reading, self.clock.audit())
+    }
+
+    /// The time for programs on a serial line, if there is one that NTP clients would be told, too.
+    pub(super) fn told(&mut self) -> Option<Reading> {
+        let reading = self.clock.now().ok()?;
+        let is_told =
+            reading.bound < WORST && self.duty.judge(&reading, self.clock.audit()).is_none();
+        is_told.then_some(reading)
     }
 
     pub(super) fn is_ready(&mut self) -> bool {
