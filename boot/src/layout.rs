@@ -15,6 +15,14 @@ unsafe extern "C" {
     static stack_top: u8;
 }
 
+/// The image's first and last address.
+pub(crate) fn image() -> (u64, u64) {
+    (
+        &raw const text_start as u64,
+        &raw const stack_top as u64 - 1,
+    )
+}
+
 /// Maps the image, each part as what it is, and switches to the new tables. The guard page below
 /// the stack and page zero stay unmapped, like everything else that nobody has asked for.
 pub(crate) fn own_address_space() -> Mmu {

@@ -40,11 +40,14 @@ use gnomon_kernel::service::{Found, Memory, Service};
 
 use crate::glue::{Board, Port, Uart};
 use crate::platform::{Firmware, Handover, Hardware};
+use gnomon_kernel::shell::Facts;
 use gnomon_kernel::text::Text;
 
 /// What the NTP server remembers of its clients.
 static CLIENTS: TakeCell<responder::Memory> = TakeCell::new(responder::Memory::new());
 
+/// What the shell tells of the machine.
+static FACTS: TakeCell<Facts> = TakeCell::new(Facts::NONE);
 /// Where the output of the two serial ports waits.
 static QUEUES: [TakeCell<Queue>; 2] = [const { TakeCell::new([0; _]) }; 2];
 
@@ -73,7 +76,10 @@ extern "C" fn start(handover: u64) -> ! {
             None
         }),
     };
-    let (nic, network) = hardware.network(&interrupts);
+    let facts = FACTS.take().unwrap_or_else(|| fatal(&"entered twice"));
+    let (nic, network) = hardware.network(&interrupts, &mut facts.pci);
+    find::memory(firmware.memory(), &mut facts.memory);
+    hardware.describe(&mut facts.description);
     let power = hardware.power();
     let services = hardware.services();
     let entropy = hardware.entropy(&services);
@@ -85,6 +91,7 @@ extern "C" fn start(handover: u64) -> ! {
         nic: network.as_str(),
         absent: &[],
         services: &services,
+        facts,
     };
     let Log { console, uptime } = log;
     let machine = Board {

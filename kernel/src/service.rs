@@ -25,11 +25,13 @@ use crate::serve::responder::{self, Responder};
 use crate::serve::times::SmearService;
 use crate::services::Services;
 use crate::services::counters::Watch;
-use crate::shell::{Action, Shell};
+use crate::shell::{Action, Facts, Shell};
 use crate::source::{Driver, Sources};
 
 /// Bytes of console input that are looked at in one round.
 const INPUT: usize = 64;
+/// The longest line that a command prints again and again, generously.
+const LINE: usize = 256;
 /// What a read of the clock is taken to cost until it has been measured, ns.
 const RESOLUTION: u64 = 1000;
 /// How long the log does not look at the time again.
@@ -50,6 +52,8 @@ pub struct Found<'a> {
     pub absent: &'a [(Source, &'static str)],
     /// What firmware and hypervisor offer.
     pub services: &'a dyn Services,
+    /// What the shell tells of the machine.
+    pub facts: &'a Facts,
 }
 
 /// Memory that the service is lent, because it is too much for a stack or must outlive it.
@@ -208,6 +212,13 @@ where
         if mode.is_time() {
             return false;
         }
+        // One line a round, so that nobody else waits for the others.
+        if self.shell.is_busy() {
+            if console.room() > LINE {
+                self.shell.go_on(console, &mut self.core);
+            }
+            return !console.is_stuck();
+        }
         for _ in 0..INPUT {
             let Some(byte) = console.receive() else {
                 return false;
@@ -215,8 +226,10 @@ where
             if *mode != Serial::Shell {
                 continue;
             }
-            let core = &mut self.core;
-            let action = self.shell.feed(byte, console, || core.view());
+            let action = self.shell.feed(byte, console, &mut self.core);
+            if self.shell.is_busy() {
+                break;
+            }
             if let Some(action) = action {
                 console.drain(PATIENCE);
                 match action {

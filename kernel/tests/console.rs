@@ -1,5 +1,6 @@
 //! What people see: the boot report, every command, and a shell under garbage.
 
+use core::cell::Cell;
 use core::fmt::Write;
 use core::net::Ipv4Addr;
 use std::sync::LazyLock;
@@ -19,8 +20,9 @@ use gnomon_kernel::serve::ntp::{Counters, Server};
 use gnomon_kernel::services::Nothing;
 use gnomon_kernel::services::counters::Watch;
 use gnomon_kernel::shell::command::{self, Command};
-use gnomon_kernel::shell::{Action, PROMPT, Shell};
+use gnomon_kernel::shell::{Action, Desk, Facts, Meter, PROMPT, Shell, Subject};
 use gnomon_kernel::source::{Choice, Sources, Table};
+use gnomon_kernel::text::Text;
 use proptest::prelude::*;
 
 /// 2026-11-20T12:05:31Z in TAI.
@@ -110,9 +112,51 @@ fn view(fields: &Fields) -> View<'static> {
     }
 }
 
+/// A counter that goes on by 100 at each read, and back once.
+struct Reads(Cell<u64>);
+
+impl Meter for Reads {
+    fn read(&self) -> Ticks {
+        let next = self.0.get() + 1;
+        self.0.set(next);
+        Ticks(if next == 500 { 0 } else { next * 100 })
+    }
+    fn fields(&self) -> Option<Result<Fields, Busy>> {
+        Some(Ok(good_page()))
+    }
+}
+
+/// The same good page all day long.
+struct Good;
+
+impl Subject for Good {
+    fn desk(&mut self) -> Desk<'_> {
+        desk(&view(&good_page()))
+    }
+}
+
+static FACTS: LazyLock<Facts> = LazyLock::new(|| Facts {
+    description: Text::of(&"described   by a test"),
+    pci: Text::of(&"00:01.0     1af4:1041\n00:02.0     1af4:1045"),
+    memory: Text::EMPTY,
+});
+
+fn desk(view: &View<'static>) -> Desk<'static> {
+    Desk {
+        view: *view,
+        facts: &FACTS,
+        meter: Box::leak(Box::new(Reads(Cell::new(0)))),
+    }
+}
+
 fn output(command: Command, view: &View<'_>) -> String {
     let mut out = String::new();
-    command::run(command, view, &mut out).expect("a String takes everything");
+    let desk = Desk {
+        view: *view,
+        facts: &FACTS,
+        meter: &Reads(Cell::new(0)),
+    };
+    command::run(command, &desk, &mut out).expect("a String takes everything");
     assert!(out.ends_with('\n') && !out.contains('\r'), "{out}");
     assert!(
         out.lines()
@@ -180,14 +224,14 @@ fn the_boot_report_of_a_machine_with_nothing() {
 #[test]
 fn time_in_one_line() {
     assert_eq!(
-        output(Command::Time, &view(&good_page())),
+        output(Command::Time(1), &view(&good_page())),
         format!("{TIME}\n")
     );
 
     let mut tai_only = good_page();
     tai_only.flags &= !flag::TAI_OFFSET_VALID;
     assert_eq!(
-        output(Command::Time, &view(&tai_only)),
+        output(Command::Time(1), &view(&tai_only)),
         "2026-11-20T12:06:08.500000000 TAI ± 41.3 µs  TAI-UTC unknown  synchronized\n"
     );
 
@@ -196,12 +240,12 @@ fn time_in_one_line() {
     utc_only.time_sec -= 37;
     utc_only.clock_status = ClockStatus::Freerunning as u8;
     assert_eq!(
-        output(Command::Time, &view(&utc_only)),
+        output(Command::Time(1), &view(&utc_only)),
         "2026-11-20T12:05:31.500000000Z ± 41.3 µs  TAI-UTC unknown  freerunning\n"
     );
 
     assert_eq!(
-        output(Command::Time, &view(&Fields::stock())),
+        output(Command::Time(1), &view(&Fields::stock())),
         "no time: the page carries no time\n"
     );
 }
@@ -712,11 +756,17 @@ fn the_network_in_every_state() {
 fn lines_are_commands_or_one_clear_sentence() {
     for (line, command) in [
         ("help", Command::Help),
-        ("time", Command::Time),
+        ("time", Command::Time(1)),
         ("  status ", Command::Status),
         ("page", Command::Page),
         ("audit", Command::Audit),
         ("net", Command::Net),
+        ("leap", Command::Leap),
+        ("counter", Command::Counter),
+        ("bench", Command::Bench),
+        ("pci", Command::Pci),
+        ("mem", Command::Mem),
+        ("acpi", Command::Description),
         ("reboot", Command::Reboot),
         ("poweroff", Command::PowerOff),
     ] {
@@ -727,6 +777,15 @@ fn lines_are_commands_or_one_clear_sentence() {
             "{line}: {help}"
         );
     }
+    assert_eq!(Command::parse("fdt"), Ok(Some(Command::Description)));
+    assert_eq!(
+        Command::parse("help  fdt"),
+        Ok(Some(Command::HelpOf("acpi")))
+    );
+    assert_eq!(
+        Command::parse("time -n 1000"),
+        Ok(Some(Command::Time(1000)))
+    );
     assert_eq!(Command::parse(""), Ok(None));
     assert_eq!(Command::parse("   "), Ok(None));
     for (line, sentence) in [
@@ -734,6 +793,13 @@ fn lines_are_commands_or_one_clear_sentence() {
         ("Time", "`Time` is not a command, try `help`"),
         ("timetime now", "`timetime` is not a command, try `help`"),
         ("poweroff now", "`poweroff` takes no arguments"),
+        ("time -n", "`time` takes no arguments but `-n TIMES`"),
+        ("time -n 0", "`time` takes no arguments but `-n TIMES`"),
+        ("time -n +1", "`time` takes no arguments but `-n TIMES`"),
+        ("time -n 1001", "`time` takes no arguments but `-n TIMES`"),
+        ("time -n 1 2", "`time` takes no arguments but `-n TIMES`"),
+        ("help nobody", "`nobody` is not a command, try `help`"),
+        ("help time now", "`help` takes no arguments but `COMMAND`"),
     ] {
         assert_eq!(
             Command::parse(line).map_err(|why| why.to_string()),
@@ -747,9 +813,7 @@ fn session(shell: &mut Shell, input: &[u8]) -> (String, Option<Action>) {
     let mut out = String::new();
     let mut action = None;
     for byte in input {
-        action = shell
-            .feed(*byte, &mut out, || view(&good_page()))
-            .or(action);
+        action = shell.feed(*byte, &mut out, &mut Good).or(action);
     }
     (out, action)
 }
@@ -773,6 +837,100 @@ fn a_session() {
 }
 
 #[test]
+fn time_is_told_as_often_as_asked() {
+    let mut shell = Shell::new();
+    let (mut out, _) = session(&mut shell, b"time -n 3\r\n");
+    assert_eq!(out, format!("time -n 3\n{TIME}\n"));
+    for _ in 0..9 {
+        shell.go_on(&mut out, &mut Good);
+    }
+    assert_eq!(out, format!("time -n 3\n{TIME}\n{TIME}\n{TIME}\n{PROMPT}"));
+    assert!(!shell.is_busy());
+}
+
+#[test]
+fn help_has_more_to_say_of_each_command() {
+    let help = output(Command::Help, &view(&good_page()));
+    for line in help.lines() {
+        let name = line.split(' ').next().expect("a name");
+        let command = Command::parse(&format!("help {name}")).map_err(|why| why.to_string());
+        let more = output(
+            command.expect("a command").expect("a word"),
+            &view(&good_page()),
+        );
+        assert!(more.starts_with(name), "{more}");
+    }
+    assert_eq!(
+        output(Command::HelpOf("time"), &view(&good_page())),
+        "time [-n TIMES]: the time, its bound, TAI-UTC, the host clock's status\n\
+         True time is within the bound behind the ±.\n"
+    );
+}
+
+#[test]
+fn what_boot_noted_is_told_line_by_line() {
+    let view = view(&good_page());
+    assert_eq!(
+        output(Command::Description, &view),
+        "described   by a test\n"
+    );
+    assert_eq!(
+        output(Command::Pci, &view),
+        "00:01.0     1af4:1041\n00:02.0     1af4:1045\n"
+    );
+    assert_eq!(output(Command::Mem, &view), "nothing is known of that\n");
+}
+
+#[test]
+fn the_counter_is_measured() {
+    let out = output(Command::Counter, &view(&good_page()));
+    assert_eq!(
+        out,
+        "counter     x86 TSC\n\
+         page        2400000000.000 Hz\n\
+         machine     does not tell its rate\n\
+         invariant   unknown\n\
+         read        149 ticks (62 ns), longest 50100 ticks (20874 ns)\n\
+         monotonic   of 1000 reads 1 were behind the one before, 0 the same\n"
+    );
+    let bench = output(Command::Bench, &view(&good_page()));
+    let names: Vec<&str> = bench.lines().map(|line| &line[..12]).collect();
+    assert_eq!(
+        names,
+        [
+            "nothing     ",
+            "counter     ",
+            "page        ",
+            "line        ",
+            "time        ",
+            "text        "
+        ]
+    );
+    assert!(
+        bench.contains("counter     200 ticks (83 ns), longest "),
+        "{bench}"
+    );
+}
+
+#[test]
+fn leap_seconds_known_and_announced() {
+    assert_eq!(
+        output(Command::Leap, &view(&good_page())),
+        "tai-utc     37 s\n\
+         announced   nothing for the end of this UTC day\n\
+         known       none\n\
+         page        indicator none, smearing hint strict\n"
+    );
+    assert_eq!(
+        output(Command::Leap, &view(&before_leap(LeapIndicator::PrePos))),
+        "tai-utc     37 s\n\
+         announced   23:59:60 comes at the end of this UTC day\n\
+         known       a second inserted before 2027-01-01T00:00:00.000000000Z\n\
+         page        indicator insert at month end, smearing hint strict\n"
+    );
+}
+
+#[test]
 fn the_prompt_can_be_shown_again() {
     let mut shell = Shell::new();
     let shown = |shell: &Shell| {
@@ -783,6 +941,9 @@ fn the_prompt_can_be_shown_again() {
     assert_eq!(shown(&shell), "gnomon> ");
     session(&mut shell, b"stat");
     assert_eq!(shown(&shell), "gnomon> stat");
+    session(&mut shell, b"\x1b[D\x1b[D");
+    assert_eq!(shown(&shell), "gnomon> stat\x08\x08", "the cursor, too");
+    session(&mut shell, b"\x05");
     session(&mut shell, b"us\r");
     assert_eq!(shown(&shell), "gnomon> ");
 }
@@ -811,7 +972,7 @@ fn a_command_counts_even_if_the_screen_is_gone() {
     let mut shell = Shell::new();
     let mut action = None;
     for byte in *b"poweroff\r" {
-        action = shell.feed(byte, &mut Broken, || view(&good_page()));
+        action = shell.feed(byte, &mut Broken, &mut Good);
     }
     assert_eq!(action, Some(Action::PowerOff));
 }
@@ -825,7 +986,7 @@ proptest! {
         let view = view(&fields);
         prop_assert_eq!(output(Command::Page, &view).lines().count(), 22);
         let _ = output(Command::Status, &view);
-        let _ = output(Command::Time, &view);
+        let _ = output(Command::Time(1), &view);
         let mut out = String::new();
         report::boot(&mut out, &view).expect("a String takes everything");
         prop_assert_eq!(out.lines().count(), 6);

@@ -37,6 +37,7 @@ use gnomon_kernel::serve::auth::Keys;
 use gnomon_kernel::service::{Found, Memory, Service};
 use gnomon_kernel::services::Services;
 use gnomon_kernel::services::counters::Rate;
+use gnomon_kernel::shell::Facts;
 use smoltcp::wire::{
     ArpPacket, EthernetFrame, EthernetProtocol, Icmpv4Message, Icmpv4Packet, IpProtocol,
     Ipv4Packet, UdpPacket,
@@ -283,6 +284,7 @@ fn rig(fields: &Fields, command_line: &str) -> Rig {
             nic: "test",
             absent: &[],
             services: &Stated,
+            facts: &Facts::NONE,
         },
     );
     let mut rig = Rig {

@@ -4,7 +4,7 @@ mod acpi;
 mod firmware;
 mod image;
 
-use core::fmt::Display;
+use core::fmt::{self, Display, Write};
 
 use gnomon_arch::dev::fw_cfg::{FwCfg, Mapped};
 use gnomon_arch::dev::net::Nic;
@@ -170,7 +170,11 @@ impl<'a> Hardware<'a> {
     }
 
     /// Starts the network device: the first with registers in memory, or else the first on PCI.
-    pub(crate) fn network(&self, interrupts: &Interrupts) -> (Option<Nic>, Network) {
+    pub(crate) fn network(
+        &self,
+        interrupts: &Interrupts,
+        facts: &mut dyn Write,
+    ) -> (Option<Nic>, Network) {
         let none = || (None, Network::Absent("mmio or PCI"));
         let Ok(description) = &self.description else {
             return none();
@@ -179,7 +183,7 @@ impl<'a> Hardware<'a> {
         let on_pci = || {
             description
                 .pci_host()
-                .and_then(|host| self.network_on_pci(description, &host, interrupts))
+                .and_then(|host| self.network_on_pci(description, &host, interrupts, facts))
         };
         in_memory.or_else(on_pci).unwrap_or_else(none)
     }
@@ -189,6 +193,7 @@ impl<'a> Hardware<'a> {
         description: &Description<'_>,
         host: &PciHost,
         interrupts: &Interrupts,
+        facts: &mut dyn Write,
     ) -> Option<(Option<Nic>, Network)> {
         let mmu = self.firmware.mmu;
         let Window { address, length } = host.ecam;
@@ -218,7 +223,7 @@ impl<'a> Hardware<'a> {
                 _ => Wake::Never,
             }
         };
-        match find::nic_on_pci(&access, host.first_bus, reach, mmu, prepare) {
+        match find::nic_on_pci(&access, host.first_bus, reach, mmu, prepare, facts) {
             (None, Network::Absent(_)) => None,
             result => Some(result),
         }
@@ -262,6 +267,59 @@ impl<'a> Hardware<'a> {
         // SAFETY: the firmware's description says that a virtio device's registers are here; they are mapped as
         // device memory, and this driver is their only user.
         Some(unsafe { Registers::new(address as *mut u8, usize::try_from(length).ok()?) })
+    }
+
+    /// Notes what describes the machine, and what was found there.
+    pub(crate) fn describe(&self, facts: &mut dyn Write) {
+        // What does not fit is not told.
+        let _ = self.try_describe(facts);
+    }
+
+    fn try_describe(&self, facts: &mut dyn Write) -> fmt::Result {
+        let description = match &self.description {
+            Ok(description) => description,
+            Err(why) => return writeln!(facts, "described   by nothing: {why}"),
+        };
+        match description {
+            Description::Tree(_) => writeln!(facts, "described   by the device tree")?,
+            Description::Acpi(tables) => {
+                writeln!(facts, "described   by ACPI")?;
+                find::tables(tables, facts)?;
+            }
+        }
+        for (name, uart) in [
+            ("console", description.console()),
+            ("second port", description.second_uart()),
+        ] {
+            match uart {
+                Some(uart) => writeln!(facts, "{name:<12}{}", uart.window)?,
+                None => writeln!(facts, "{name:<12}none")?,
+            }
+        }
+        let (distributor, version) = match description.interrupt_controller() {
+            Some(Gic::V2 { distributor, .. }) => (Some(distributor), 2),
+            Some(Gic::V3 { distributor, .. }) => (Some(distributor), 3),
+            None => (None, 0),
+        };
+        match distributor {
+            Some(window) => writeln!(facts, "gic         version {version}, {window}")?,
+            None => writeln!(facts, "gic         none")?,
+        }
+        match description.psci() {
+            Some(Conduit::Hvc) => writeln!(facts, "psci        by hvc")?,
+            Some(Conduit::Smc) => writeln!(facts, "psci        by smc")?,
+            None => writeln!(facts, "psci        none")?,
+        }
+        match description.pci_host() {
+            Some(host) => {
+                let (first, last) = (host.first_bus, host.last_bus);
+                writeln!(facts, "pci config  {}, buses {first} to {last}", host.ecam)?;
+            }
+            None => writeln!(facts, "pci config  none")?,
+        }
+        let mut count = 0;
+        description.virtio_mmio(&mut |_| count += 1);
+        writeln!(facts, "virtio      {count} places for devices in memory")
     }
 
     /// What firmware and hypervisor offer.

@@ -3,7 +3,7 @@
 mod firmware;
 mod pvh;
 
-use core::fmt::Display;
+use core::fmt::{self, Display, Write};
 
 use gnomon_arch::dev::fw_cfg::FwCfg;
 use gnomon_arch::dev::net::Nic;
@@ -102,13 +102,17 @@ impl<'a> Hardware<'a> {
     }
 
     /// Starts the network device.
-    pub(crate) fn network(&self, interrupts: &Interrupts) -> (Option<Nic>, Network) {
+    pub(crate) fn network(
+        &self,
+        interrupts: &Interrupts,
+        facts: &mut dyn Write,
+    ) -> (Option<Nic>, Network) {
         let mmu = self.firmware.mmu;
         let wake = Wake::Message(interrupts.message());
         let tables = self.tables.as_ref().ok();
         let ecam = tables.and_then(|tables| tables.ecam().find(|ecam| ecam.segment == 0));
         let Some(ecam) = ecam else {
-            return find::nic_on_pci(&PortConfig, 0, |_| true, mmu, |_, _| wake);
+            return find::nic_on_pci(&PortConfig, 0, |_| true, mmu, |_, _| wake, facts);
         };
         let (start, length) = ecam.window();
         let length = usize::try_from(length).unwrap_or(0);
@@ -121,7 +125,45 @@ impl<'a> Hardware<'a> {
             let mut mmu = mmu.borrow_mut();
             bus <= ecam.last_bus && mmu.map(start + offset, Ecam::BUS, Kind::Device).is_ok()
         };
-        find::nic_on_pci(&access, ecam.first_bus, reach, mmu, |_, _| wake)
+        find::nic_on_pci(&access, ecam.first_bus, reach, mmu, |_, _| wake, facts)
+    }
+
+    /// Notes what describes the machine, and what was found there.
+    pub(crate) fn describe(&self, facts: &mut dyn Write) {
+        // What does not fit is not told.
+        let _ = self.try_describe(facts);
+    }
+
+    fn try_describe(&self, facts: &mut dyn Write) -> fmt::Result {
+        let tables = match &self.tables {
+            Ok(tables) => tables,
+            Err(why) => return writeln!(facts, "acpi        none: {why}"),
+        };
+        find::tables(tables, facts)?;
+        match tables.fadt().map(|fadt| fadt.pm_timer()) {
+            Ok(Some(timer)) => writeln!(facts, "pm timer    {:#x}", timer.address)?,
+            Ok(None) => writeln!(facts, "pm timer    none")?,
+            Err(why) => writeln!(facts, "pm timer    none: {why}")?,
+        }
+        match tables.ecam().find(|ecam| ecam.segment == 0) {
+            Some(ecam) => {
+                let (first, last) = (ecam.first_bus, ecam.last_bus);
+                writeln!(
+                    facts,
+                    "pci config  {:#x}, buses {first} to {last}",
+                    ecam.window().0
+                )?;
+            }
+            None => writeln!(facts, "pci config  ports 0xcf8 and 0xcfc")?,
+        }
+        match soft_off(tables) {
+            Some(off) => writeln!(facts, "soft off    port {:#x}", off.pm1a_control)?,
+            None => writeln!(facts, "soft off    none")?,
+        }
+        match fw_cfg_ports(tables) {
+            Some(port) => writeln!(facts, "fw_cfg      port {port:#x}"),
+            None => writeln!(facts, "fw_cfg      none"),
+        }
     }
 
     /// What processor and hypervisor offer.

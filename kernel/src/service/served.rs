@@ -19,6 +19,7 @@ use crate::serve::ntp;
 use crate::serve::responder::{Datagram, Responder, Served};
 use crate::serve::times::{SmearService, Told};
 use crate::services::counters::Watch;
+use crate::shell::{Desk, Meter, Subject};
 use crate::source::Sources;
 
 /// Frames that are looked at before everything else gets its turn.
@@ -408,6 +409,11 @@ impl<M: Machine, C: Counter, P: FramePort> Core<'_, M, C, P> {
 
     /// Everything there is to tell at this moment.
     pub(super) fn view(&mut self) -> View<'_> {
+        self.look().0
+    }
+
+    /// That, and the clock it is by.
+    fn look(&mut self) -> (View<'_>, &dyn Meter) {
         let reading = self.clock.now();
         let withheld = self.withheld(&reading);
         let asked = self.config.smear;
@@ -416,7 +422,7 @@ impl<M: Machine, C: Counter, P: FramePort> Core<'_, M, C, P> {
             port: self.config.smear_port.unwrap_or(ntp::PORT),
             now: reading.ok().and_then(|reading| self.smear.at(&reading)),
         });
-        View {
+        let view = View {
             machine: self.found.machine,
             uptime: self.machine.uptime().map(nanoseconds),
             reading,
@@ -438,6 +444,19 @@ impl<M: Machine, C: Counter, P: FramePort> Core<'_, M, C, P> {
             services: self.found.services,
             watch: &self.watch,
             random: self.random.sources(),
+        };
+        (view, &self.clock)
+    }
+}
+
+impl<M: Machine, C: Counter, P: FramePort> Subject for Core<'_, M, C, P> {
+    fn desk(&mut self) -> Desk<'_> {
+        let facts = self.found.facts;
+        let (view, clock) = self.look();
+        Desk {
+            view,
+            facts,
+            meter: clock,
         }
     }
 }
