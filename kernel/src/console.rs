@@ -121,10 +121,10 @@ impl<'q, S: SerialPort> Console<'q, S> {
         while (self.length > 0 || self.lost) && refusals < patience {
             let before = self.length;
             self.pump();
-            refusals = if self.length != before {
-                0
-            } else {
+            refusals = if self.length == before {
                 refusals + 1
+            } else {
+                0
             };
         }
     }

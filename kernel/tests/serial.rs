@@ -9,6 +9,11 @@ use gnomon_kernel::serial::beat::{Beat, LEAD, Step};
 use gnomon_kernel::serial::nmea::{Sentences, checksum};
 use proptest::prelude::*;
 
+/// When the clock is looked at for a second that begins then.
+fn before(top: Duration) -> Duration {
+    top.saturating_sub(LEAD)
+}
+
 fn utc(seconds: i64, nanos: u32, leap_second: bool) -> UtcTime {
     let fraction = (u128::from(nanos) << 64).div_ceil(1_000_000_000);
     UtcTime {
@@ -82,14 +87,14 @@ fn a_second_is_told_once_at_its_top_or_not_at_all() {
     assert!(beat.is_due(None) && beat.is_due(Some(ms(0))));
     for (uptime, second, nanos, leap, expected, due) in [
         // In the middle of a second: nothing until just before the next.
-        (ms(100), 7, 400_000_000, false, Step::Rest, ms(700) - LEAD),
+        (ms(100), 7, 400_000_000, false, Step::Rest, before(ms(700))),
         (
-            ms(700) - LEAD,
+            before(ms(700)),
             7,
             999_000_000,
             false,
             Step::Near,
-            ms(700) - LEAD,
+            before(ms(700)),
         ),
         (
             ms(700),
@@ -97,11 +102,11 @@ fn a_second_is_told_once_at_its_top_or_not_at_all() {
             100,
             false,
             Step::Tell,
-            ms(1700) - LEAD - Duration::from_nanos(100),
+            before(ms(1700)).saturating_sub(Duration::from_nanos(100)),
         ),
         // The same second is not told again, a leap second with the same code is.
-        (ms(701), 8, 1_000_000, false, Step::Rest, ms(1700) - LEAD),
-        (ms(1700), 8, 0, true, Step::Tell, ms(2700) - LEAD),
+        (ms(701), 8, 1_000_000, false, Step::Rest, before(ms(1700))),
+        (ms(1700), 8, 0, true, Step::Tell, before(ms(2700))),
         // Woken too late.
         (
             ms(2711),
@@ -109,9 +114,16 @@ fn a_second_is_told_once_at_its_top_or_not_at_all() {
             10_000_001,
             false,
             Step::Rest,
-            ms(3701) - LEAD - Duration::from_nanos(1),
+            before(ms(3701)).saturating_sub(Duration::from_nanos(1)),
         ),
-        (ms(3700), 10, 10_000_000, false, Step::Tell, ms(4690) - LEAD),
+        (
+            ms(3700),
+            10,
+            10_000_000,
+            false,
+            Step::Tell,
+            before(ms(4690)),
+        ),
     ] {
         assert_eq!(
             beat.look(Some(uptime), Some(&utc(second, nanos, leap))),
@@ -190,7 +202,7 @@ proptest! {
                     prop_assert!(!known);
                     last = None;
                 }
-                Step::Near => prop_assert!(known && Duration::from_nanos(nanos.into()) >= Duration::from_secs(1) - LEAD),
+                Step::Near => prop_assert!(known && Duration::from_nanos(nanos.into()) >= before(Duration::from_secs(1))),
                 Step::Rest => if !known { last = None },
             }
             let due = beat.due().expect("an uptime");

@@ -68,7 +68,6 @@ impl Interrupts {
     }
 
     /// Lets COM2's interrupt through, too.
-    #[expect(clippy::unused_self, reason = "the 8259s have been set up")]
     pub fn let_com2(&self) {
         // SAFETY: the first 8259's mask; no memory of ours is touched, and the handler takes any of its lines.
         unsafe { Port::<u8>::new(0x21).write(MASK & !(1 << 3)) };
