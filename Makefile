@@ -1,6 +1,6 @@
 # The verbs. Each is a line or two; logic lives in Rust or in qemu/setup.sh.
 .DEFAULT_GOAL := help
-.PHONY: help build run test judges bench bench-peer icount lint loom miri pages doc clean
+.PHONY: help build run smoke test judges bench bench-peer icount lint loom miri pages doc clean
 
 GUEST := --profile guest -p gnomon --target
 ARCH ?= x86_64
@@ -24,6 +24,11 @@ run: ## boot the image under QEMU with the host's time (ARCH=aarch64, ARGS="--se
 	@qemu/setup.sh run $(ARCH)
 	@$(MAKE) --no-print-directory build
 	@build/gnomon-qemu run --arch $(ARCH) $(ARGS)
+
+smoke: ## the guest's smoke test: TAP, and an exit status (ARCH=aarch64, ARGS="--scenario FILE ...")
+	@qemu/setup.sh run $(ARCH)
+	@$(MAKE) --no-print-directory build
+	@build/gnomon-qemu smoke --arch $(ARCH) $(ARGS)
 
 test: ## everything: host tests, and the tests that boot the image under QEMU
 	@qemu/setup.sh test
@@ -62,8 +67,8 @@ lint: ## rustfmt, clippy on the host and the bare target, docs: no warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked $(GUEST) x86_64-unknown-none --no-deps
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked $(GUEST) aarch64-unknown-none -p gnomon-arch --no-deps
 
-loom: ## the seqlock in every order of its loads and stores that the memory model allows
-	RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=$(TARGET)/loom cargo test --locked --release -p gnomon-clock --test loom
+loom: ## the seqlock and the notifications in every order of loads and stores that the memory model allows
+	RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=$(TARGET)/loom cargo test --locked --release -p gnomon-clock -p gnomon-arch --test loom
 
 pages: ## 100 million random pages against exact arithmetic
 	GNOMON_PAGES=100000000 cargo test --locked --release -p gnomon-clock --test bounds -- --nocapture

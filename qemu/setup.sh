@@ -4,7 +4,7 @@
 #   qemu/setup.sh build   the pinned toolchain's bare targets
 #   qemu/setup.sh run     that, and a QEMU with the vmclock device; `run aarch64`: an aarch64 QEMU instead
 #   qemu/setup.sh test    that, both QEMUs, and the programs the tests let judge the guest: chronyd, ntpdig, ntpd,
-#                         timesyncd, gpsd, tshark, ping, ip
+#                         timesyncd, gpsd, tshark, ping, ip; and QEMU 11.1 beside the build (qemu/qemu-11.sh)
 #   qemu/setup.sh judges  that, and the judges that are no Debian packages: ntpd-rs and ntplib, into build/judges
 #   qemu/setup.sh peer    that, and a Linux guest with chrony for `make bench-peer`, in build/peer
 #   qemu/setup.sh miri    a nightly toolchain with Miri, for `make miri` only
@@ -397,7 +397,7 @@ packages
 [ -z "$packages_only" ] || exit 0
 rust
 case $purpose in
-test) daemons ;;
+test) daemons && "$here/qemu/qemu-11.sh" ;;
 judges) daemons && built_judges ;;
 peer) daemons && linux_guest ;;
 miri) miri ;;

@@ -19,6 +19,11 @@ pub enum Kind {
     Device,
 }
 
+impl Kind {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Text, Self::ReadOnly, Self::Data, Self::Device];
+}
+
 /// Why a range could not be mapped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MapError {

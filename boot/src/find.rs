@@ -1,4 +1,5 @@
-//! What both platforms look for in the same way: the vmclock page, the network device, the host's files.
+//! What both platforms look for in the same way: the vmclock page, the network device, the host's clock, the
+//! host's files.
 
 use core::cell::RefCell;
 use core::fmt::{self, Display, Write};
@@ -6,31 +7,36 @@ use core::fmt::{self, Display, Write};
 use gnomon_arch::dev::fw_cfg::{Access, FwCfg};
 use gnomon_arch::dev::net::{self, Nic};
 use gnomon_arch::dev::pci::{ConfigAccess, Function, Pci};
-use gnomon_arch::dev::virtio;
+use gnomon_arch::dev::rtc::{self, Rtc};
 use gnomon_arch::dev::virtio::pci::{PciTransport, Wake};
+use gnomon_arch::dev::virtio::{self, Transport};
 use gnomon_arch::machine::mmu::{Kind, Mmu};
-use gnomon_arch::machine::trap;
-use gnomon_clock::VmclockPage;
+use gnomon_arch::machine::{counter, trap};
+use gnomon_clock::{Counter, Source, VmclockPage};
 use gnomon_kernel::discover::Window;
 use gnomon_kernel::discover::acpi::{Table, Tables};
 use gnomon_kernel::memory::MemoryRange;
 use gnomon_kernel::serve::auth::Keys;
-
+use gnomon_kernel::source::Driver;
+use gnomon_kernel::source::virtio_rtc::VirtioRtc;
 use gnomon_kernel::text::Text;
 
+use crate::glue::Requests;
 use crate::layout;
 
 /// The vmclock page, and where it is or why there is none.
 pub(crate) struct Page {
     /// The page, mapped.
-    pub(crate) page: Option<&'static VmclockPage>,
+    pub(crate) mapped: Option<&'static VmclockPage>,
+    /// Where it is.
+    pub(crate) window: Option<Window>,
     text: Text<192>,
 }
 
 impl Page {
     /// Where the page is, or why there is none.
     pub(crate) fn place(&self) -> Result<&str, &str> {
-        match self.page {
+        match self.mapped {
             Some(_) => Ok(self.text.as_str()),
             None => Err(self.text.as_str()),
         }
@@ -44,7 +50,8 @@ pub(crate) fn page(
     mmu: &RefCell<Mmu>,
 ) -> Page {
     let none = |why: &dyn Display| Page {
-        page: None,
+        mapped: None,
+        window: None,
         text: Text::of(why),
     };
     let (Window { address, length }, text) = match found {
@@ -64,7 +71,8 @@ pub(crate) fn page(
     // any time.
     let page = unsafe { &*(address as *const VmclockPage) };
     Page {
-        page: Some(page),
+        mapped: Some(page),
+        window: Some(Window { address, length }),
         text: Text::of(text),
     }
 }
@@ -119,7 +127,8 @@ pub(crate) fn nic_on_pci(
         return (None, Network::Absent("PCI"));
     };
     let wake = prepare(&pci, function);
-    let started = PciTransport::new(&pci, function, &mut mmu.borrow_mut(), wake);
+    let mmu = &mut mmu.borrow_mut();
+    let started = PciTransport::new(&pci, function, mmu, wake, net::CONFIGURATION);
     let at = format_args!("PCI {function}");
     started_nic(started.and_then(Nic::new), &at, others)
 }
@@ -170,7 +179,8 @@ pub(crate) fn memory(map: &[MemoryRange], facts: &mut dyn Write) {
         let last = start.saturating_add(length.saturating_sub(1));
         let _ = writeln!(facts, "{start:#014x} to {last:#014x}  {kind}");
     }
-    let (start, last) = layout::image();
+    let (start, end) = layout::image();
+    let last = end - 1;
     let _ = writeln!(
         facts,
         "{start:#014x} to {last:#014x}  this image, with its stack"
@@ -203,4 +213,67 @@ pub(crate) fn ntp_keys(
     };
     device.read(file, bytes);
     keys.parse_file(bytes, &mut |warning| warn(&warning));
+}
+
+/// What became of the search for a source of time.
+pub(crate) enum Finding<'a> {
+    /// It can be asked.
+    Present(&'a mut dyn Driver),
+    /// It does not exist, and why.
+    Absent(Source, &'static str),
+}
+
+impl<'a> Finding<'a> {
+    /// The outcome for `source`.
+    pub(crate) fn of(source: Source, found: &'a mut Result<impl Driver, &'static str>) -> Self {
+        match found {
+            Ok(driver) => Self::Present(driver),
+            Err(why) => Self::Absent(source, why),
+        }
+    }
+}
+
+/// The host's clock behind virtio-rtc, or why there is none.
+pub(crate) type HostClock = Result<VirtioRtc<Requests>, &'static str>;
+
+/// Starts the first virtio real-time clock on PCI. `reach` is as for [`nic_on_pci`], and `prepare` sees to it
+/// that the device has addresses.
+pub(crate) fn clock_on_pci(
+    access: &dyn ConfigAccess,
+    first_bus: u8,
+    reach: impl FnMut(u8) -> bool,
+    mmu: &RefCell<Mmu>,
+    prepare: impl FnOnce(&Pci<'_>, Function),
+) -> HostClock {
+    let pci = Pci(access);
+    let mut first = None;
+    pci.walk(first_bus, reach, |function, vendor, device| {
+        if rtc::is_rtc(vendor, device) {
+            first = first.or(Some(function));
+        }
+    });
+    let function = first.ok_or(NO_CLOCK)?;
+    prepare(&pci, function);
+    let started = PciTransport::new(&pci, function, &mut mmu.borrow_mut(), Wake::Never, 0);
+    started_clock(started, &format_args!("PCI {function}"))
+}
+
+/// There is none in the places looked at.
+pub(crate) const NO_CLOCK: &str = "no such device";
+
+/// What became of starting the clock behind a transport.
+pub(crate) fn started_clock(
+    transport: Result<impl Transport, virtio::Error>,
+    at: &dyn Display,
+) -> HostClock {
+    let rtc = transport.and_then(Rtc::new).map_err(virtio::Error::words)?;
+    Ok(VirtioRtc::new(
+        Requests(rtc),
+        counter_id(counter::this_cpu()),
+        at,
+    ))
+}
+
+fn counter_id<C: Counter>(_: C) -> gnomon_clock::CounterId {
+    C::ID
 }

@@ -3,6 +3,7 @@
 use core::time::Duration;
 
 use gnomon_arch::dev::net::{Frame, Nic};
+use gnomon_arch::dev::rtc::Rtc;
 use gnomon_arch::machine::interrupt::Interrupts;
 use gnomon_arch::machine::power::Power;
 use gnomon_arch::machine::timer::{Alarm, Uptime};
@@ -12,6 +13,7 @@ use gnomon_kernel::console::SerialPort;
 use gnomon_kernel::machine::Machine;
 use gnomon_kernel::net::port::{self, FramePort, PortCounters};
 use gnomon_kernel::random::{Source, Take};
+use gnomon_kernel::source::virtio_rtc::{ANSWER_MAX, RequestQueue};
 
 use crate::platform::Entropy;
 
@@ -118,6 +120,10 @@ impl FramePort for Port {
         self.0.allocate().map(PortFrame)
     }
 
+    fn has_received(&self) -> bool {
+        self.0.has_received()
+    }
+
     fn send(&mut self, frame: PortFrame) {
         self.0.send(frame.0);
     }
@@ -148,7 +154,21 @@ impl FramePort for Port {
             received: counters.received,
             sent: counters.sent,
             dropped: counters.dropped,
+            kicks: counters.kicks,
             lies: counters.lies,
         }
+    }
+}
+
+/// The request queue of a virtio real-time clock.
+pub(crate) struct Requests(pub(crate) Rtc);
+
+impl RequestQueue for Requests {
+    fn send(&mut self, request: &[u8], room: usize) -> bool {
+        self.0.send(request, room)
+    }
+
+    fn receive(&mut self, answer: &mut [u8; ANSWER_MAX]) -> Option<usize> {
+        self.0.receive(answer)
     }
 }

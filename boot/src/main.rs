@@ -14,6 +14,7 @@ mod find;
 mod glue;
 mod info;
 mod layout;
+mod smoke;
 
 #[cfg(target_arch = "x86_64")]
 #[path = "x86_64/mod.rs"]
@@ -25,23 +26,29 @@ mod platform;
 
 use core::cell::RefCell;
 use core::fmt::{self, Write};
+use core::mem::ManuallyDrop;
 use core::panic::PanicInfo;
 
 use gnomon_arch::cell::TakeCell;
 use gnomon_arch::machine::timer::{Alarm, Uptime};
 use gnomon_arch::machine::{counter, io, power, trap};
-use gnomon_clock::Clock;
+use gnomon_clock::{Clock, Source};
 use gnomon_kernel::config::{Config, Serial};
 use gnomon_kernel::console::{Console, Queue};
 use gnomon_kernel::net::stack::Storage;
 use gnomon_kernel::report;
 use gnomon_kernel::serve::responder;
 use gnomon_kernel::service::{Found, Memory, Service};
+use gnomon_kernel::source::{Driver, Table};
 
+use crate::find::{Finding, Network};
 use crate::glue::{Board, Port, Uart};
 use crate::platform::{Firmware, Handover, Hardware};
+use crate::smoke::Lab;
 use gnomon_kernel::shell::Facts;
+use gnomon_kernel::smoke::machine::Nic;
 use gnomon_kernel::text::Text;
+use heapless::Vec;
 
 /// What the NTP server remembers of its clients.
 static CLIENTS: TakeCell<responder::Memory> = TakeCell::new(responder::Memory::new());
@@ -50,6 +57,11 @@ static CLIENTS: TakeCell<responder::Memory> = TakeCell::new(responder::Memory::n
 static FACTS: TakeCell<Facts> = TakeCell::new(Facts::NONE);
 /// Where the output of the two serial ports waits.
 static QUEUES: [TakeCell<Queue>; 2] = [const { TakeCell::new([0; _]) }; 2];
+/// How many sources of time there are beside the page.
+const COUNT: usize = Source::ALL.len();
+
+/// What is learned of the sources of time beside the page.
+static SOURCES: TakeCell<Table> = TakeCell::new(Table::new());
 
 /// Where the entry code goes once Rust can run, with the physical address of the loader's words.
 extern "C" fn start(handover: u64) -> ! {
@@ -78,18 +90,48 @@ extern "C" fn start(handover: u64) -> ! {
     };
     let facts = FACTS.take().unwrap_or_else(|| fatal(&"entered twice"));
     let (nic, network) = hardware.network(&interrupts, &mut facts.pci);
-    find::memory(firmware.memory(), &mut facts.memory);
+    let mut host_clock = hardware.host_clock();
+    find::memory(hardware.memory(), &mut facts.memory);
     hardware.describe(&mut facts.description);
     let power = hardware.power();
     let services = hardware.services();
     let entropy = hardware.entropy(&services);
+    let mut clocks = hardware.clocks(&services);
+    // The service never ends, and lists that could be dropped could not be lent to it.
+    let mut sources: ManuallyDrop<Vec<&mut dyn Driver, COUNT>> = ManuallyDrop::default();
+    let mut absent: ManuallyDrop<Vec<(Source, &str), COUNT>> = ManuallyDrop::default();
+    // There is room for all that there are.
+    let mut add = |finding| match finding {
+        Finding::Present(driver) => drop(sources.push(driver)),
+        Finding::Absent(source, why) => drop(absent.push((source, why))),
+    };
+    add(Finding::of(Source::VirtioRtc, &mut host_clock));
+    clocks.each(&mut add);
 
+    let is_refused = matches!(network, Network::Refused(..));
     let network = Text::<128>::of(&network);
+    if let Some(seconds) = config.smoke {
+        let lab = Lab {
+            memory: hardware.memory(),
+            mmu: &mmu,
+            page: &page,
+            uptime: log.uptime,
+            interrupts,
+            alarm: Alarm::default(),
+            services: &services,
+            network: match (&nic, is_refused) {
+                (Some(_), _) => Nic::Running(network.as_str()),
+                (None, true) => Nic::Refused(network.as_str()),
+                (None, false) => Nic::Absent(network.as_str()),
+            },
+        };
+        smoke::run(lab, nic, log.console, power, seconds);
+    }
     let found = Found {
         machine: hardware.name(),
         page: page.place(),
         nic: network.as_str(),
-        absent: &[],
+        absent: &absent,
         services: &services,
         facts,
     };
@@ -102,11 +144,12 @@ extern "C" fn start(handover: u64) -> ! {
         entropy,
         physical_is_denied: false,
     };
-    let clock = Clock::new(page.page, counter::this_cpu());
+    let clock = Clock::new(page.mapped, counter::this_cpu());
     let memory = Memory {
         stack: &mut Storage::default(),
         clients: CLIENTS.take().unwrap_or_else(|| fatal(&"entered twice")),
-        sources: &mut [],
+        table: SOURCES.take().unwrap_or_else(|| fatal(&"entered twice")),
+        sources: &mut sources,
     };
     Service::new(
         machine,

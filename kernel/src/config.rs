@@ -6,7 +6,7 @@
 //! | `ip6` | `auto`, `off`, or `ADDR/LEN` (IPv6) | `auto` |
 //! | `serial` | `shell`, `nmea`, `json[,SECONDS]`, `log`, `off` | `shell` |
 //! | `serial2` | `nmea`, `json[,SECONDS]`, `off` | `off` |
-//! | `idle` | `halt`, `poll` | `halt` |
+//! | `idle` | `adaptive`, `halt`, `poll` | `adaptive` |
 //! | `ntp.stratum` | `1` to `15` | `1` |
 //! | `ntp.allow`, `ntp.deny` | `ADDR/LEN` or `ADDR`, comma separated ([`access`](crate::serve::access)) | everybody is answered |
 //! | `ntp.limit` | `off`, or `BURST,INTERVAL` such as `8,8s` ([`limit`](crate::serve::limit)) | `off` |
@@ -20,6 +20,7 @@
 //! | `holdover.max` | seconds | no limit |
 //! | `source` | `auto`, or names separated by commas: `vmclock`, `kvm`, `virtio-rtc`, `ntp:ADDR`, `rtc`, `auto` ([`source`](crate::source)) | `auto` |
 //! | `firmware` | `auto`, `acpi`: where an Arm machine's description comes from ([`Firmware`]) | `auto` |
+//! | `smoke` | nothing, or seconds: run the smoke test ([`smoke`]) in place of the service, watching the page for so long | no smoke test; 3 seconds |
 //! | `vmclock` | physical address of the page, decimal or `0x` hexadecimal, a multiple of 4096 | found in ACPI or the device tree |
 //!
 //! A word that is not understood never stops the boot: it is reported as a [`Warning`] and the
@@ -41,6 +42,7 @@ use crate::serve::access::Rule;
 use crate::serve::limit::Limit;
 use crate::serve::ntp;
 use crate::serve::responder::Policy;
+use crate::smoke;
 use crate::source::Choice;
 
 pub(crate) use self::ip::is_host;
@@ -78,6 +80,8 @@ pub struct Config {
     pub source: Choice,
     /// `firmware=`: where an Arm machine's description comes from.
     pub firmware: Firmware,
+    /// `smoke`: the smoke test in place of the service, and for how many seconds it watches the page.
+    pub smoke: Option<u16>,
     /// `vmclock=`: physical address of the vmclock page, in place of discovery.
     pub vmclock: Option<u64>,
 }
@@ -139,6 +143,8 @@ pub enum Smearing {
 /// What the processor does when there is nothing to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Idle {
+    /// Keep looking for a short while after each frame, and sleep then.
+    Adaptive,
     /// Sleep until the next interrupt.
     Halt,
     /// Keep looking: the quickest answer, at the price of a whole host CPU.
@@ -162,7 +168,7 @@ impl Config {
         ip6: Ip6::Auto,
         serial: Serial::Shell,
         serial2: Serial::Off,
-        idle: Idle::Halt,
+        idle: Idle::Adaptive,
         stratum: 1,
         policy: Policy::OPEN,
         smear: Smearing::Off,
@@ -171,6 +177,7 @@ impl Config {
         conditions: Conditions::DEFAULT,
         source: Choice::AUTO,
         firmware: Firmware::Auto,
+        smoke: None,
         vmclock: None,
     };
 
@@ -242,6 +249,7 @@ impl Config {
             }
             "idle" => {
                 self.idle = match value {
+                    "adaptive" => Idle::Adaptive,
                     "halt" => Idle::Halt,
                     "poll" => Idle::Poll,
                     _ => return None,
@@ -306,6 +314,12 @@ impl Config {
                     "acpi" => Firmware::Acpi,
                     _ => return None,
                 }
+            }
+            "smoke" => {
+                self.smoke = Some(match value {
+                    "" => smoke::SECONDS,
+                    _ => digits(value).filter(|seconds| (1..=3600).contains(seconds))?,
+                });
             }
             "vmclock" => self.vmclock = Some(page_address(value)?),
             _ => return None,

@@ -108,6 +108,8 @@ pub struct Duty {
     conditions: Conditions,
     /// Violations by kind, in the order of [`Violation::ALL`], at the last reading.
     violations: [u64; Violation::ALL.len()],
+    /// Updates that had been audited by then.
+    updates: u64,
     latest: Option<Violation>,
     /// The marker under which nothing is served any more.
     distrusted: Option<u64>,
@@ -131,6 +133,7 @@ impl Duty {
         Self {
             conditions,
             violations: [0; Violation::ALL.len()],
+            updates: 0,
             latest: None,
             distrusted: None,
             last: None,
@@ -195,6 +198,21 @@ impl Duty {
     }
 
     fn follow_audit(&mut self, reading: &Reading, audit: &Audit) {
+        // Violations are found in updates.
+        if self.updates != audit.updates() {
+            self.updates = audit.updates();
+            self.follow_violations(reading, audit);
+        }
+        if self
+            .distrusted
+            .is_some_and(|marker| marker != reading.marker)
+        {
+            self.distrusted = None;
+        }
+    }
+
+    #[inline(never)]
+    fn follow_violations(&mut self, reading: &Reading, audit: &Audit) {
         for (known, violation) in self.violations.iter_mut().zip(Violation::ALL) {
             let count = audit.count(violation);
             if *known != count {
@@ -206,9 +224,6 @@ impl Duty {
                     self.distrusted = Some(marker);
                 }
             }
-        }
-        if self.distrusted != Some(reading.marker) {
-            self.distrusted = None;
         }
     }
 

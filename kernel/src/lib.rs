@@ -9,6 +9,7 @@
 //! * [`services`]: what firmware and hypervisor offer beside the page;
 //! * [`random`]: random numbers, from whatever there is;
 //! * [`serial`]: the time on a serial line;
+//! * [`smoke`]: the machine and its page against the rules;
 //! * [`shell`], [`report`], [`config`]: what people see and say; [`json`]: the same for programs.
 //!
 //! What time is, is the business of [`gnomon_clock`].
@@ -31,5 +32,6 @@ pub mod serve;
 pub mod service;
 pub mod services;
 pub mod shell;
+pub mod smoke;
 pub mod source;
 pub mod text;

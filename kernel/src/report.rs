@@ -14,6 +14,7 @@ use crate::net::inet6::Known6;
 use crate::random::Sources;
 use crate::serve::ntp::{self, Answer};
 use crate::serve::times::{Told, reference_id};
+use crate::service::Rested;
 use crate::services::Services;
 use crate::services::counters::Watch;
 use crate::source::Table;
@@ -50,6 +51,8 @@ pub struct View<'a> {
     pub smear: Option<SmearView>,
     /// What the processor does when there is nothing to do.
     pub idle: Idle,
+    /// What has come of that.
+    pub rested: Rested,
     /// Where time may come from beside the page.
     pub sources: &'a Table,
     /// What firmware and hypervisor offer.
@@ -350,7 +353,7 @@ pub(crate) fn hertz(frac: u64, shift: u8) -> Option<(u128, u128)> {
     }
 }
 
-const VERSION: &str = env!("CARGO_PKG_VERSION");
+pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 #[cfg(test)]
 mod tests {

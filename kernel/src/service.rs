@@ -1,18 +1,23 @@
 //! The main loop: frames, timers, console, sleep, in that order, for ever.
 
+mod idle;
 mod log;
 mod ports;
 mod served;
+mod upstream;
 
 use core::fmt;
 use core::time::Duration;
 
 use gnomon_clock::{Clock, Counter, Source};
 
+use self::idle::Rest;
+pub use self::idle::Rested;
 use self::log::{Log, SmearState};
 use self::ports::Port;
-use self::served::{Core, Life, Network, instant};
-use crate::config::{Config, Idle, Ip, Serial};
+use self::served::{Core, Life, Network, SHARE, instant};
+use self::upstream::Upstream;
+use crate::config::{Config, Ip, Serial};
 use crate::console::{Console, SerialPort};
 use crate::duty::Duty;
 use crate::machine::Machine;
@@ -26,7 +31,7 @@ use crate::serve::times::SmearService;
 use crate::services::Services;
 use crate::services::counters::Watch;
 use crate::shell::{Action, Facts, Shell};
-use crate::source::{Driver, Sources};
+use crate::source::{Driver, Sources, Table};
 
 /// Bytes of console input that are looked at in one round.
 const INPUT: usize = 64;
@@ -63,7 +68,9 @@ pub struct Memory<'a> {
     pub stack: &'a mut Storage<'a>,
     /// For what the NTP server remembers of its clients.
     pub clients: &'a mut responder::Memory,
-    /// The sources of time beside the page.
+    /// For what is learned of the sources of time beside the page.
+    pub table: &'a mut Table,
+    /// How these are asked.
     pub sources: &'a mut [&'a mut dyn Driver],
 }
 
@@ -99,6 +106,7 @@ where
         let Memory {
             stack,
             clients,
+            table,
             sources,
         } = memory;
         let fixed = match config.ip {
@@ -144,6 +152,7 @@ where
         } else {
             clock.without_page_time()
         };
+        let all = Sources::new(config.source, table, sources, found.absent);
         let mut core = Core {
             machine,
             random,
@@ -155,7 +164,13 @@ where
             network,
             ntp,
             life: Life::default(),
-            sources: Sources::new(config.source, sources, found.absent),
+            rest: Rest::default(),
+            departed: [None; SHARE],
+            sources: match config.tai_offset {
+                Some(offset) => all.with_operator_offset(offset),
+                None => all,
+            },
+            upstream: config.source.server.map(Upstream::new),
             smear_state: SmearState::default(),
             uptime,
             calibrated: false,
@@ -190,19 +205,20 @@ where
         self.core.uptime = self.core.machine.uptime();
         self.core.follow_network();
         self.core.follow_sources();
+        self.core.follow_upstream();
         more |= self.serve_ports();
         more |= self.serve_console();
         self.report();
         more
     }
 
-    /// Sleeps until something may have come, unless the command line asked for polling.
+    /// Waits until something may have come.
     fn rest(&mut self) {
         let rest = self.rest_of_ports();
-        if self.core.config.idle == Idle::Poll || rest.is_zero() {
+        if rest.is_zero() {
             core::hint::spin_loop();
         } else {
-            self.core.sleep(rest);
+            self.core.rest(rest);
         }
     }
 

@@ -20,11 +20,12 @@ use gnomon_kernel::net::inet6::{Address6, Known6, Origin};
 use gnomon_kernel::random;
 use gnomon_kernel::report::{self, NetView, SmearView, View};
 use gnomon_kernel::serve::ntp::{Counters, Server};
+use gnomon_kernel::service::Rested;
 use gnomon_kernel::services::Nothing;
 use gnomon_kernel::services::counters::Watch;
 use gnomon_kernel::shell::command::{self, Command};
 use gnomon_kernel::shell::{Action, Desk, Facts, Meter, PROMPT, Shell, Subject};
-use gnomon_kernel::source::{Choice, Sources, Table};
+use gnomon_kernel::source::Table;
 use gnomon_kernel::text::Text;
 use proptest::prelude::*;
 
@@ -69,8 +70,7 @@ fn read(fields: &Fields) -> Result<Reading, NoTime> {
 static NO_AUDIT: Audit = Audit::new();
 static NO_WATCH: Watch = Watch::new();
 static NO_DUTY: Duty = Duty::new(Conditions::DEFAULT);
-static NO_SOURCES: LazyLock<Table> =
-    LazyLock::new(|| Sources::new(Choice::AUTO, &mut [], &[]).table().clone());
+static NO_SOURCES: Table = Table::new();
 
 fn view(fields: &Fields) -> View<'static> {
     View {
@@ -94,6 +94,7 @@ fn view(fields: &Fields) -> View<'static> {
                 ntp: 7,
                 stack: 2,
                 dropped: 1,
+                kicks: 6,
             },
         }),
         server: Server::new(1, 30),
@@ -107,7 +108,8 @@ fn view(fields: &Fields) -> View<'static> {
         duty: &NO_DUTY,
         audit: &NO_AUDIT,
         smear: None,
-        idle: Idle::Halt,
+        idle: Idle::Adaptive,
+        rested: Rested::default(),
         sources: &NO_SOURCES,
         services: &Nothing,
         watch: &NO_WATCH,
@@ -378,7 +380,7 @@ fn status_of_a_good_day() {
              serving     time\n\
              audit       updates 0, disruptions 0, violations 0, on_violation=alarm\n\
              uptime      12.345 s\n\
-             idle        halt\n\
+             idle        adaptive, asleep 0.0 %, wake-ups 0, polls 0\n\
              ntp         stratum 1, precision 2^-24 s\n\
              answered    6: time 5, INIT 0, STEP 1, XDSP 0, RATE 0, XAUD 0, XHLD 0, XDRN 0\n\
              of these    interleaved 0, authenticated 0, F323 0\n\
@@ -487,7 +489,7 @@ fn status_without_time_still_shows_the_page() {
         "host clock  initializing",
         "marker      0xfeed",
         "generation  not given",
-        "idle        poll",
+        "idle        poll, asleep 0.0 %, wake-ups 0, polls 0",
     ] {
         assert!(
             out.lines().any(|shown| shown == line),
@@ -714,7 +716,7 @@ fn the_network_in_every_state() {
          mac         52:54:00:12:34:0a\n\
          address     10.0.2.15/24 by DHCP\n\
          gateway     10.0.2.2\n\
-         frames      received 9 (ntp 7, stack 2), sent 8, dropped 1\n"
+         frames      received 9 (ntp 7, stack 2), sent 8, dropped 1, kicks 6\n"
     );
     for (address, dhcp, expected) in [
         (

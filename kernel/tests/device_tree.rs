@@ -138,6 +138,7 @@ fn qemu_with_gic_version_2() {
     let tree = Tree::new(&blob).unwrap();
     assert_eq!(memory(&tree), [(0x4000_0000, 0x800_0000, Usable)]);
     assert_eq!(tree.fw_cfg(), Some(window(0x902_0000, 0x18)));
+    assert_eq!(tree.rtc(), Some(window(0x901_0000, 0x1000)));
     let uart = Uart {
         window: window(0x900_0000, 0x1000),
         model: UartModel::Pl011,
@@ -419,7 +420,7 @@ fn interrogate(blob: &[u8]) -> Result<(), Bad> {
     let _ = (tree.command_line(), tree.console(), tree.psci());
     let _ = (tree.interrupt_controller(), tree.pci_host());
     let _ = (tree.pci_interrupt(1, 1), tree.pci_interrupt(31, 4));
-    let _ = tree.fw_cfg();
+    let _ = (tree.fw_cfg(), tree.rtc());
     assert!(tree.virtio_mmio().count() <= 4096);
     assert!(memory(&tree).len() <= 10_000);
     if let Ok(found) = tree.vmclock(None, &[]) {

@@ -90,7 +90,10 @@ fn serve(
         payload,
     };
     let served = responder.serve(&datagram, None, times, random);
-    (served.ok().map(|served| served.reply), responder.counters())
+    (
+        served.ok().map(|served| served.reply.clone()),
+        responder.counters(),
+    )
 }
 
 fn u64_at(packet: &[u8; 48], at: usize) -> u64 {

@@ -102,12 +102,10 @@ impl Rig {
         };
         let served = self
             .responder
-            .serve(&datagram, Some(uptime), || tell(stamp), self.random);
-        if let Ok(Served {
-            pending: Some(pending),
-            ..
-        }) = &served
-        {
+            .serve(&datagram, Some(uptime), || tell(stamp), self.random)
+            .ok()
+            .map(|Served { reply, pending }| ([&reply.packet, reply.tail()].concat(), pending));
+        if let Some((_, Some(pending))) = &served {
             let left = Stamp {
                 ticks: self.counter.read(),
                 ..stamp
@@ -119,9 +117,7 @@ impl Rig {
             self.left = Some(times.received);
             self.responder.sent(pending, told);
         }
-        let reply = served
-            .ok()
-            .map(|Served { reply, .. }| [&reply.packet, reply.tail()].concat());
+        let reply = served.map(|(reply, _)| reply);
         assert!(
             reply
                 .as_ref()
@@ -434,16 +430,17 @@ fn a_page_set_back_between_arrival_and_departure_tells_nothing() {
     let clock = &mut rig.clock;
     let served = rig
         .responder
-        .serve(&datagram, None, || clock.exchange(stamp), 0)
+        .serve(&datagram, None, || clock.exchange(stamp).into(), 0)
         .expect("a reply");
+    let (packet, pending) = (served.reply.packet, served.pending);
     rig.publish(&Fields {
         time_sec: NOON,
         ..page(1)
     });
-    let pending = served.pending.expect("asked for");
+    let pending = pending.expect("asked for");
     let left = rig.clock.stamp();
     rig.responder.sent(&pending, rig.clock.exchange(left));
-    client.take(&request, &served.reply.packet);
+    client.take(&request, &packet);
     assert_eq!(client.exchange(&mut rig).0, Mode::Basic);
 }
 

@@ -43,7 +43,7 @@ fn decide(
         port,
         payload,
     };
-    let Served { reply, .. } = server.serve(&datagram, None, || *times, 0x5555)?;
+    let Served { reply, .. } = server.serve(&datagram, None, || (*times).into(), 0x5555)?;
     let length = reply.packet.len() + reply.tail().len();
     assert!(length <= payload.len(), "a reply never grows");
     Ok((reply.packet[0], reply.answer))
@@ -358,7 +358,7 @@ fn every_tail_cut_everywhere() {
                     payload: &whole[..length],
                 };
                 let outcome = server
-                    .serve(&datagram, None, || Ok::<_, NoTime>(times()), 0x5555)
+                    .serve(&datagram, None, || Ok::<_, NoTime>(times()).into(), 0x5555)
                     .map(|Served { reply, .. }| reply.tail().len());
                 assert_eq!(
                     outcome,

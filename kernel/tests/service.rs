@@ -25,6 +25,8 @@ mod network;
 mod ports;
 #[path = "service/smear.rs"]
 mod smear;
+#[path = "service/upstream.rs"]
+mod upstream;
 
 use gnomon_clock::page::{Fields, VmclockPage, Writer, flag};
 use gnomon_clock::{Clock, Counter, CounterId, Period, Ticks};
@@ -136,6 +138,7 @@ struct WireState {
     pending: Vec<Vec<u8>>,
     from_guest: Vec<Vec<u8>>,
     buffers_out: usize,
+    kicks: Vec<usize>,
 }
 
 struct Bytes(Vec<u8>);
@@ -172,12 +175,18 @@ impl FramePort for Wire {
         wire.buffers_out -= 1;
         wire.pending.push(frame.0);
     }
+    fn has_received(&self) -> bool {
+        !self.0.borrow().to_guest.is_empty()
+    }
     fn release(&mut self, _: Bytes) {
         self.0.borrow_mut().buffers_out -= 1;
     }
     fn kick(&mut self) {
         let mut wire = self.0.borrow_mut();
         let sent: Vec<_> = wire.pending.drain(..).collect();
+        if !sent.is_empty() {
+            wire.kicks.push(sent.len());
+        }
         wire.from_guest.extend(sent);
     }
     fn prepare_sleep(&mut self) -> bool {
@@ -249,6 +258,31 @@ fn good(marker: u64, time_sec: u64) -> Fields {
 }
 
 fn rig(fields: &Fields, command_line: &str) -> Rig {
+    let mut rig = rig_without_checks(fields, command_line);
+    if command_line.contains("ip=") && !command_line.contains("ip6=") {
+        // A known address is announced before anything else.
+        while rig.service.turn() {}
+        let sent = core::mem::take(&mut rig.wire.0.borrow_mut().from_guest);
+        let [frame] = &sent[..] else {
+            panic!("{sent:?}")
+        };
+        let frame = EthernetFrame::new_checked(frame).unwrap();
+        assert_eq!(
+            (frame.dst_addr().0, frame.src_addr().0),
+            ([0xff; 6], GUEST_MAC)
+        );
+        let arp = ArpPacket::new_checked(frame.payload()).unwrap();
+        assert_eq!(
+            (arp.source_hardware_addr(), arp.source_protocol_addr()),
+            (&GUEST_MAC[..], &GUEST[..])
+        );
+        assert_eq!(arp.target_protocol_addr(), &GUEST, "an announcement");
+    }
+    rig
+}
+
+/// The same, whose first frames nobody has seen.
+fn rig_without_checks(fields: &Fields, command_line: &str) -> Rig {
     let page: &'static VmclockPage = Box::leak(Box::new(VmclockPage::new(fields)));
     let (counter, wire) = (Gigahertz::default(), Wire::default());
     let (line, second) = (Line::default(), Line::default());
@@ -257,6 +291,7 @@ fn rig(fields: &Fields, command_line: &str) -> Rig {
     let memory = Memory {
         stack: Box::leak(Box::default()),
         clients: Box::leak(Box::default()),
+        table: Box::leak(Box::default()),
         sources: &mut [],
     };
     // Without a word about IPv6 there is none: it would talk by itself.
@@ -287,7 +322,7 @@ fn rig(fields: &Fields, command_line: &str) -> Rig {
             facts: &Facts::NONE,
         },
     );
-    let mut rig = Rig {
+    Rig {
         service,
         page,
         counter,
@@ -296,27 +331,7 @@ fn rig(fields: &Fields, command_line: &str) -> Rig {
         wire,
         line,
         second,
-    };
-    if command_line.contains("ip=") && !has_ip6 {
-        // A known address is announced before anything else.
-        while rig.service.turn() {}
-        let sent = core::mem::take(&mut rig.wire.0.borrow_mut().from_guest);
-        let [frame] = &sent[..] else {
-            panic!("{sent:?}")
-        };
-        let frame = EthernetFrame::new_checked(frame).unwrap();
-        assert_eq!(
-            (frame.dst_addr().0, frame.src_addr().0),
-            ([0xff; 6], GUEST_MAC)
-        );
-        let arp = ArpPacket::new_checked(frame.payload()).unwrap();
-        assert_eq!(
-            (arp.source_hardware_addr(), arp.source_protocol_addr()),
-            (&GUEST_MAC[..], &GUEST[..])
-        );
-        assert_eq!(arp.target_protocol_addr(), &GUEST, "an announcement");
     }
-    rig
 }
 
 const STATIC: &str = "ip=10.0.2.15/24,10.0.2.2";
@@ -407,6 +422,31 @@ const CLIENT_REQUEST: [u8; 48] = {
     request[47] = 0xa7;
     request
 };
+
+/// The client asks where the guest is, and lets it know where it is itself.
+fn arp_request() -> Vec<u8> {
+    let mut arp = ethernet([0xff; 6], EthernetProtocol::Arp, 28);
+    let mut packet = ArpPacket::new_unchecked(&mut arp[14..]);
+    packet.set_hardware_type(smoltcp::wire::ArpHardware::Ethernet);
+    packet.set_protocol_type(EthernetProtocol::Ipv4);
+    packet.set_hardware_len(6);
+    packet.set_protocol_len(4);
+    packet.set_operation(smoltcp::wire::ArpOperation::Request);
+    packet.set_source_hardware_addr(&CLIENT_MAC);
+    packet.set_source_protocol_addr(&CLIENT);
+    packet.set_target_protocol_addr(&GUEST);
+    arp
+}
+
+fn echo_request() -> Vec<u8> {
+    let mut ping = ethernet(GUEST_MAC, EthernetProtocol::Ipv4, 20 + 8 + 32);
+    let mut ip = ipv4(&mut ping[14..], IpProtocol::Icmp);
+    let mut icmp = Icmpv4Packet::new_unchecked(ip.payload_mut());
+    icmp.set_msg_type(Icmpv4Message::EchoRequest);
+    icmp.set_echo_ident(7);
+    icmp.fill_checksum();
+    ping
+}
 
 /// A UDP datagram from the client's port 5555 to the guest's port 123.
 fn request(payload: &[u8]) -> Vec<u8> {
@@ -582,22 +622,7 @@ fn what_is_no_request_meets_silence() {
 fn everything_else_on_the_network_still_works() {
     let mut rig = rig(&good(1, NOON), STATIC);
     // ARP first: the stack must learn where the client is before it can answer.
-    let mut arp = ethernet([0xff; 6], EthernetProtocol::Arp, 28);
-    let mut packet = ArpPacket::new_unchecked(&mut arp[14..]);
-    packet.set_hardware_type(smoltcp::wire::ArpHardware::Ethernet);
-    packet.set_protocol_type(EthernetProtocol::Ipv4);
-    packet.set_hardware_len(6);
-    packet.set_protocol_len(4);
-    packet.set_operation(smoltcp::wire::ArpOperation::Request);
-    packet.set_source_hardware_addr(&CLIENT_MAC);
-    packet.set_source_protocol_addr(&CLIENT);
-    packet.set_target_protocol_addr(&GUEST);
-    let mut ping = ethernet(GUEST_MAC, EthernetProtocol::Ipv4, 20 + 8 + 32);
-    let mut ip = ipv4(&mut ping[14..], IpProtocol::Icmp);
-    let mut icmp = Icmpv4Packet::new_unchecked(ip.payload_mut());
-    icmp.set_msg_type(Icmpv4Message::EchoRequest);
-    icmp.set_echo_ident(7);
-    icmp.fill_checksum();
+    let (arp, ping) = (arp_request(), echo_request());
     let sent = rig.exchange(&[arp, ping, request(&CLIENT_REQUEST)]);
     assert_eq!(sent.len(), 3);
     assert_eq!(
@@ -661,7 +686,7 @@ fn the_console_tells_the_time() {
 }
 
 #[test]
-fn a_reply_in_interleaved_mode_tells_when_the_last_one_was_kicked() {
+fn a_reply_in_interleaved_mode_tells_when_the_last_one_left() {
     let mut rig = rig(&good(1, NOON), STATIC);
     let ask = |rig: &mut Rig, number: u8, named: &[u8]| {
         let mut payload = CLIENT_REQUEST;
@@ -678,7 +703,7 @@ fn a_reply_in_interleaved_mode_tells_when_the_last_one_was_kicked() {
         let (reply, interleaved) = ask(&mut rig, number, &last[32..40]);
         assert_eq!(interleaved, number > 2);
         if interleaved {
-            // Arrival, the stamp in the reply, and after the kick: three reads of a microsecond.
+            // Arrival, the stamp in the reply, and before it was queued: three reads of a microsecond.
             let told = stamp(&reply[40..48]) - stamp(&last[32..40]);
             let nanos = (u128::from(told) * 1_000_000_000) >> 32;
             assert!((1_998..=2_001).contains(&nanos), "{nanos} ns");
@@ -687,6 +712,44 @@ fn a_reply_in_interleaved_mode_tells_when_the_last_one_was_kicked() {
     }
     let status = rig.type_line("status");
     assert!(status.contains("interleaved 6"), "{status}");
+}
+
+/// All of a batch are told of, though they were queued before any of them was sent.
+#[test]
+fn a_batch_in_interleaved_mode() {
+    let mut rig = rig(&good(1, NOON), STATIC);
+    let mut names = vec![[0; 8]; 20];
+    for round in 0..4 {
+        let frames = (1..).zip(&names).map(|(number, name)| {
+            let mut payload = CLIENT_REQUEST;
+            payload[24..32].copy_from_slice(name);
+            payload[32] = number;
+            request(&payload)
+        });
+        let replies = rig.exchange(&frames.collect::<Vec<_>>());
+        for ((number, name), frame) in (1..).zip(&mut names).zip(&replies) {
+            let reply = reply(frame);
+            // Its first request names nothing, and the reply to that is not remembered.
+            assert_eq!(reply[24] == number, round >= 2, "{round}");
+            name.copy_from_slice(&reply[32..40]);
+        }
+    }
+}
+
+#[test]
+fn one_kick_for_a_batch_and_one_at_once_for_a_single_reply() {
+    let mut rig = rig(&good(1, NOON), STATIC);
+    rig.wire.0.borrow_mut().kicks.clear();
+    for (number, kicks) in [
+        (1, vec![1]),
+        (7, vec![7]),
+        (20, vec![8, 8, 4]),
+        (40, vec![8; 5]),
+    ] {
+        let sent = rig.exchange(&vec![request(&CLIENT_REQUEST); number]);
+        assert_eq!(sent.len(), number);
+        assert_eq!(core::mem::take(&mut rig.wire.0.borrow_mut().kicks), kicks);
+    }
 }
 
 #[test]

@@ -125,7 +125,12 @@ impl Rig {
             } else {
                 clock.without_page_time()
             },
-            sources: Sources::new(choice, drivers.leak(), &[(Source::KvmPtp, "not on x86")]),
+            sources: Sources::new(
+                choice,
+                Box::leak(Box::default()),
+                drivers.leak(),
+                &[(Source::KvmPtp, "not on x86")],
+            ),
             writer: Writer::new(page, 0),
             counter,
             scripts,
@@ -341,4 +346,18 @@ fn choices() {
     assert!(choice.page && Source::ALL.iter().all(|source| choice.allows(*source)));
     assert!(!choice.rtc_is_asked_for && choice.server.is_some());
     assert!(Choice::parse("rtc").is_some_and(|choice| choice.rtc_is_asked_for && !choice.page));
+}
+
+#[test]
+fn a_real_time_clock_that_contradicts_is_no_alarm_unless_it_was_asked_for() {
+    for (choice, alarms) in [("auto", 0), ("auto,rtc", 1)] {
+        let mut rig = Rig::new(choice, &[Source::VirtioRtc, Source::Rtc]);
+        // An hour, as one that was set to local time.
+        rig.scripts[1].off.set(3_600_000_000_000);
+        rig.pass(1000);
+        assert_eq!(rig.truth().origin, Origin::Own(Source::VirtioRtc));
+        let state = rig.entry(Source::Rtc).state;
+        assert!(matches!(state, State::Disagrees(_)), "{state:?}");
+        assert_eq!(rig.sources.table().alarms(), alarms, "{choice}");
+    }
 }

@@ -54,6 +54,7 @@ pub mod publish;
 pub mod qmp;
 pub mod scenario;
 mod serial;
+pub mod smoke;
 mod sys;
 pub mod tree;
 pub mod vm;

@@ -153,6 +153,10 @@ pub enum SerialTo {
 }
 
 /// A machine to be started.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "independent choices, not a state"
+)]
 #[derive(Debug)]
 pub struct Machine {
     arch: Arch,
@@ -169,6 +173,7 @@ pub struct Machine {
     ntp_keys: Option<PathBuf>,
     qemu: Option<PathBuf>,
     vmclock: bool,
+    rtc: bool,
     publish: Option<publish::Options>,
     paused: bool,
     reboots: bool,
@@ -196,6 +201,7 @@ impl Machine {
             ntp_keys: None,
             qemu: None,
             vmclock: true,
+            rtc: false,
             publish: Some(publish::Options::default()),
             paused: false,
             reboots: true,
@@ -305,6 +311,16 @@ impl Machine {
         Self {
             vmclock: present,
             publish,
+            ..self
+        }
+    }
+
+    /// Whether there is a virtio real-time clock, which tells the host's time without a publisher. It
+    /// takes QEMU 11.1.
+    #[must_use]
+    pub fn rtc(self, present: bool) -> Self {
+        Self {
+            rtc: present,
             ..self
         }
     }

@@ -15,6 +15,7 @@ use gnomon_qemu::machine::{Accel, Board, Machine, NTP_PORT, Net, STATUS_FAILURE,
 use gnomon_qemu::page::{Reference, Scale};
 use gnomon_qemu::publish::{Host, Notice, Options, Publisher};
 use gnomon_qemu::qmp::Qmp;
+use gnomon_qemu::smoke::{Verdict, follow};
 use gnomon_qemu::{Arch, End, Scenario, Vm};
 
 const QEMU_HELP: &str = "QEMU to start [default: $GNOMON_QEMU, or qemu-system-ARCH in PATH]";
@@ -25,6 +26,7 @@ fn main() -> ExitCode {
         .map_err(Into::into)
         .and_then(|signals| match command.verb {
             Verb::Run(run) => run.run(&signals),
+            Verb::Smoke(smoke) => Ok(smoke.run(&signals)),
             Verb::Publish(publish) => publish.run(&signals),
         });
     outcome.unwrap_or_else(|error| {
@@ -45,6 +47,9 @@ struct Command {
 enum Verb {
     /// Starts a guest, with the host's time in its vmclock page.
     Run(Run),
+    /// Runs the guest's smoke test: TAP on standard output; exit status 0 when no check fails, 1 when
+    /// one does, 2 when they could not be made.
+    Smoke(Smoke),
     /// Publishes the host's time into a QEMU that runs already, with any guest.
     Publish(Publish),
 }
@@ -53,6 +58,35 @@ enum Verb {
 #[derive(Args)]
 #[command(args_override_self = true)]
 struct Run {
+    #[command(flatten)]
+    guest: Guest,
+    /// UDP port of 127.0.0.1 that leads to the guest's NTP server (with --net user)
+    #[arg(long, value_name = "PORT", default_value_t = NTP_PORT)]
+    ntp: u16,
+    /// stdio, pty, or a file that takes what the guest says
+    #[arg(long, value_name = "WHERE", default_value = "stdio", value_parser = parse_serial)]
+    serial: SerialTo,
+    /// Ends after this time
+    #[arg(long, value_name = "N")]
+    seconds: Option<u64>,
+    /// The NTP server's keys, in chrony's format
+    #[arg(long, value_name = "FILE")]
+    ntp_keys: Option<PathBuf>,
+}
+
+#[derive(Args)]
+#[command(args_override_self = true)]
+struct Smoke {
+    #[command(flatten)]
+    guest: Guest,
+    /// For how long the guest watches the page [default: 3, or as long as the scenario and 2 more]
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u16).range(1..=3600))]
+    watch: Option<u16>,
+}
+
+/// A guest and what it runs on.
+#[derive(Args)]
+struct Guest {
     /// Architecture of the guest
     #[arg(long, value_enum, default_value = "x86_64")]
     arch: Arch,
@@ -68,31 +102,22 @@ struct Run {
     /// Memory of the guest
     #[arg(long, value_name = "MIB", default_value_t = 32)]
     memory: u32,
-    /// UDP port of 127.0.0.1 that leads to the guest's NTP server (with --net user)
-    #[arg(long, value_name = "PORT", default_value_t = NTP_PORT)]
-    ntp: u16,
     /// user, none, tap:INTERFACE, or unix:LOCAL:REMOTE (datagram sockets)
     #[arg(long, value_name = "NETWORK", default_value = "user", value_parser = parse_net)]
     net: Net,
-    /// stdio, pty, or a file that takes what the guest says
-    #[arg(long, value_name = "WHERE", default_value = "stdio", value_parser = parse_serial)]
-    serial: SerialTo,
-    /// Ends after this time
-    #[arg(long, value_name = "N")]
-    seconds: Option<u64>,
     #[command(flatten)]
     page: Page,
     /// Command line of the guest
     #[arg(long, value_name = "STRING", default_value = "")]
     append: String,
-    /// The NTP server's keys, in chrony's format
-    #[arg(long, value_name = "FILE")]
-    ntp_keys: Option<PathBuf>,
     #[arg(long, value_name = "PATH", help = QEMU_HELP)]
     qemu: Option<PathBuf>,
     /// Leaves the vmclock page as QEMU makes it: without time
     #[arg(long)]
     no_publish: bool,
+    /// Adds a virtio real-time clock (QEMU 11.1), which tells the time without the page
+    #[arg(long)]
+    rtc: bool,
     /// Guest to start [default: Gnomon's image, beside this program or in build/]
     #[arg(long, value_name = "IMAGE")]
     kernel: Option<PathBuf>,
@@ -159,8 +184,9 @@ impl Page {
     }
 }
 
-impl Run {
-    fn run(self, signals: &Signals) -> Result<ExitCode, Box<dyn Error>> {
+impl Guest {
+    /// The machine, with this port for the guest's NTP server, and the scenario to be played to it.
+    fn machine(self, ntp: u16) -> Result<(Machine, Option<Scenario>), Box<dyn Error>> {
         let kernel = match self.kernel {
             Some(kernel) => kernel,
             None => default_kernel(self.arch.image())?,
@@ -175,25 +201,34 @@ impl Run {
             .cpu(self.cpu)
             .memory(self.memory)
             .net(match self.net {
-                Net::User { .. } => Net::User { ntp: self.ntp },
+                Net::User { .. } => Net::User { ntp },
                 net => net,
             })
-            .serial(self.serial.clone())
             .kernel(kernel)
             .append(self.append)
-            .paused(scenario.is_some())
+            .rtc(self.rtc)
             .publish(publish);
         if let Some(board) = self.machine {
             machine = machine.board(board);
-        }
-        if let Some(keys) = self.ntp_keys {
-            machine = machine.ntp_keys(keys);
         }
         if let Some(qemu) = self.qemu {
             machine = machine.qemu(qemu);
         }
         if let Some(socket) = self.qmp {
             machine = machine.qmp_socket(socket);
+        }
+        Ok((machine, scenario))
+    }
+}
+
+impl Run {
+    fn run(self, signals: &Signals) -> Result<ExitCode, Box<dyn Error>> {
+        let (machine, scenario) = self.guest.machine(self.ntp)?;
+        let mut machine = machine
+            .serial(self.serial.clone())
+            .paused(scenario.is_some());
+        if let Some(keys) = self.ntp_keys {
+            machine = machine.ntp_keys(keys);
         }
         let mut vm = machine.start_with(notice())?;
         if let (Some(scenario), Some(publisher)) = (scenario, vm.publisher()) {
@@ -205,6 +240,58 @@ impl Run {
         match attend(&mut vm, signals, self.seconds.map(Duration::from_secs))? {
             Finish::Asked | Finish::Ended(End::Status(0)) => Ok(ExitCode::SUCCESS),
             Finish::Ended(end) => Ok(failure(&vm, end)),
+        }
+    }
+}
+
+impl Smoke {
+    /// 0 when no check has failed, 1 when one has, 2 when they could not be made.
+    fn run(self, signals: &Signals) -> ExitCode {
+        const COULD_NOT_RUN: u8 = 2;
+        self.verdict(signals).unwrap_or_else(|error| {
+            say(&error.to_string());
+            ExitCode::from(COULD_NOT_RUN)
+        })
+    }
+
+    fn verdict(mut self, signals: &Signals) -> Result<ExitCode, Box<dyn Error>> {
+        /// What a guest may take beside watching, on a machine with other things to do.
+        const PATIENCE: Duration = Duration::from_mins(2);
+        /// The scenario begins a little later than the guest begins to watch.
+        const LATER: u64 = 2;
+        /// What the guest takes.
+        const LONGEST: u16 = 3600;
+        let played = self.guest.page.scenario()?;
+        // time_type is constant: the page has it before the guest looks.
+        if let Some(scale) = played.as_ref().and_then(Scenario::first_scale) {
+            self.guest.page.time = scale;
+        }
+        let played = played.map(|scenario| {
+            let seconds = scenario.duration().as_secs() + 1 + LATER;
+            u16::try_from(seconds).unwrap_or(LONGEST).min(LONGEST)
+        });
+        let watch = self.watch.or(played);
+        let word = watch.map_or_else(|| "smoke".to_owned(), |seconds| format!("smoke={seconds}"));
+        self.guest.append = format!("{} {word}", self.guest.append);
+        let (machine, scenario) = self.guest.machine(0)?;
+        let mut vm = machine.start_with(notice())?;
+        let limit = PATIENCE + Duration::from_secs(watch.unwrap_or(0).into());
+        let mut show = |line: &str| {
+            // Whoever has closed it does not want to know; the exit status is still right.
+            let _unheard = writeln!(io::stdout(), "{line}");
+        };
+        match follow(&mut vm, scenario, signals, limit, &mut show)? {
+            (Verdict::Passed, _) => Ok(ExitCode::SUCCESS),
+            (Verdict::Failed, stream) => {
+                say(&format!("failed: {}", stream.failed.join(", ")));
+                Ok(ExitCode::FAILURE)
+            }
+            (Verdict::Incomplete(end), _) => {
+                if let Some(end) = end {
+                    let _status = failure(&vm, end);
+                }
+                Err("the guest has not come to the end of its checks".into())
+            }
         }
     }
 }

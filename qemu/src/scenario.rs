@@ -197,6 +197,19 @@ impl Scenario {
         }
     }
 
+    /// The scale of its first page, if it names one.
+    #[must_use]
+    pub fn first_scale(&self) -> Option<Scale> {
+        let mut changes = self.steps.iter().map_while(|step| match step.statement {
+            Statement::Change(change) => Some(change),
+            _ => None,
+        });
+        changes.find_map(|change| match change {
+            Change::Scale(scale) => Some(scale),
+            _ => None,
+        })
+    }
+
     /// How long it takes to play, apart from what the machine takes.
     #[must_use]
     pub fn duration(&self) -> Duration {

@@ -36,6 +36,8 @@ mod ntplib;
 mod ntpsec;
 mod timesyncd;
 
+pub use chrony::Server;
+
 /// Those that come as Debian packages: `make test` asks them.
 pub const PACKAGED: &[Judge] = &[
     Judge::new("chronyd, one shot", "chrony", chrony::one_shot),
@@ -278,6 +280,9 @@ pub struct Seat<'a> {
     directory: &'a Path,
 }
 
+/// Where no guest's serial ports are at hand.
+static NO_PORTS: [String; 2] = [String::new(), String::new()];
+
 impl Seat<'_> {
     /// Starts a program from here.
     fn start(&self, command: &mut Command) -> Process {
@@ -391,7 +396,7 @@ mod tests {
         let seat = Seat {
             netns: &netns,
             server: Ipv4Addr::LOCALHOST,
-            serial: &Default::default(),
+            serial: &NO_PORTS,
             directory: directory.path(),
         };
         let (exit, said) = seat.run(Command::new("cat").arg("/proc/self/status"));

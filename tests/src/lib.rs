@@ -13,6 +13,7 @@
 
 use core::cell::Cell;
 use core::time::Duration;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Condvar, Mutex, PoisonError};
 
@@ -29,6 +30,7 @@ pub mod netns;
 pub mod ntp;
 pub mod peer;
 pub mod process;
+pub mod vhost_rtc;
 
 /// How long anything may take. Machines are shared, and all that matters is that it happens.
 pub const PATIENCE: Duration = Duration::from_mins(2);
@@ -72,6 +74,19 @@ pub fn image() -> PathBuf {
 #[must_use]
 pub fn launcher() -> PathBuf {
     built("gnomon-qemu", "make build")
+}
+
+/// The unpacked QEMU 11.1 for the architecture under test; `None` where it cannot be had, which is said
+/// with the reason.
+#[must_use]
+pub fn qemu_11() -> Option<PathBuf> {
+    let reason = Path::new(env!("CARGO_MANIFEST_DIR")).join("../build/qemu-11.reason");
+    if let Ok(reason) = fs::read_to_string(reason) {
+        eprintln!("NOT RUN: QEMU 11.1 cannot be had here: {}", reason.trim());
+        return None;
+    }
+    let program = arch().program();
+    Some(built(&format!("qemu-11/{program}"), "make test"))
 }
 
 /// The directory of this crate's files.

@@ -11,6 +11,8 @@ use crate::PATIENCE;
 
 /// Length of a plain packet in bytes.
 pub const HEADER: usize = 48;
+/// The reference id of time from the vmclock page.
+const PAGE: [u8; 4] = *b"XVMC";
 /// NTP's version 4, a client's mode.
 pub const V4_CLIENT: u8 = 4 << 3 | 3;
 /// A request without a reply is repeated after this. Guests without an address yet drop them.
@@ -110,11 +112,17 @@ impl Client {
     /// without time, and none with a wrong one.
     #[must_use]
     pub fn ask_until_right(&self) -> Reply {
+        self.ask_until_right_by(PAGE)
+    }
+
+    /// The same, of a guest whose time is from the source with this reference id.
+    #[must_use]
+    pub fn ask_until_right_by(&self, source: [u8; 4]) -> Reply {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let reply = self.ask();
             if reply.leap != 3 {
-                reply.assert_right();
+                reply.assert_right_by(source);
                 return reply;
             }
             reply.assert_no_time(&["INIT", "STEP"]);
@@ -127,6 +135,12 @@ impl Client {
     /// Sends a datagram.
     pub fn send(&self, bytes: &[u8]) {
         self.socket.send(bytes).expect("a route to the guest");
+    }
+
+    /// Sends a datagram that may be lost.
+    pub fn try_send(&self, bytes: &[u8]) {
+        // Refused while nobody listens.
+        let _refused = self.socket.send(bytes);
     }
 
     /// The next datagram before the deadline, and the host's time after its arrival.
@@ -234,15 +248,25 @@ impl Reply {
 
     /// As [`assert_right`](Self::assert_right), for a page that is `seconds` ahead of the host.
     pub fn assert_right_shifted(&self, seconds: u32) {
-        if let Err(what) = self.check(u64::from(seconds) << 32) {
+        self.assert_right_by_shifted(PAGE, seconds);
+    }
+
+    /// As [`assert_right`](Self::assert_right), with the time from the source with this reference id.
+    pub fn assert_right_by(&self, source: [u8; 4]) {
+        self.assert_right_by_shifted(source, 0);
+    }
+
+    /// Both.
+    pub fn assert_right_by_shifted(&self, source: [u8; 4], seconds: u32) {
+        if let Err(what) = self.check(source, u64::from(seconds) << 32) {
             panic!("{what}: {self:#x?}");
         }
     }
 
-    fn check(&self, shift: u64) -> Result<(), &'static str> {
+    fn check(&self, source: [u8; 4], shift: u64) -> Result<(), &'static str> {
         let truth = |holds: bool, what| if holds { Ok(()) } else { Err(what) };
         truth(self.leap == 0 && (1..16).contains(&self.stratum), "no time")?;
-        truth(&self.reference_id == b"XVMC", "another reference id")?;
+        truth(self.reference_id == source, "another reference id")?;
         truth(self.root_delay == 0, "a root delay")?;
         truth(
             ![self.reference, self.receive, self.transmit].contains(&0),

@@ -38,7 +38,7 @@ fn every_command_tells_its_part() {
         "marker      0x",
         "updated     2",
         "uptime      ",
-        "idle        halt",
+        "idle        adaptive, asleep ",
         "ntp         stratum 1, precision 2^-",
         "answered    ",
         "unanswered  ",

@@ -18,6 +18,14 @@ use rustix::net::{
     AddressFamily, SendFlags, SocketAddrV6, SocketType, ipproto, sendto, socket, sockopt,
 };
 
+gnomon_tests::on_both![
+    link_local_and_advertised_addresses_answer,
+    an_address_from_the_command_line,
+    an_address_that_the_host_has_is_not_used,
+    strangers_are_content,
+    qemus_own_router_gives_an_address,
+];
+
 /// The guest's, made of its MAC address 52:54:00:12:34:56.
 const LINK: &str = "fe80::5054:ff:fe12:3456";
 const GLOBAL: &str = "fd07:7:7:7:5054:ff:fe12:3456";
@@ -105,7 +113,6 @@ fn ping(netns: &Netns, arguments: &[&str]) -> (bool, String) {
     netns.run("ping", &[&["-6", "-n"], arguments].concat())
 }
 
-#[test]
 fn link_local_and_advertised_addresses_answer() {
     let netns = network();
     let (mut guest, report) = start(&netns, "");
@@ -150,7 +157,6 @@ fn link_local_and_advertised_addresses_answer() {
     );
 }
 
-#[test]
 fn an_address_from_the_command_line() {
     let netns = network();
     let (mut guest, report) = start(&netns, "ip6=fd07:7:7:7::2/64");
@@ -170,7 +176,6 @@ fn an_address_from_the_command_line() {
     assert!(!guest.command("net").contains("ipv6"));
 }
 
-#[test]
 fn an_address_that_the_host_has_is_not_used() {
     let netns = network();
     let taken = ["addr", "add", "fd07:7:7:7::2/64", "dev", TAP, "nodad"];
@@ -189,7 +194,6 @@ fn an_address_that_the_host_has_is_not_used() {
     client(&netns, LINK).ask().assert_right();
 }
 
-#[test]
 fn strangers_are_content() {
     let netns = network();
     let (_guest, _) = start(&netns, "");
@@ -212,7 +216,6 @@ fn strangers_are_content() {
 }
 
 /// In QEMU's own network the router speaks of itself, without anybody's help.
-#[test]
 fn qemus_own_router_gives_an_address() {
     let (mut guest, client) = Guest::serving();
     let deadline = Instant::now() + PATIENCE;

@@ -14,7 +14,7 @@ gnomon_tests::on_both![stack_keeps_a_quarter_in_reserve];
 
 const PAGE: u64 = 0x1000;
 /// The stack is the image's end, above the guard page (`boot/x86_64.ld`, `boot/aarch64.ld`).
-const STACK: u64 = 128 << 10;
+const STACK: u64 = 160 << 10;
 
 /// A page that is mapped.
 #[derive(Clone, Copy, Debug)]

@@ -2,6 +2,7 @@
 
 use core::net::Ipv4Addr;
 
+use gnomon_qemu::Machine;
 use gnomon_qemu::machine::{Net, Transport};
 use gnomon_tests::guest::{Guest, machine};
 use gnomon_tests::netns::Netns;
@@ -12,6 +13,7 @@ gnomon_tests::on_both![
     fixed_address_on_a_tap_interface,
     dhcp_gives_address_and_router,
     every_kind_of_virtio_device_serves,
+    the_first_of_two_devices_is_used_and_said_to_be,
 ];
 
 const GUEST: Ipv4Addr = Ipv4Addr::new(10, 7, 7, 2);
@@ -95,4 +97,16 @@ fn every_kind_of_virtio_device_serves() {
         let net = guest.command("net");
         assert!(!net.contains("no honest device"), "{properties}\n{net}");
     }
+}
+
+fn the_first_of_two_devices_is_used_and_said_to_be() {
+    let machine = ["-netdev", "user,id=other", "-device"]
+        .into_iter()
+        .chain(["virtio-net-pci,netdev=other,mac=52:54:00:12:34:57,addr=0x1e"])
+        .fold(machine(), Machine::arg);
+    let (mut guest, client) = Guest::serving_with(machine);
+    client.ask().assert_right();
+    let net = guest.command("net");
+    assert!(net.contains("the first of 2"), "{net}");
+    assert!(net.contains("52:54:00:12:34:56"), "{net}");
 }

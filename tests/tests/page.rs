@@ -6,7 +6,7 @@ use std::process;
 use gnomon_clock::page::flag;
 use gnomon_clock::{ClockStatus, Fields};
 use gnomon_tests::console::TimeLine;
-use gnomon_tests::guest::{Guest, TakenPage};
+use gnomon_tests::guest::{Guest, TakenPage, machine};
 use gnomon_tests::ntp::Client;
 use gnomon_tests::{Arch, arch};
 use serde_json::json;
@@ -111,6 +111,11 @@ fn guest_memory_holds_what_was_published() {
     }
 }
 
+/// A guest that asks nothing but the page: a real-time clock's time would be shown in its place.
+fn serving_by_the_page() -> (Guest, Client) {
+    Guest::serving_with(machine().append("source=vmclock"))
+}
+
 /// Under the same marker, so that the reason is the page's content alone.
 fn assert_no_time(guest: &mut Guest, client: &Client, why: &str) {
     client.ask().assert_no_time(&["INIT"]);
@@ -124,7 +129,7 @@ fn assert_time(guest: &mut Guest, client: &Client) -> TimeLine {
 
 /// The constants, which a publisher never changes: written over, and put back.
 fn wrong_constants_leave_no_time() {
-    let (mut guest, client) = Guest::serving();
+    let (mut guest, client) = serving_by_the_page();
     let mut page = guest.take_page();
     let good = page.valid.to_bytes();
     let cases: [(usize, &[u8], &str); 9] = [
@@ -166,7 +171,7 @@ fn wrong_constants_leave_no_time() {
 
 /// What a publisher may write that has no time for us.
 fn every_unusable_page_has_its_reason() {
-    let (mut guest, client) = Guest::serving();
+    let (mut guest, client) = serving_by_the_page();
     let mut page = guest.take_page();
     let valid = page.valid;
     let counter = |counter_id| Fields {

@@ -161,12 +161,20 @@ impl Interrupts {
 
     /// Sleeps until any interrupt has arrived. One that is already pending ends the sleep at once.
     pub fn sleep(&self) {
-        let Some(gic) = &self.gic else {
+        if self.gic.is_none() {
             core::hint::spin_loop();
             return;
-        };
+        }
         // SAFETY: waits for an interrupt; the barrier lets what was stored reach the devices first.
         unsafe { asm!("dsb sy", "wfi", options(nostack, preserves_flags)) };
+        self.poll();
+    }
+
+    /// Takes interrupts that have arrived, without waiting for one.
+    pub fn poll(&self) {
+        let Some(gic) = &self.gic else {
+            return;
+        };
         for _ in 0..BATCH {
             let token = gic.acknowledge();
             let number = token & 0x3ff;

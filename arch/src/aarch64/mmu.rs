@@ -93,6 +93,27 @@ impl Mmu {
         Ok(())
     }
 
+    /// What `address` is mapped as by the tables in force; `None` for nothing, or for what no kind is mapped like.
+    #[must_use]
+    pub fn kind(&self, address: u64) -> Option<Kind> {
+        if mrs!("ttbr0_el1") & ADDRESS != self::address(self.root) || address >= self.limit {
+            return None;
+        }
+        let mut table: &Table = self.root;
+        for level in [3, 2, 1] {
+            let entry = table.0[index(address, level)];
+            if entry == 0 {
+                return None;
+            }
+            table = next_table(entry);
+        }
+        let entry = table.0[index(address, 0)];
+        let page = address & !(PAGE - 1);
+        Kind::ALL
+            .into_iter()
+            .find(|&kind| entry == page | leaf_flags(kind))
+    }
+
     /// Makes these tables the ones in force.
     ///
     /// # Safety

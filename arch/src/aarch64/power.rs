@@ -37,6 +37,12 @@ impl Power {
 /// Ends in failure: a debugger or QEMU with `-semihosting` ends with status 99; elsewhere the CPU
 /// stops. Powering off instead would look like success, because PSCI carries no status.
 pub fn fail() -> ! {
+    exit_failed();
+    stop()
+}
+
+/// Ends in failure where there is semihosting, and does nothing elsewhere.
+pub fn exit_failed() {
     const EXIT_EXTENDED: u64 = 0x20;
     const APPLICATION_EXIT: u64 = 0x2_0026;
     const FAILED: u64 = 99;
@@ -44,7 +50,6 @@ pub fn fail() -> ! {
     // SAFETY: a call without effect on our memory; without semihosting it is an undefined
     // instruction, which the trap handler knows by its address and steps over.
     unsafe { semihosting_call(EXIT_EXTENDED, &block) };
-    stop()
 }
 
 /// Where the semihosting instruction stands.

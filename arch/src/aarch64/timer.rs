@@ -3,7 +3,7 @@
 use gnomon_clock::Counter;
 
 use super::counter::{self, VirtualCounter};
-use super::sysreg::msr;
+use super::sysreg::{mrs, msr};
 
 /// Time since start by the virtual counter and the frequency that firmware wrote into `CNTFRQ`.
 #[derive(Debug)]
@@ -73,6 +73,12 @@ impl Alarm {
         let now = counter::this_cpu().read().0;
         msr!("cntv_cval_el0", now.saturating_add(ticks));
         msr!("cntv_ctl_el0", ENABLE);
+    }
+
+    /// Whether its interrupt has been taken since it was set.
+    #[must_use]
+    pub fn rang(&self) -> bool {
+        mrs!("cntv_ctl_el0") & 1 == 0
     }
 }
 

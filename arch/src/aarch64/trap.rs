@@ -99,6 +99,30 @@ pub fn answers(address: u64) -> bool {
     unsafe { guarded_load(address) != u64::MAX }
 }
 
+/// Executes an instruction that does not exist. Returns whether its exception was caught, which it is or
+/// this does not return.
+#[must_use]
+pub fn undefined_instruction() -> bool {
+    // SAFETY: the instruction changes nothing; `dispatch` knows it by its address and steps over it.
+    unsafe { guarded_undefined(0) == u64::MAX }
+}
+
+// Returns its argument, or -1 where the instruction was undefined.
+global_asm!(
+    ".section .text.guarded_undefined, \"ax\"",
+    ".globl {undefined}",
+    "{undefined}:",
+    "udf #0",
+    "ret",
+    ".text",
+    undefined = sym guarded_undefined,
+);
+
+unsafe extern "C" {
+    /// No instruction, and a return.
+    fn guarded_undefined(argument: u64) -> u64;
+}
+
 // Returns its argument, or -1 where the load has faulted.
 global_asm!(
     ".section .text.guarded_load, \"ax\"",
@@ -127,6 +151,7 @@ extern "C" fn dispatch(frame: &mut Frame) {
         (UNKNOWN, hvc),
         (UNKNOWN, smc),
         (UNKNOWN, counter::physical_address()),
+        (UNKNOWN, guarded_undefined as *const () as u64),
         (DATA_ABORT, guarded_load as *const () as u64),
     ];
     let is_synchronous = frame.vector.is_multiple_of(4);

@@ -15,6 +15,10 @@ use crate::cell::TakeCell;
 
 /// Feature: the device has a MAC address.
 const MAC: u64 = 1 << 5;
+/// Bytes of the device's configuration that are read.
+pub const CONFIGURATION: u32 = 6;
+/// Feature: both sides say by an index what they want to hear of (§2.7.7, §2.7.10).
+const EVENT_IDX: u64 = 1 << 29;
 /// Size of `struct virtio_net_hdr` with `VERSION_1` (§5.1.6).
 const HEADER: usize = 12;
 /// Bytes of a buffer. Holds the header and the longest untagged Ethernet frame.
@@ -79,6 +83,8 @@ pub struct Counters {
     pub sent: u64,
     /// Frames not sent because the transmit ring was full.
     pub dropped: u64,
+    /// Notifications of the device, in either direction.
+    pub kicks: u64,
     /// Ring entries that no honest device writes: wrong id, or a length outside the buffer.
     pub lies: u64,
 }
@@ -118,7 +124,8 @@ impl Nic {
         static POOL: TakeCell<[Buffer; BUFFERS]> =
             TakeCell::new([const { Buffer([0; BUFFER as usize]) }; BUFFERS]);
 
-        let features = transport.negotiate(MAC)?;
+        let features = transport.negotiate(MAC | EVENT_IDX)?;
+        let events = features & EVENT_IDX != 0;
         let mac = mac_address(&transport, features);
         let in_use = Error::Queue {
             index: 0,
@@ -130,8 +137,8 @@ impl Nic {
         let transmit_bell = transport.queue(1, transmit_ring, false)?;
 
         let mut nic = Self {
-            receive: Queue::new(receive_ring),
-            transmit: Queue::new(transmit_ring),
+            receive: Queue::new(receive_ring, events),
+            transmit: Queue::new(transmit_ring, events),
             receive_bell,
             transmit_bell,
             spare: [const { None }; BUFFERS],
@@ -145,7 +152,6 @@ impl Nic {
         for buffer in POOL.take().into_iter().flatten() {
             nic.keep(buffer);
         }
-        nic.transmit.set_interrupts(false);
         nic.refill();
         transport.start();
         nic.receive_bell.ring();
@@ -170,8 +176,21 @@ impl Nic {
         self.counters
     }
 
-    /// Takes the next received frame off the ring.
+    /// Whether the device has something for [`Self::receive`]: one load.
+    #[must_use]
+    pub fn has_received(&self) -> bool {
+        self.receive.has_used()
+    }
+
+    /// Takes the next received frame off the ring, if there is room for an answer: while the device is
+    /// behind with sending, what comes waits in the ring, and beyond that with the host.
     pub fn receive(&mut self) -> Option<Frame> {
+        if self.transmit.room() == 0 {
+            self.reap();
+            if self.transmit.room() == 0 {
+                return None;
+            }
+        }
         loop {
             match self.receive.pop()? {
                 Ok((lent, length)) => {
@@ -206,8 +225,8 @@ impl Nic {
         Some(Frame { buffer, length: 0 })
     }
 
-    /// Queues `frame` for sending; the device learns of it at the next [`Self::kick`]. Drops it
-    /// when the ring is full.
+    /// Queues `frame` for sending: a device that is at work takes it at once, any other when it is
+    /// notified by [`Self::kick`]. Drops it when the ring is full.
     pub fn send(&mut self, frame: Frame) {
         if self.transmit.room() == 0 {
             self.reap();
@@ -223,6 +242,7 @@ impl Nic {
             Ok(()) => {
                 self.counters.sent += 1;
                 self.unsent = true;
+                self.transmit.publish();
             }
             Err(lent) => {
                 self.counters.dropped += 1;
@@ -237,18 +257,16 @@ impl Nic {
         self.keep(buffer);
     }
 
-    /// Ends a batch: sent frames become visible with one notification, free buffers go back to the
-    /// receive ring.
+    /// Ends a batch: one notification for all that was sent, if the device wants any, and free
+    /// buffers go back to the receive ring.
     pub fn kick(&mut self) {
-        if self.unsent {
-            self.unsent = false;
-            self.transmit.publish();
-            if self.transmit.wants_notification() {
-                self.transmit_bell.ring();
-            }
+        if core::mem::take(&mut self.unsent) && self.transmit.wants_notification() {
+            self.counters.kicks += 1;
+            self.transmit_bell.ring();
         }
         self.reap();
         if self.refill() && self.receive.wants_notification() {
+            self.counters.kicks += 1;
             self.receive_bell.ring();
         }
     }
@@ -259,13 +277,12 @@ impl Nic {
         if let Some(line) = &self.line {
             line.lower();
         }
-        self.receive.set_interrupts(true);
-        !self.receive.has_used()
+        !self.receive.listen()
     }
 
     /// After sleeping: no interrupts while the ring is being looked at anyway.
     pub fn wake(&mut self) {
-        self.receive.set_interrupts(false);
+        self.receive.hush();
     }
 
     /// Takes back what the device has sent.
@@ -275,6 +292,8 @@ impl Nic {
                 Ok((lent, _)) => self.keep(reclaim(lent)),
                 Err(_) => self.counters.lies += 1,
             }
+            // Nobody waits for these: the event stays a whole turn of the index away.
+            self.transmit.hush();
         }
     }
 

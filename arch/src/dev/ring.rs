@@ -3,17 +3,18 @@
 //! The device is another party that writes this memory whenever it likes, so every shared field is
 //! an atomic and the whole file is safe code. What the driver must be able to rely on (which
 //! buffers are lent out) it keeps to itself in `slots`; what the device writes is checked against
-//! that and never believed.
+//! that and never believed. What it writes about notifications decides only whether it is notified: a
+//! device that lies there keeps itself waiting.
 
 use core::fmt;
-use core::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering, fence};
+use core::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
+
+use super::event::Wish;
+
+pub mod exchange;
 
 /// Descriptor flag: the device writes the buffer.
 const WRITE: u16 = 2;
-/// Available-ring flag: the driver asks for no interrupts.
-const NO_INTERRUPT: u16 = 1;
-/// Used-ring flag: the device asks for no notifications.
-const NO_NOTIFY: u16 = 1;
 
 /// The memory of one queue of `N` descriptors, `N` a power of two. Zeroed memory is an empty queue.
 #[repr(C, align(4096))]
@@ -131,25 +132,35 @@ pub struct Queue<T, const N: usize> {
     free: [u16; N],
     free_count: usize,
     next_available: u16,
+    /// What [`Self::wants_notification`] was last asked of.
+    considered: u16,
     last_used: u16,
+    /// The device was promised `VIRTIO_F_RING_EVENT_IDX`, and so was the driver.
+    events: bool,
 }
 
 impl<T, const N: usize> Queue<T, N> {
-    /// Takes over `memory`, which must be empty, as it is before the device is told of it.
+    /// Takes over `memory`, which must be empty, as it is before the device is told of it. `events`
+    /// says that the device and the driver have agreed on `VIRTIO_F_RING_EVENT_IDX`. No interrupts
+    /// are asked for.
     #[must_use]
-    pub fn new(memory: &'static mut RingMemory<N>) -> Self {
+    pub fn new(memory: &'static mut RingMemory<N>, events: bool) -> Self {
         let mut free = [0; N];
         for (id, slot) in (0..).zip(free.iter_mut()) {
             *slot = id;
         }
-        Self {
+        let queue = Self {
             memory,
             slots: [const { None }; N],
             free,
             free_count: N,
             next_available: 0,
+            considered: 0,
             last_used: 0,
-        }
+            events,
+        };
+        queue.hush();
+        queue
     }
 
     /// How many more buffers can be pushed.
@@ -191,7 +202,8 @@ impl<T, const N: usize> Queue<T, N> {
         Ok(())
     }
 
-    /// Shows the device everything pushed so far.
+    /// Shows the device everything pushed so far. A device that is at work takes it without being
+    /// notified.
     pub fn publish(&self) {
         self.memory
             .available
@@ -199,26 +211,37 @@ impl<T, const N: usize> Queue<T, N> {
             .store(self.next_available.to_le(), Ordering::Release);
     }
 
-    /// Whether the device wants to be told of what was published.
-    ///
-    /// The full fence is needed: without it the load below may overtake the index store in the
-    /// store buffer, the device goes to sleep in between, and nobody wakes it (virtio 1.3
-    /// §2.7.13.4.1).
+    /// Whether the device wants to be notified of what was published since this was last asked.
     #[must_use]
-    pub fn wants_notification(&self) -> bool {
-        fence(Ordering::SeqCst);
-        u16::from_le(self.memory.used.flags.load(Ordering::Relaxed)) & NO_NOTIFY == 0
+    pub fn wants_notification(&mut self) -> bool {
+        let wish = if self.events {
+            Wish::Event(&self.memory.used.available_event)
+        } else {
+            Wish::Flags(&self.memory.used.flags)
+        };
+        let new = self.next_available;
+        wish.is_for(core::mem::replace(&mut self.considered, new), new)
     }
 
-    /// Asks the device for interrupts, or for silence. Advice only: either may still be ignored.
-    pub fn set_interrupts(&self, wanted: bool) {
-        let flags = if wanted { 0 } else { NO_INTERRUPT };
-        self.memory
-            .available
-            .flags
-            .store(flags.to_le(), Ordering::Relaxed);
-        // Whoever sleeps after asking must look at the ring once more, after this fence.
-        fence(Ordering::SeqCst);
+    /// Asks the device for an interrupt when it has finished with a buffer, and returns whether it
+    /// has already, so that nobody may sleep now.
+    #[must_use]
+    pub fn listen(&self) -> bool {
+        self.wish().make(&self.memory.used.index, self.last_used)
+    }
+
+    /// Asks the device for no interrupts: advice, which may be ignored.
+    pub fn hush(&self) {
+        self.wish().withdraw(self.last_used);
+    }
+
+    /// What the driver says of interrupts.
+    const fn wish(&self) -> Wish<'static> {
+        if self.events {
+            Wish::Event(&self.memory.available.used_event)
+        } else {
+            Wish::Flags(&self.memory.available.flags)
+        }
     }
 
     /// Whether [`Self::pop`] has something to return.
@@ -284,6 +307,9 @@ mod tests {
         memory: &'static RingMemory<N>,
         next: u16,
         used: u16,
+        /// What the driver was last told of, or did not want to hear of.
+        told: u16,
+        events: bool,
     }
 
     impl Device {
@@ -310,17 +336,39 @@ mod tests {
             self.used = self.used.wrapping_add(1);
             self.memory.used.index.store(self.used, Ordering::Release);
         }
+
+        /// Whether the driver wants an interrupt for what was given since the last one.
+        fn must_interrupt(&mut self) -> bool {
+            let wish = if self.events {
+                Wish::Event(&self.memory.available.used_event)
+            } else {
+                Wish::Flags(&self.memory.available.flags)
+            };
+            wish.is_for(core::mem::replace(&mut self.told, self.used), self.used)
+        }
+
+        fn wish(&self) -> Wish<'static> {
+            if self.events {
+                Wish::Event(&self.memory.used.available_event)
+            } else {
+                Wish::Flags(&self.memory.used.flags)
+            }
+        }
     }
 
     fn pair<T>() -> (Queue<T, N>, Device) {
+        pair_with(false)
+    }
+
+    fn pair_with<T>(events: bool) -> (Queue<T, N>, Device) {
         let memory: &'static mut RingMemory<N> = Box::leak(Box::new(RingMemory::new()));
-        let address: *const RingMemory<N> = memory;
-        let queue = Queue::new(memory);
-        let _ = address;
+        let queue = Queue::new(memory, events);
         let device = Device {
             memory: queue.memory,
             next: 0,
             used: 0,
+            told: 0,
+            events,
         };
         (queue, device)
     }
@@ -431,18 +479,151 @@ mod tests {
     }
 
     #[test]
-    fn notification_flags() {
-        let (queue, device) = pair::<u8>();
+    fn notifications_by_flags() {
+        let (mut queue, mut device) = pair::<u8>();
+        assert!(!queue.wants_notification(), "nothing was published");
+        let lend = |queue: &mut Queue<u8, N>| {
+            queue.push(1, 0x1000, 10, true).unwrap();
+            queue.publish();
+        };
+        lend(&mut queue);
         assert!(queue.wants_notification());
-        device.memory.used.flags.store(NO_NOTIFY, Ordering::Relaxed);
+        device.wish().withdraw(0);
+        lend(&mut queue);
         assert!(!queue.wants_notification());
-        queue.set_interrupts(false);
-        assert_eq!(
-            device.memory.available.flags.load(Ordering::Relaxed),
-            NO_INTERRUPT
-        );
-        queue.set_interrupts(true);
-        assert_eq!(device.memory.available.flags.load(Ordering::Relaxed), 0);
+        assert!(device.wish().make(&device.memory.available.index, 0));
+        lend(&mut queue);
+        assert!(queue.wants_notification());
+
+        let (first, ..) = device.take().unwrap();
+        let (second, ..) = device.take().unwrap();
+        device.give(first.into(), 10);
+        assert!(!device.must_interrupt(), "silence from the start");
+        assert!(queue.listen(), "it has come already");
+        queue.pop().unwrap().unwrap();
+        assert!(!queue.listen());
+        device.give(second.into(), 10);
+        assert!(device.must_interrupt());
+        queue.hush();
+        device.give(99, 10);
+        assert!(!device.must_interrupt());
+    }
+
+    /// By the indices, each of which is asked about once: one notification, wherever it stands.
+    #[test]
+    fn notifications_by_events() {
+        let (mut queue, mut device) = pair_with::<u8>(true);
+        for round in 0..if cfg!(miri) { 50 } else { 70_000_u32 } {
+            let asleep = round % 3 == 0;
+            let seen = device.next;
+            if asleep {
+                assert!(!device.wish().make(&device.memory.available.index, seen));
+            } else {
+                device.wish().withdraw(seen);
+            }
+            let count = 1 + round % 7;
+            for _ in 0..count {
+                queue.push(1, 0x1000, 10, true).unwrap();
+                queue.publish();
+            }
+            assert_eq!(queue.wants_notification(), asleep, "{round}");
+            assert!(!queue.wants_notification(), "once is enough");
+
+            let listening = round % 4 == 0;
+            if listening {
+                assert!(!queue.listen());
+            } else {
+                queue.hush();
+            }
+            for _ in 0..count {
+                let (id, ..) = device.take().unwrap();
+                device.give(id.into(), 10);
+            }
+            assert_eq!(device.must_interrupt(), listening, "{round}");
+            assert!(queue.listen(), "it has come already");
+            while let Some(entry) = queue.pop() {
+                entry.unwrap();
+            }
+        }
+    }
+
+    /// Whatever a device writes there, the driver's own accounts stay right.
+    #[test]
+    fn lies_about_events_harm_only_the_liar() {
+        let (mut queue, mut device) = pair_with::<u32>(true);
+        let mut state = 1_u32;
+        let mut random = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            u16::try_from(state >> 16).unwrap()
+        };
+        for number in 0..if cfg!(miri) { 50 } else { 100_000 } {
+            let used = &device.memory.used;
+            used.available_event.store(random(), Ordering::Relaxed);
+            used.flags.store(random(), Ordering::Relaxed);
+            queue.push(number, 0x1000, 10, true).unwrap();
+            queue.publish();
+            let _any = queue.wants_notification();
+            let _any = queue.listen();
+            let (id, ..) = device.take().unwrap();
+            device.give(id.into(), 10);
+            assert_eq!(queue.pop(), Some(Ok((number, 10))));
+            assert_eq!((queue.room(), queue.pop()), (N, None));
+        }
+    }
+
+    /// Two threads that sleep whenever there is nothing to do: not once do both sleep for ever.
+    #[test]
+    fn nobody_sleeps_for_ever() {
+        use core::time::Duration;
+        use std::sync::mpsc::sync_channel;
+
+        const PATIENCE: Duration = Duration::from_secs(100);
+
+        for events in [false, true] {
+            let (mut queue, mut device) = pair_with::<u32>(events);
+            let total: u32 = if cfg!(miri) { 100 } else { 50_000 };
+            let (bell, doorbell) = sync_channel::<()>(1);
+            let (line, interrupt) = sync_channel::<()>(1);
+            let worker = std::thread::spawn(move || {
+                let mut done = 0;
+                while done < total {
+                    if let Some((id, _, length, _)) = device.take() {
+                        device.give(id.into(), length);
+                        done += 1;
+                        if device.must_interrupt() {
+                            // A line that is raised already stays so.
+                            let _ = line.try_send(());
+                        }
+                    } else if !device
+                        .wish()
+                        .make(&device.memory.available.index, device.next)
+                    {
+                        doorbell.recv_timeout(PATIENCE).unwrap();
+                        device.wish().withdraw(device.next);
+                    }
+                }
+            });
+            let (mut sent, mut back) = (0, 0);
+            while back < total {
+                while sent < total && queue.room() > 0 {
+                    queue.push(sent, 0x1000, sent, false).unwrap();
+                    queue.publish();
+                    sent += 1;
+                }
+                if queue.wants_notification() {
+                    let _ = bell.try_send(());
+                }
+                if let Some(entry) = queue.pop() {
+                    assert_eq!(entry.unwrap(), (back, back));
+                    back += 1;
+                } else if !queue.listen() {
+                    interrupt.recv_timeout(PATIENCE).unwrap();
+                    queue.hush();
+                }
+            }
+            drop(bell);
+            worker.join().unwrap();
+        }
     }
 
     /// A device in a thread of its own: nothing is lost, nothing is seen before it is complete.

@@ -49,6 +49,21 @@ pub enum Error {
     },
 }
 
+impl Error {
+    /// The error in a few words, without numbers.
+    #[must_use]
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::Legacy => "it is a legacy device (before virtio 1.0)",
+            Self::Capability(_) => "a capability of it is missing or out of bounds",
+            Self::Map(_) => "its registers cannot be mapped",
+            Self::Reset => "it does not leave reset",
+            Self::Features { .. } => "its features do not fit",
+            Self::Queue { .. } => "its queue is too small",
+        }
+    }
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -73,6 +73,20 @@ impl Interrupts {
         unsafe { Port::<u8>::new(0x21).write(MASK & !(1 << 3)) };
     }
 
+    /// Whether an interrupt can arrive.
+    #[must_use]
+    pub const fn wake(&self) -> bool {
+        true
+    }
+
+    /// Takes interrupts that have arrived, without waiting for one.
+    pub fn poll(&self) {
+        interrupts::enable();
+        // `STI` lets interrupts in behind the instruction after it.
+        x86_64::instructions::nop();
+        interrupts::disable();
+    }
+
     /// Sleeps until any interrupt has arrived. One that is already pending ends the sleep at once.
     pub fn sleep(&self) {
         interrupts::enable_and_hlt();

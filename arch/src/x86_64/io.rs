@@ -1,5 +1,5 @@
 //! What hangs on x86 I/O ports: the console UART, the PCI configuration mechanism, QEMU's firmware
-//! configuration device.
+//! configuration device, the CMOS clock.
 
 use uart_16550::backend::PioBackend;
 use uart_16550::{Config, Uart16550};
@@ -54,6 +54,11 @@ impl Uart {
     /// Takes a received byte.
     pub fn receive(&mut self) -> Option<u8> {
         self.0.try_receive_byte().ok()
+    }
+
+    /// Whether what is sent in loopback mode comes back. What was being received is lost.
+    pub fn loopback(&mut self) -> Option<bool> {
+        Some(self.0.test_loopback().is_ok())
     }
 
     /// Hands over as many bytes as the FIFO takes now; returns how many.
@@ -122,4 +127,15 @@ impl Access for FwCfgPorts {
             *byte = unsafe { data.read() };
         }
     }
+}
+
+/// Reads a register of the CMOS clock, 0 to 127 (others are taken modulo 128); all ones where there is none.
+#[must_use]
+pub fn cmos(register: u8) -> u8 {
+    // The highest bit would hold back NMIs, of which none is expected.
+    // SAFETY: the port chooses a register of the CMOS clock, on every PC; one CPU uses it, with interrupts
+    // disabled.
+    unsafe { Port::<u8>::new(0x70).write(register & 0x7f) };
+    // SAFETY: as above; reading changes nothing that anybody here waits for.
+    unsafe { Port::<u8>::new(0x71).read() }
 }

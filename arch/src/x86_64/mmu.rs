@@ -56,6 +56,29 @@ impl Mmu {
         Ok(())
     }
 
+    /// What `address` is mapped as by the tables in force; `None` for nothing, or for what no kind is mapped like.
+    #[must_use]
+    pub fn kind(&self, address: u64) -> Option<Kind> {
+        let (root, _) = Cr3::read_raw();
+        if root.start_address().as_u64() != self::address(self.root) || address >= LIMIT {
+            return None;
+        }
+        let mut table: &PageTable = self.root;
+        for level in [3, 2, 1] {
+            let entry = &table[index(address, level)];
+            if entry.is_unused() {
+                return None;
+            }
+            table = next_table(entry);
+        }
+        let entry = &table[index(address, 0)];
+        let own = entry.flags() - (PageTableFlags::ACCESSED | PageTableFlags::DIRTY);
+        let is_identity = entry.addr().as_u64() == address & !(PAGE - 1);
+        Kind::ALL
+            .into_iter()
+            .find(|&kind| is_identity && own == leaf_flags(kind))
+    }
+
     /// Makes these tables the ones in force.
     ///
     /// # Safety

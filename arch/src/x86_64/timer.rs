@@ -93,6 +93,12 @@ impl Alarm {
         // SAFETY: as above.
         unsafe { Port::<u8>::new(0x40).write(high) };
     }
+
+    /// Whether its interrupt has been taken since it was set.
+    #[must_use]
+    pub fn rang(&self) -> bool {
+        self.set.is_some() && RANG.load(Ordering::Relaxed)
+    }
 }
 
 /// Called by the interrupt handler.

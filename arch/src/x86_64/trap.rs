@@ -114,10 +114,17 @@ impl fmt::Display for Frame {
 /// failure.
 pub fn install(report: Report) {
     static TABLES: TakeCell<Tables> = TakeCell::new(Tables::new());
+    // Apart, since these are zeros, which take no room in the image.
+    static IDT: TakeCell<[Gate; 256]> = TakeCell::new([Gate::ABSENT; 256]);
+    static STACK: TakeCell<SafeStack> =
+        TakeCell::new(SafeStack(UnsafeCell::new([0; SAFE_STACK_SIZE])));
     REPORT.store(report as *mut (), Ordering::Relaxed);
-    let Some(tables) = TABLES.take() else { return };
+    let taken = (TABLES.take(), IDT.take(), STACK.take());
+    let (Some(tables), Some(idt), Some(stack)) = taken else {
+        return;
+    };
 
-    let stack_top = tables.safe_stack.0.get() as u64 + SAFE_STACK_SIZE as u64;
+    let stack_top = stack.0.get() as u64 + SAFE_STACK_SIZE as u64;
     tables.tss.interrupt_stack_table[usize::from(SAFE_STACK) - 1] = VirtAddr::new(stack_top);
     let tables: &'static mut Tables = tables;
     let code = tables.gdt.append(Descriptor::kernel_code_segment());
@@ -137,7 +144,7 @@ pub fn install(report: Report) {
     unsafe { load_tss(tss) };
 
     let first = trap_stubs as *const () as u64;
-    for (vector, gate) in (0u64..).zip(tables.idt.iter_mut()) {
+    for (vector, gate) in (0u64..).zip(idt.iter_mut()) {
         *gate = Gate::interrupt(
             first + vector * 16,
             code.0,
@@ -145,8 +152,8 @@ pub fn install(report: Report) {
         );
     }
     let pointer = DescriptorTablePointer {
-        limit: u16::try_from(size_of_val(&tables.idt) - 1).unwrap_or(u16::MAX),
-        base: VirtAddr::from_ptr(&raw const tables.idt),
+        limit: u16::try_from(size_of_val(idt) - 1).unwrap_or(u16::MAX),
+        base: VirtAddr::from_ptr(&raw const *idt),
     };
     // SAFETY: the table is static, complete, and its gates lead to stubs that save what they use.
     unsafe { lidt(&pointer) };
@@ -159,12 +166,49 @@ pub const fn answers(_address: u64) -> bool {
     true
 }
 
+/// Executes an instruction that does not exist. Returns whether its exception was caught, which it is or
+/// this does not return.
+#[must_use]
+pub fn undefined_instruction() -> bool {
+    // SAFETY: the instruction changes nothing; `dispatch` knows it by its address and steps over it.
+    unsafe { guarded_undefined() == u64::MAX }
+}
+
+// Returns 0, or -1 where the instruction was undefined.
+global_asm!(
+    ".section .text.guarded_undefined, \"ax\"",
+    ".globl {undefined}",
+    ".globl {instruction}",
+    "{undefined}:",
+    "xor eax, eax",
+    "{instruction}:",
+    "ud2",
+    "ret",
+    ".text",
+    undefined = sym guarded_undefined,
+    instruction = sym undefined_place,
+);
+
+unsafe extern "C" {
+    /// No instruction, and a return.
+    fn guarded_undefined() -> u64;
+    /// A place in it, never called.
+    fn undefined_place();
+}
+
 static REPORT: AtomicPtr<()> = AtomicPtr::new(core::ptr::null_mut());
 
 /// Called by every stub, with interrupts disabled.
-extern "C" fn dispatch(frame: &Frame) {
+extern "C" fn dispatch(frame: &mut Frame) {
+    const UNDEFINED: u64 = 6;
+    const LENGTH: u64 = 2;
     if let Ok(vector @ interrupt::LEGACY_BASE..) = u8::try_from(frame.vector) {
         interrupt::acknowledge(vector);
+        return;
+    }
+    if frame.vector == UNDEFINED && frame.rip == undefined_place as *const () as u64 {
+        frame.rip += LENGTH;
+        frame.rax = u64::MAX;
         return;
     }
     let report = REPORT.swap(core::ptr::null_mut(), Ordering::Relaxed);
@@ -180,8 +224,6 @@ extern "C" fn dispatch(frame: &Frame) {
 struct Tables {
     gdt: GlobalDescriptorTable,
     tss: TaskStateSegment,
-    idt: [Gate; 256],
-    safe_stack: SafeStack,
 }
 
 impl Tables {
@@ -189,8 +231,6 @@ impl Tables {
         Self {
             gdt: GlobalDescriptorTable::new(),
             tss: TaskStateSegment::new(),
-            idt: [Gate::ABSENT; 256],
-            safe_stack: SafeStack(UnsafeCell::new([0; SAFE_STACK_SIZE])),
         }
     }
 }

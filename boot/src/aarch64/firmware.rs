@@ -6,7 +6,6 @@ use gnomon_arch::machine::mmu::{Kind, Mmu};
 use gnomon_kernel::config::{self, Config};
 use gnomon_kernel::discover::acpi::Tables;
 use gnomon_kernel::discover::fdt::{self, Bad, HEADER, Tree};
-use gnomon_kernel::memory::MemoryRange;
 
 use super::acpi::{Acpi, NoAcpi};
 use crate::info::BootInfo;
@@ -60,11 +59,6 @@ impl<'a> Firmware<'a> {
     pub(super) fn acpi(&self) -> Option<Result<Tables<'_>, NoAcpi>> {
         let acpi = self.acpi.as_ref()?;
         Some(acpi.as_ref().map_err(|why| *why).and_then(Acpi::tables))
-    }
-
-    /// The memory map.
-    pub(crate) fn memory(&self) -> &[MemoryRange] {
-        self.boot.memory()
     }
 
     /// The command line.

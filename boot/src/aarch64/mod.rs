@@ -1,6 +1,7 @@
 //! `aarch64`: entered as an arm64 Image, described by a device tree, or by ACPI's tables.
 
 mod acpi;
+mod clocks;
 mod firmware;
 mod image;
 
@@ -8,7 +9,7 @@ use core::fmt::{self, Display, Write};
 
 use gnomon_arch::dev::fw_cfg::{FwCfg, Mapped};
 use gnomon_arch::dev::net::Nic;
-use gnomon_arch::dev::pci::{BarSpace, Ecam, Function, Pci};
+use gnomon_arch::dev::pci::{BarSpace, ConfigAccess, Ecam, Function, Pci};
 use gnomon_arch::dev::registers::Registers;
 use gnomon_arch::dev::virtio::mmio::{self, MmioTransport};
 use gnomon_arch::dev::virtio::pci::Wake;
@@ -22,13 +23,15 @@ use gnomon_kernel::discover::described::Description;
 use gnomon_kernel::discover::fdt::{self, Bad, NotFound, Tree};
 use gnomon_kernel::discover::hardware::{self, Gic, Interrupt, PciHost, UartModel};
 use gnomon_kernel::discover::{self, Window};
+use gnomon_kernel::memory::MemoryRange;
 use gnomon_kernel::random::{Source, Take};
 use gnomon_kernel::services::counters::Rate;
 use gnomon_kernel::services::smccc::{self, Call, Conduit, Smccc, StolenTime};
 
-use crate::find::{self, Network, Page};
+use crate::find::{self, HostClock, NO_CLOCK, Network, Page};
 
 use acpi::NoAcpi;
+pub(crate) use clocks::Clocks;
 pub(crate) use firmware::{Firmware, Handover};
 
 /// The machine as its device tree or ACPI describes it.
@@ -38,6 +41,9 @@ pub(crate) struct Hardware<'a> {
     /// Why ACPI, which was asked for, is not what describes it.
     no_acpi: Option<NoAcpi>,
 }
+
+/// What `Hardware::uptime` goes by, where that is not the counter itself.
+pub(crate) const INDEPENDENT_TIMER: Option<&str> = None;
 
 /// Where random numbers come from: the processor, what is below, and once the loader.
 pub(crate) struct Entropy {
@@ -68,6 +74,11 @@ impl<'a> Hardware<'a> {
             Ok(Description::Acpi(_)) => "aarch64, Image, ACPI",
             _ => "aarch64, Image",
         }
+    }
+
+    /// What the loader says of memory.
+    pub(crate) fn memory(&self) -> &[MemoryRange] {
+        self.firmware.boot.memory()
     }
 
     /// A count of time since now, by the counter itself.
@@ -196,19 +207,6 @@ impl<'a> Hardware<'a> {
         facts: &mut dyn Write,
     ) -> Option<(Option<Nic>, Network)> {
         let mmu = self.firmware.mmu;
-        let Window { address, length } = host.ecam;
-        let length = usize::try_from(length).unwrap_or(0);
-        // SAFETY: the firmware's description says that this is configuration space; `reach` below maps a bus
-        // before it is touched.
-        let registers = unsafe { Registers::new(address as *mut u8, length) };
-        let access = Ecam::new(registers, host.first_bus);
-        let reach = |bus: u8| {
-            let offset = u64::from(bus.wrapping_sub(host.first_bus)) * Ecam::BUS;
-            let mut mmu = mmu.borrow_mut();
-            bus <= host.last_bus
-                && mmu.map(address + offset, Ecam::BUS, Kind::Device).is_ok()
-                && trap::answers(address + offset)
-        };
         let prepare = |pci: &Pci<'_>, function: Function| {
             // No firmware has run that could have given the device addresses.
             if let Some(Window { address, length }) = host.memory {
@@ -223,10 +221,68 @@ impl<'a> Hardware<'a> {
                 _ => Wake::Never,
             }
         };
-        match find::nic_on_pci(&access, host.first_bus, reach, mmu, prepare, facts) {
+        let found = self.on_pci(host, |access, reach| {
+            find::nic_on_pci(access, host.first_bus, reach, mmu, prepare, facts)
+        });
+        match found {
             (None, Network::Absent(_)) => None,
             result => Some(result),
         }
+    }
+
+    /// Starts the host's clock: the first with registers in memory, or else the first on PCI.
+    pub(crate) fn host_clock(&self) -> HostClock {
+        let Ok(description) = &self.description else {
+            return Err(NO_CLOCK);
+        };
+        let mut first = None;
+        description.virtio_mmio(&mut |device| {
+            let registers = self.registers(device.window);
+            let clock =
+                registers.filter(|registers| mmio::device_id(registers) == Some(mmio::CLOCK));
+            first = first.or(clock.map(|registers| (device.window.address, registers)));
+        });
+        if let Some((address, registers)) = first {
+            let at = format_args!("mmio {address:#x}");
+            return find::started_clock(MmioTransport::new(registers, false), &at);
+        }
+        let host = description.pci_host().ok_or(NO_CLOCK)?;
+        let prepare = |pci: &Pci<'_>, function: Function| {
+            if let Some(Window { address, length }) = host.memory {
+                // The first half is the network device's.
+                let half = length / 2;
+                pci.place_bars(
+                    function,
+                    &mut BarSpace::new(address.saturating_add(half), length - half),
+                );
+            }
+        };
+        self.on_pci(&host, |access, reach| {
+            find::clock_on_pci(access, host.first_bus, reach, self.firmware.mmu, prepare)
+        })
+    }
+
+    /// Gives access to PCI's configuration space, and what makes a bus accessible.
+    fn on_pci<T>(
+        &self,
+        host: &PciHost,
+        look: impl FnOnce(&dyn ConfigAccess, &mut dyn FnMut(u8) -> bool) -> T,
+    ) -> T {
+        let mmu = self.firmware.mmu;
+        let Window { address, length } = host.ecam;
+        let length = usize::try_from(length).unwrap_or(0);
+        // SAFETY: the firmware's description says that this is configuration space; `reach` below maps a bus
+        // before it is touched.
+        let registers = unsafe { Registers::new(address as *mut u8, length) };
+        let access = Ecam::new(registers, host.first_bus);
+        let mut reach = |bus: u8| {
+            let offset = u64::from(bus.wrapping_sub(host.first_bus)) * Ecam::BUS;
+            let mut mmu = mmu.borrow_mut();
+            bus <= host.last_bus
+                && mmu.map(address + offset, Ecam::BUS, Kind::Device).is_ok()
+                && trap::answers(address + offset)
+        };
+        look(&access, &mut reach)
     }
 
     fn network_in_memory(
@@ -253,7 +309,7 @@ impl<'a> Hardware<'a> {
         Some(find::started_nic(started, &at, others))
     }
 
-    /// Maps the registers of a virtio device.
+    /// Maps the registers of a device.
     fn registers(&self, Window { address, length }: Window) -> Option<Registers> {
         let length = length.min(PAGE);
         if !address.is_multiple_of(8) {
@@ -264,8 +320,8 @@ impl<'a> Hardware<'a> {
         if !trap::answers(address) {
             return None;
         }
-        // SAFETY: the firmware's description says that a virtio device's registers are here; they are mapped as
-        // device memory, and this driver is their only user.
+        // SAFETY: the firmware's description says that a device's registers are here; they are mapped as
+        // device memory, and its driver is their only user.
         Some(unsafe { Registers::new(address as *mut u8, usize::try_from(length).ok()?) })
     }
 
@@ -344,6 +400,15 @@ impl<'a> Hardware<'a> {
             generator: self.conduit().filter(|_| services.has_entropy()),
             tree: self.firmware.tree.as_ref().ok().copied(),
         }
+    }
+
+    /// The sources of time that only this platform has. The real-time clock is in the device tree: ACPI has none
+    /// on QEMU's machine.
+    pub(crate) fn clocks(&self, services: &Smccc) -> Clocks {
+        let kvm = self.conduit().filter(|_| services.has_ptp());
+        let rtc = self.firmware.tree.as_ref().ok().and_then(Tree::rtc);
+        let registers = rtc.and_then(|window| self.registers(window));
+        Clocks::new(kvm.map(instruction), registers)
     }
 
     /// How to switch the machine off and restart it.

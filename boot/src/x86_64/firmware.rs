@@ -5,7 +5,7 @@ use core::cell::RefCell;
 
 use gnomon_arch::machine::mmu::{Kind, Mmu};
 use gnomon_kernel::discover::acpi::{Bad, Tables};
-use gnomon_kernel::memory::{MemoryRange, PhysicalMemory};
+use gnomon_kernel::memory::PhysicalMemory;
 
 use super::pvh::Handover;
 use crate::info::BootInfo;
@@ -28,11 +28,6 @@ impl<'a> Firmware<'a> {
     /// Keeps what the start info said.
     pub(crate) fn new(Handover { boot, rsdp }: Handover, mmu: &'a RefCell<Mmu>) -> Self {
         Self { mmu, boot, rsdp }
-    }
-
-    /// The memory map.
-    pub(crate) fn memory(&self) -> &[MemoryRange] {
-        self.boot.memory()
     }
 
     /// The command line.

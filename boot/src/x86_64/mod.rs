@@ -1,5 +1,6 @@
 //! `x86_64`: entered by PVH, described by ACPI.
 
+mod clocks;
 mod firmware;
 mod pvh;
 
@@ -7,7 +8,7 @@ use core::fmt::{self, Display, Write};
 
 use gnomon_arch::dev::fw_cfg::FwCfg;
 use gnomon_arch::dev::net::Nic;
-use gnomon_arch::dev::pci::Ecam;
+use gnomon_arch::dev::pci::{ConfigAccess, Ecam};
 use gnomon_arch::dev::registers::Registers;
 use gnomon_arch::dev::virtio::pci::Wake;
 use gnomon_arch::machine::interrupt::Interrupts;
@@ -20,12 +21,14 @@ use gnomon_kernel::discover;
 use gnomon_kernel::discover::acpi::{Bad, Space, Tables};
 use gnomon_kernel::discover::aml::Namespace;
 use gnomon_kernel::discover::described::fw_cfg_ports;
+use gnomon_kernel::memory::MemoryRange;
 use gnomon_kernel::random::{Source, Take};
 use gnomon_kernel::services::hypervisor::Processor;
 
 use crate::fatal;
-use crate::find::{self, Network, Page};
+use crate::find::{self, HostClock, Network, Page};
 
+pub(crate) use clocks::Clocks;
 pub(crate) use firmware::Firmware;
 pub(crate) use pvh::Handover;
 
@@ -34,6 +37,9 @@ pub(crate) struct Hardware<'a> {
     firmware: &'a Firmware<'a>,
     tables: Result<Tables<'a>, Bad>,
 }
+
+/// What `Hardware::uptime` goes by, where that is not the counter itself.
+pub(crate) const INDEPENDENT_TIMER: Option<&str> = Some("the ACPI PM timer");
 
 /// Where random numbers come from: the processor.
 pub(crate) struct Entropy;
@@ -51,6 +57,11 @@ impl<'a> Hardware<'a> {
     #[expect(clippy::unused_self, reason = "the other platform looks it up")]
     pub(crate) const fn name(&self) -> &'static str {
         "x86_64, PVH"
+    }
+
+    /// What the loader says of memory.
+    pub(crate) fn memory(&self) -> &[MemoryRange] {
+        self.firmware.boot.memory()
     }
 
     /// A count of time since now, by ACPI's power management timer.
@@ -109,10 +120,30 @@ impl<'a> Hardware<'a> {
     ) -> (Option<Nic>, Network) {
         let mmu = self.firmware.mmu;
         let wake = Wake::Message(interrupts.message());
+        self.on_pci(|access, first_bus, reach| {
+            find::nic_on_pci(access, first_bus, reach, mmu, |_, _| wake, facts)
+        })
+    }
+
+    /// Starts the host's clock.
+    pub(crate) fn host_clock(&self) -> HostClock {
+        let mmu = self.firmware.mmu;
+        self.on_pci(|access, first_bus, reach| {
+            find::clock_on_pci(access, first_bus, reach, mmu, |_, _| ())
+        })
+    }
+
+    /// Gives access to PCI's configuration space, which bus is the first one, and what makes a bus
+    /// accessible.
+    fn on_pci<T>(
+        &self,
+        look: impl FnOnce(&dyn ConfigAccess, u8, &mut dyn FnMut(u8) -> bool) -> T,
+    ) -> T {
+        let mmu = self.firmware.mmu;
         let tables = self.tables.as_ref().ok();
         let ecam = tables.and_then(|tables| tables.ecam().find(|ecam| ecam.segment == 0));
         let Some(ecam) = ecam else {
-            return find::nic_on_pci(&PortConfig, 0, |_| true, mmu, |_, _| wake, facts);
+            return look(&PortConfig, 0, &mut |_| true);
         };
         let (start, length) = ecam.window();
         let length = usize::try_from(length).unwrap_or(0);
@@ -120,12 +151,12 @@ impl<'a> Hardware<'a> {
         // before it is touched.
         let registers = unsafe { Registers::new(start as *mut u8, length) };
         let access = Ecam::new(registers, ecam.first_bus);
-        let reach = |bus: u8| {
+        let mut reach = |bus: u8| {
             let offset = u64::from(bus.wrapping_sub(ecam.first_bus)) * Ecam::BUS;
             let mut mmu = mmu.borrow_mut();
             bus <= ecam.last_bus && mmu.map(start + offset, Ecam::BUS, Kind::Device).is_ok()
         };
-        find::nic_on_pci(&access, ecam.first_bus, reach, mmu, |_, _| wake, facts)
+        look(&access, ecam.first_bus, &mut reach)
     }
 
     /// Notes what describes the machine, and what was found there.
@@ -176,6 +207,16 @@ impl<'a> Hardware<'a> {
     #[expect(clippy::unused_self, reason = "the other platform looks it up")]
     pub(crate) fn entropy(&self, _: &Processor) -> Entropy {
         Entropy
+    }
+
+    /// The sources of time that only this platform has.
+    pub(crate) fn clocks(&self, services: &Processor) -> Clocks {
+        let fadt = self
+            .tables
+            .as_ref()
+            .ok()
+            .and_then(|tables| tables.fadt().ok());
+        Clocks::new(services.kvm(), fadt.as_ref())
     }
 
     /// How to switch the machine off and restart it.

@@ -138,16 +138,15 @@ impl Audit {
     }
 
     /// Takes note of a snapshot: the timeline of the page at `seq_count`, and a counter value that
-    /// was read under it. While `seq_count` stands still this is two comparisons and a store. Returns
-    /// whether it does not.
+    /// was read under it. While `seq_count` stands still this is two comparisons and a store.
     #[inline]
-    pub fn observe(&mut self, seq_count: u32, timeline: &Timeline, ticks: Ticks) -> bool {
+    pub fn observe(&mut self, seq_count: u32, timeline: &Timeline, ticks: Ticks) {
         if let [Some(newest), ..] = &mut self.kept
             && newest.seq_count == seq_count
             && ticks.since(newest.last) >= 0
         {
             newest.last = ticks;
-            return false;
+            return;
         }
         self.update(&Seen {
             seq_count,
@@ -155,7 +154,6 @@ impl Audit {
             first: ticks,
             last: ticks,
         });
-        true
     }
 
     /// Updates looked at, without those that came and went between two readings.

@@ -75,8 +75,12 @@ pub struct Clock<'p, C> {
     marker: u64,
     /// The page under which time was last valid.
     last: Option<Timeline>,
-    /// The page looked at is not that one, or may not be.
-    is_new: bool,
+    /// The page that was looked at last, if it gave a timeline.
+    seen: Fields,
+    /// That timeline is `last`, and nothing was refused since: the same page would give the same again.
+    settled: bool,
+    /// The latest exchange, if it is by `last` and that is settled.
+    exchanged: Option<Exchange>,
     /// The marker has moved since, and time has not been valid yet.
     stepped: bool,
     /// The host itself has taken the time back since then, under a marker that has moved.
@@ -117,7 +121,9 @@ impl<'p, C: Counter> Clock<'p, C> {
             counter,
             marker,
             last: None,
-            is_new: true,
+            seen: Fields::stock(),
+            settled: false,
+            exchanged: None,
             stepped: false,
             withdrawn: false,
             renewed: false,
@@ -196,6 +202,11 @@ impl<'p, C: Counter> Clock<'p, C> {
     /// # Errors
     /// [`NoTime`], but never `StaleStamp`.
     pub fn now(&mut self) -> Result<Reading, NoTime> {
+        if let Some((line, ticks)) = self.recall()
+            && let Ok(reading) = line.at(ticks)
+        {
+            return Ok(reading);
+        }
         let (timeline, ticks) = self.look()?;
         let reading = timeline.at(ticks);
         self.settle(reading, &timeline)
@@ -206,6 +217,50 @@ impl<'p, C: Counter> Clock<'p, C> {
     /// # Errors
     /// [`NoTime`]; `StaleStamp` only when the page is otherwise good.
     pub fn exchange(&mut self, received: Stamp) -> Result<Exchange, NoTime> {
+        self.exchange_in_place(received)?;
+        self.exchanged.ok_or(NoTime::StaleStamp)
+    }
+
+    /// The same without a copy: the times are then in [`exchanged`](Self::exchanged).
+    ///
+    /// # Errors
+    /// As for [`exchange`](Self::exchange).
+    #[inline]
+    pub fn exchange_in_place(&mut self, received: Stamp) -> Result<(), NoTime> {
+        if let Some((_, ticks)) = self.recall()
+            && let (Some(line), Some(exchange)) = (&self.last, &mut self.exchanged)
+        {
+            if received.marker != line.marker() || ticks.since(received.ticks) < 0 {
+                return Err(NoTime::StaleStamp);
+            }
+            if line.renew(&mut exchange.received, received.ticks).is_ok()
+                && line.renew(&mut exchange.transmit, ticks).is_ok()
+            {
+                return Ok(());
+            }
+        }
+        self.exchange_anew(received)
+    }
+
+    /// The times of the latest exchange, if it gave any.
+    #[must_use]
+    pub const fn exchanged(&self) -> Option<&Exchange> {
+        self.exchanged.as_ref()
+    }
+
+    /// The line of the page and the counter, if that is to the last bit the page that served before:
+    /// nothing has to be made again, and nothing can have changed.
+    #[inline]
+    fn recall(&mut self) -> Option<(&Timeline, Ticks)> {
+        let (page, line) = (self.page?, self.last.as_ref().filter(|_| self.settled)?);
+        let ticks = page.still_with(&self.seen, || self.counter.read())?;
+        self.audit.observe(self.seen.seq_count, line, ticks);
+        Some((line, ticks))
+    }
+
+    /// The exchange by a page that may be new.
+    #[inline(never)]
+    fn exchange_anew(&mut self, received: Stamp) -> Result<(), NoTime> {
         let (timeline, ticks) = self.look()?;
         let transmit = timeline.at(ticks);
         let transmit = self.settle(transmit, &timeline)?;
@@ -217,7 +272,8 @@ impl<'p, C: Counter> Clock<'p, C> {
         let received = timeline
             .at(received.ticks)
             .map_err(|why| self.refuse(why, timeline.marker()))?;
-        Ok(Exchange { received, transmit })
+        self.exchanged = Some(Exchange { received, transmit });
+        Ok(())
     }
 
     /// The raw page, for people to look at; `None` without a page.
@@ -227,6 +283,8 @@ impl<'p, C: Counter> Clock<'p, C> {
     }
 
     fn look(&mut self) -> Result<(Timeline, Ticks), NoTime> {
+        self.settled = false;
+        self.exchanged = None;
         let Some(page) = self.page else {
             return self.look_unguarded();
         };
@@ -248,7 +306,8 @@ impl<'p, C: Counter> Clock<'p, C> {
                     offset,
                     page: timeline.leap_knowledge(),
                 });
-                self.is_new |= self.audit.observe(fields.seq_count, &timeline, ticks);
+                self.audit.observe(fields.seq_count, &timeline, ticks);
+                self.seen = fields;
                 Ok((timeline, ticks))
             }
             Err(why) => self.fall_back(why, &fields, ticks),
@@ -310,10 +369,8 @@ impl<'p, C: Counter> Clock<'p, C> {
             }
             Ok(reading) => {
                 self.marker = reading.marker;
-                if self.is_new {
-                    self.last = Some(*timeline);
-                    self.is_new = false;
-                }
+                self.last = Some(*timeline);
+                self.settled = true;
                 self.stepped = false;
                 self.withdrawn = false;
                 Ok(reading)

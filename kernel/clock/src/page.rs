@@ -124,6 +124,17 @@ macro_rules! vmclock_abi {
                 }
             }
 
+            /// Whether every field is what it is in `fields`, each by itself as in `load`.
+            #[inline]
+            fn equals(&self, fields: &Fields) -> bool {
+                // Without a branch or a flag for each, since nearly always they all are. Every kind of
+                // field fits an `i128`, and the compiler sees that it needs half of one.
+                let difference = 0
+                    $(| i128::from(self.$name.load(Relaxed) ^ fields.$name.to_le()))*
+                    $(| i128::from(self.$name2.load(Relaxed) ^ fields.$name2.to_le()))*;
+                difference == 0
+            }
+
             /// Stores the first field of `bytes`, which must start at a field, and returns its length.
             fn store(&self, offset: usize, bytes: &[u8]) -> Option<usize> {
                 match offset {
@@ -330,6 +341,12 @@ impl VmclockPage {
         u64::from_le(self.disruption_marker.load(Relaxed))
     }
 
+    /// The sequence count right now, by one load: odd while an update is in progress.
+    #[must_use]
+    pub fn seq_count(&self) -> u32 {
+        u32::from_le(self.seq_count.load(Relaxed))
+    }
+
     /// A copy of the page as one update left it.
     ///
     /// # Errors
@@ -363,6 +380,20 @@ impl VmclockPage {
             hint::spin_loop();
         }
         Err(busy)
+    }
+}
+
+impl VmclockPage {
+    /// What `read` returned while the page was still what `fields` is a copy of, to the last bit:
+    /// [`snapshot_with`](Self::snapshot_with) without making a copy. `None` if it was not, or is being
+    /// written; one look.
+    ///
+    /// All fields are compared, for the count alone proves nothing: a restored snapshot brings
+    /// another page, and perhaps with the same count.
+    #[inline]
+    pub(crate) fn still_with<T>(&self, fields: &Fields, read: impl FnOnce() -> T) -> Option<T> {
+        let look = seqlock::look(&self.seq_count, || self.equals(fields).then(read));
+        look.ok().and_then(|(_, value)| value)
     }
 }
 

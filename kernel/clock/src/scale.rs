@@ -11,6 +11,8 @@ use crate::timeline::Unusable;
 pub struct Period {
     frac: u64,
     shift: u8,
+    /// The length of a tick in 2⁻⁶⁴ s, rounded up.
+    tick: u64,
 }
 
 impl Period {
@@ -26,7 +28,16 @@ impl Period {
         if frac == 0 {
             return Err(Unusable::ZeroPeriod);
         }
-        Ok(Self { frac, shift })
+        Ok(Self::with_tick(frac, shift))
+    }
+
+    const fn with_tick(frac: u64, shift: u8) -> Self {
+        let tick = match frac.checked_shr(shift as u32) {
+            // If anything was shifted out, the rest is below 2⁶³.
+            Some(whole) => whole + (whole << shift != frac) as u64,
+            None => 1,
+        };
+        Self { frac, shift, tick }
     }
 
     /// The period of a counter of `hertz`, with all 64 bits of `frac` in use and rounded to
@@ -43,10 +54,7 @@ impl Period {
             clippy::cast_possible_truncation,
             reason = "2^shift < hertz, so below 2⁶⁴"
         )]
-        Some(Self {
-            frac: frac as u64,
-            shift,
-        })
+        Some(Self::with_tick(frac as u64, shift))
     }
 
     /// `counter_period_frac_sec`.
@@ -73,6 +81,12 @@ impl Period {
     #[must_use]
     pub const fn span_outward(self, ticks: i64) -> Bound {
         self.rate_outward(ticks.unsigned_abs(), self.frac)
+    }
+
+    /// An upper bound of the time of one tick: `span_outward(1)`, worked out before.
+    #[must_use]
+    pub const fn tick_outward(self) -> Bound {
+        Bound::from_units(self.tick as u128)
     }
 
     /// An upper bound of `ticks` · `rate` · 2^−(64+shift) s: how much an error of `rate` per tick,

@@ -224,6 +224,34 @@ impl Timeline {
     /// # Errors
     /// [`Unusable::OutOfRange`] when the time lies before 1970 or beyond `i64` seconds.
     pub fn at(&self, ticks: Ticks) -> Result<Reading, Unusable> {
+        let mut reading = Reading {
+            ticks,
+            tai: None,
+            utc: None,
+            tai_offset: None,
+            bound: Bound::MAX,
+            status: self.status,
+            marker: self.marker,
+            generation: self.generation,
+            reference_utc: self.reference_utc,
+            age: Span::ZERO,
+            leap: self.leap.and_then(|rule| rule.leap_second()),
+            disruption: self.disruption,
+            smearing_hint: self.smearing_hint,
+            operator: self.operator,
+            notes: self.notes,
+            origin: self.origin,
+        };
+        self.renew(&mut reading, ticks)?;
+        Ok(reading)
+    }
+
+    /// Makes of a reading of this line the one at another counter value: what is the same all along the
+    /// line stays, for a reading is long.
+    ///
+    /// # Errors
+    /// As for [`at`](Self::at); the reading is then that of no counter value.
+    pub(crate) fn renew(&self, reading: &mut Reading, ticks: Ticks) -> Result<(), Unusable> {
         let delta = ticks.since(self.counter);
         let age = self.period.span(delta);
         let linear = self
@@ -231,28 +259,16 @@ impl Timeline {
             .checked_add(age)
             .filter(|linear| linear.seconds() >= 0)
             .ok_or(Unusable::OutOfRange)?;
-        let utc = match self.leap {
-            Some(rule) => Some(rule.utc(linear).ok_or(Unusable::OutOfRange)?),
-            None => None,
-        };
-        Ok(Reading {
-            ticks,
-            tai: self.is_tai.then(|| linear.relabel()),
-            utc: utc.map(|(utc, _)| utc),
-            tai_offset: utc.filter(|_| self.is_tai).map(|(_, offset)| offset),
-            bound: self.bound(delta),
-            status: self.status,
-            marker: self.marker,
-            generation: self.generation,
-            reference_utc: self.reference_utc,
-            age,
-            leap: self.leap.and_then(|rule| rule.leap_second()),
-            disruption: self.disruption,
-            smearing_hint: self.smearing_hint,
-            operator: self.operator,
-            notes: self.notes,
-            origin: self.origin,
-        })
+        if let Some(rule) = self.leap {
+            let (utc, offset) = rule.utc(linear).ok_or(Unusable::OutOfRange)?;
+            reading.utc = Some(utc);
+            reading.tai_offset = self.is_tai.then_some(offset);
+        }
+        reading.ticks = ticks;
+        reading.tai = self.is_tai.then(|| linear.relabel());
+        reading.bound = self.bound(delta);
+        reading.age = age;
+        Ok(())
     }
 
     /// The error at a counter value as the host estimates it, where it does: no promise, and only
@@ -360,7 +376,7 @@ impl Timeline {
         let ticks = delta.unsigned_abs() + 1;
         let drift = self.period.rate_outward(ticks, period);
         time.plus(drift)
-            .plus(self.period.span_outward(1))
+            .plus(self.period.tick_outward())
             .plus(TRUNCATION)
     }
 }

@@ -2,10 +2,10 @@
 
 use core::cell::Cell;
 
-use gnomon_clock::page::{COUNTER_INVALID, flag};
+use gnomon_clock::page::{self, COUNTER_INVALID, flag};
 use gnomon_clock::{
     Busy, Clock, ClockStatus, Counter, CounterId, Fields, Kiss, NoTime, PageMemory, Stamp, Ticks,
-    TimeType, Unusable, VmclockPage, Writer,
+    TimeType, Timeline, Unusable, VmclockPage, Writer,
 };
 
 /// A counter that a test sets, and that may do something whenever it is read.
@@ -106,6 +106,64 @@ fn an_update_between_stamp_and_answer_converts_both() {
     let exchange = clock.exchange(stamp).expect("the same marker");
     assert_eq!(seconds(&exchange.received), Some(2002));
     assert_eq!(seconds(&exchange.transmit), Some(2002));
+}
+
+/// The clock keeps what it made of a page, and no bit of another page must pass for it: QEMU brings whole
+/// pages back, with whatever count they had.
+#[test]
+fn a_page_that_changes_under_the_same_count_is_another_page() {
+    const COUNT: core::ops::Range<usize> = 0x0c..0x10;
+    const PADDING: core::ops::Range<usize> = 0x20..0x22;
+    let good = good(1000, 1).sealed();
+    for bit in 0..8 * page::LEN {
+        let at = bit / 8;
+        if PADDING.contains(&at) {
+            continue;
+        }
+        let page = VmclockPage::new(&good);
+        let counter = Fake::at(4);
+        let mut clock = Clock::new(Some(&page), &counter);
+        for ticks in 4..7 {
+            counter.ticks.set(ticks);
+            let expected = Timeline::from_page(&good, CounterId::ArmVcnt)
+                .and_then(|line| line.at(Ticks(ticks)));
+            let exchange = clock.exchange(clock.stamp()).expect("a good page");
+            assert_eq!(Ok(exchange.received), expected);
+            assert_eq!(Ok(exchange.transmit), expected);
+            assert_eq!(clock.now().ok(), expected.ok());
+        }
+        let mut bytes = good.to_bytes();
+        bytes[at] ^= 1 << (bit % 8);
+        let changed = Fields::from_bytes(&bytes);
+        let mut memory = &page;
+        memory.write(0, &bytes).expect("whole fields");
+        let stamp = clock.stamp();
+        counter.ticks.set(7);
+        let told = clock.exchange(stamp);
+        if COUNT.contains(&at) && changed.seq_count % 2 == 1 {
+            assert_eq!(told, Err(NoTime::Busy(Busy { odd: true })));
+            continue;
+        }
+        let line = Timeline::from_page(&changed, CounterId::ArmVcnt);
+        let [received, transmit] = [6, 7].map(|ticks| line.and_then(|line| line.at(Ticks(ticks))));
+        match told {
+            Ok(exchange) => {
+                assert_eq!(
+                    (Ok(exchange.received), Ok(exchange.transmit)),
+                    (received, transmit)
+                );
+            }
+            // Another marker, and the line of old.
+            Err(NoTime::Unusable {
+                why: Unusable::NotUpdated,
+                ..
+            }) => assert_ne!(changed.disruption_marker, good.disruption_marker),
+            Err(NoTime::Unusable { why, .. }) => {
+                assert_eq!(received.and(transmit).err(), Some(why), "{at:#x}");
+            }
+            Err(why) => panic!("{at:#x}: {why}"),
+        }
+    }
 }
 
 #[test]

@@ -97,6 +97,7 @@ proptest! {
         let outward = period.span_outward(ticks).units();
         prop_assert!(exact.at_most(&scaled(outward)));
         prop_assert!(outward - span.unsigned_abs() <= 1);
+        prop_assert_eq!(period.tick_outward(), period.span_outward(1));
     }
 
     #[test]

@@ -79,12 +79,13 @@ fn every_key_is_read() {
             },
             source: Choice::parse("vmclock,rtc,ntp:10.0.2.2").unwrap_or(Choice::AUTO),
             firmware: Firmware::Acpi,
+            smoke: None,
             vmclock: Some(0xfeff_b000),
         }
     );
     assert_eq!(
         parse(
-            "ip=dhcp ip6=auto serial=shell serial2=off idle=halt ntp.stratum=1 ntp.smear=off on_violation=alarm drain=off"
+            "ip=dhcp ip6=auto serial=shell serial2=off idle=adaptive ntp.stratum=1 ntp.smear=off on_violation=alarm drain=off"
         )
         .0,
         Config::DEFAULT
@@ -285,7 +286,7 @@ fn malformed_values_are_named_and_change_nothing() {
         "serial=",
         "serial=on",
         "serial",
-        "idle=adaptive",
+        "idle=Adaptive",
         "idle=",
         "idle=HALT",
         "ntp.stratum=0",

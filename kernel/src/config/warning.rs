@@ -59,7 +59,7 @@ impl fmt::Display for Warning<'_> {
 }
 
 /// The keys, and what each expects in the words of a warning.
-pub(super) const KEYS: [(&str, &str); 20] = [
+pub(super) const KEYS: [(&str, &str); 21] = [
     (
         "ip",
         "ip=dhcp or ip=ADDR/LEN[,GATEWAY] with unicast addresses of one network",
@@ -76,7 +76,7 @@ pub(super) const KEYS: [(&str, &str); 20] = [
         "serial2",
         "serial2=nmea, serial2=json[,SECONDS] or serial2=off",
     ),
-    ("idle", "idle=halt or idle=poll"),
+    ("idle", "idle=adaptive, idle=halt or idle=poll"),
     ("ntp.stratum", "ntp.stratum=1 to ntp.stratum=15"),
     (
         "ntp.allow",
@@ -118,6 +118,7 @@ pub(super) const KEYS: [(&str, &str); 20] = [
         "source",
         "source=auto, or vmclock, kvm, virtio-rtc, ntp:ADDR and rtc, separated by commas",
     ),
+    ("smoke", "smoke, or smoke=SECONDS, 1 to 3600"),
     (
         "vmclock",
         "vmclock=ADDR, a page-aligned address, decimal or 0x hexadecimal",

@@ -537,6 +537,20 @@ impl Fadt<'_> {
         (flags & COMPLIANT != 0).then_some(conduit)
     }
 
+    /// Whether a PC may have the CMOS clock at its usual ports (`IAPC_BOOT_ARCH`, ACPI 6.5 §5.2.9.3).
+    #[must_use]
+    pub fn may_have_cmos(&self) -> bool {
+        const ABSENT: u16 = 1 << 5;
+        u16_at(self.0.bytes, 109).unwrap_or(0) & ABSENT == 0
+    }
+
+    /// The register in which the CMOS clock keeps the century, if it does.
+    #[must_use]
+    pub fn century(&self) -> Option<u8> {
+        let register = self.0.bytes.get(108).copied()?;
+        (0x0e..=0x7f).contains(&register).then_some(register)
+    }
+
     /// A register that has a 64-bit description and an older one as a port number.
     fn register(&self, extended: usize, port: usize, bits: u8) -> Option<Register> {
         let extended = self

@@ -226,11 +226,13 @@ impl<'a> Tree<'a> {
     /// The registers of QEMU's firmware configuration device (`qemu,fw-cfg-mmio`).
     #[must_use]
     pub fn fw_cfg(&self) -> Option<Window> {
-        let mut devices = self.devices();
-        devices
-            .find(|device| device.is("qemu,fw-cfg-mmio") && device.is_enabled())?
-            .registers()
-            .next()
+        self.first("qemu,fw-cfg-mmio")
+    }
+
+    /// The registers of the real-time clock, a PL031 (`arm,pl031`).
+    #[must_use]
+    pub fn rtc(&self) -> Option<Window> {
+        self.first("arm,pl031")
     }
 
     /// The virtio devices with registers in memory, in the order of the tree.
@@ -328,6 +330,15 @@ impl<'a> Tree<'a> {
 
     fn chosen(&self) -> Option<FdtNode<'a>> {
         self.0.find_node("/chosen")
+    }
+
+    /// The registers of the first such device that is enabled.
+    fn first(&self, compatible: &str) -> Option<Window> {
+        let mut devices = self.devices();
+        devices
+            .find(|device| device.is(compatible) && device.is_enabled())?
+            .registers()
+            .next()
     }
 
     /// Every node below the root, parents before children.

@@ -26,6 +26,8 @@ pub struct Counters {
     pub stack: u64,
     /// Frames lost on either side: too long, refused by the device, no free buffer.
     pub dropped: u64,
+    /// Notifications of the device: for several frames one, and none while it is at work anyway.
+    pub kicks: u64,
     /// Things the device wrote into its rings that no honest device writes.
     pub lies: u64,
 }

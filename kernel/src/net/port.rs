@@ -26,11 +26,15 @@ pub trait FramePort {
     fn receive(&mut self) -> Option<Self::Frame>;
     /// An empty frame to fill and send, if a buffer is free.
     fn allocate(&mut self) -> Option<Self::Frame>;
-    /// Queues `frame` for sending, or drops it when the device is behind.
+    /// Whether [`receive`](Self::receive) may have something: a look that costs nothing.
+    fn has_received(&self) -> bool;
+    /// Queues `frame` for sending, or drops it when the device is behind. A device that is at work
+    /// may send it at once.
     fn send(&mut self, frame: Self::Frame);
     /// Gives a frame's buffer back.
     fn release(&mut self, frame: Self::Frame);
-    /// Ends a batch: the device learns of what was queued.
+    /// Ends a batch: the device is notified of what was queued, if it has to be, and gets buffers for
+    /// what was received.
     fn kick(&mut self);
     /// Before sleeping: asks the device for a wake-up, and says whether sleeping is safe because
     /// nothing has come meanwhile.
@@ -52,6 +56,8 @@ pub struct PortCounters {
     pub sent: u64,
     /// Frames not sent because the device was behind.
     pub dropped: u64,
+    /// Notifications of the device, in either direction: each is a trip to the host.
+    pub kicks: u64,
     /// Things the device wrote into its rings that no honest device writes.
     pub lies: u64,
 }

@@ -8,7 +8,7 @@
 use core::fmt;
 use core::net::Ipv4Addr;
 
-use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet, SocketStorage};
+use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
 use smoltcp::socket::{dhcpv4, udp};
 use smoltcp::time::{Duration, Instant};
 use smoltcp::wire::{
@@ -25,8 +25,13 @@ use super::port::{Frame, FramePort, StackPort};
 use crate::config::{Ip6, is_host};
 use crate::serve::ntp;
 
-/// Sockets that the stack has room for: DHCP, and one for each UDP port that the service answers on.
-const SOCKETS: usize = 1 + PORTS;
+mod outbound;
+
+pub use self::outbound::Storage;
+
+/// Sockets that the stack has room for: DHCP, one that asks, and one for each UDP port that the service
+/// answers on.
+const SOCKETS: usize = 2 + PORTS;
 
 /// UDP ports that the service may answer on.
 const PORTS: usize = 2;
@@ -41,9 +46,6 @@ const REQUEST_AGAIN: Duration = Duration::from_secs(2);
 /// A DHCP server that refuses what it offered is heard once in so long, since each time everything
 /// begins again at once.
 const REFUSAL_PACE: Duration = Duration::from_secs(2);
-
-/// Memory for the stack's sockets.
-pub type Storage<'s> = [SocketStorage<'s>; SOCKETS];
 
 /// An IPv4 address, its prefix length, and the router.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +73,8 @@ pub struct Stack<'s> {
     interface: Interface,
     sockets: SocketSet<'s>,
     dhcp: Option<SocketHandle>,
+    /// The socket that asks.
+    outbound: SocketHandle,
     /// Until when DHCP's refusals are not heard.
     deaf: Option<Instant>,
     address: Option<Address>,
@@ -98,7 +102,11 @@ impl<'s> Stack<'s> {
         random: u64,
     ) -> Self {
         let interface = interface(port, now, random);
-        let mut sockets = SocketSet::new(&mut storage[..]);
+        let Storage {
+            sockets, outbound, ..
+        } = storage;
+        let mut sockets = SocketSet::new(&mut sockets[..]);
+        let outbound = sockets.add(outbound.socket());
         sockets.add(swallow(ntp::PORT));
         if let Some(second) = second {
             sockets.add(swallow(second));
@@ -108,6 +116,7 @@ impl<'s> Stack<'s> {
             interface,
             sockets,
             dhcp,
+            outbound,
             deaf: None,
             address: None,
             inet6: Inet6::new(ip6, port.mac(), now, random),

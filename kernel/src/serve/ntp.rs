@@ -69,6 +69,10 @@ pub struct Server {
     precision: i8,
     poll: i8,
     upstream: Upstream,
+    /// The precision as an interval, rounded up.
+    interval: Bound,
+    /// The bits of an NTP timestamp that lie below the precision.
+    noise_mask: u64,
 }
 
 /// The NTP server that is followed while the time comes from one.
@@ -107,6 +111,8 @@ impl Server {
                 stratum: 15,
                 reference_id: *b"XNTP",
             },
+            interval: Bound::from_nanos((NANOS >> precision.unsigned_abs()) + 1),
+            noise_mask: (1 << (32 - precision.unsigned_abs())) - 1,
         }
     }
 
@@ -161,6 +167,13 @@ impl Server {
     #[must_use]
     pub const fn precision(&self) -> i8 {
         self.precision
+    }
+
+    /// The root dispersion in 2^-28 s, rounded up and saturating: an error, and what the precision
+    /// adds to it.
+    fn dispersion(&self, error: Bound) -> u32 {
+        let error = error.plus(self.interval);
+        u32::try_from(error.units().div_ceil(1 << 36)).unwrap_or(u32::MAX)
     }
 }
 
@@ -279,6 +292,89 @@ pub struct Reply {
 }
 
 impl Reply {
+    /// Nothing yet.
+    pub(super) const BLANK: Self = Self {
+        packet: [0; HEADER],
+        tail: [0; TAIL],
+        tail_length: 0,
+        answer: Answer::Init,
+        dispersion: u32::MAX,
+    };
+
+    /// Makes this the reply to `request`, in place: [`reply`].
+    pub(super) fn fill(
+        &mut self,
+        server: Server,
+        request: &Request,
+        told: &Told,
+        random: u64,
+    ) -> Result<(), Silence> {
+        let times = match told {
+            Told::Times(times) => times,
+            Told::Refusal(answer) => {
+                self.refuse(server, request, *answer);
+                return Ok(());
+            }
+            Told::Silence(why) => return Err(*why),
+        };
+        let dispersion = server.dispersion(times.error);
+        if short(dispersion) >= MAX_DISPERSION {
+            self.refuse(server, request, Answer::Dispersion);
+            return Ok(());
+        }
+
+        let (stratum, reference_id) = server.rank(times);
+        // Zero means "unknown" (§6), and once in an era it is a time: move it by 0.23 ns, outward.
+        let reference = non_zero(times.reference.to_ntp().0, u64::MAX);
+        let receive = times.received.to_ntp().0 | RECEIVE_BIT;
+        let transmit = times.transmit.to_ntp().0;
+        let packet = Packet {
+            leap: match times.leap {
+                Announcement::None => 0,
+                Announcement::Insert => 1,
+                Announcement::Delete => 2,
+            },
+            stratum,
+            root_dispersion: short(dispersion),
+            reference_id,
+            reference,
+            receive,
+            transmit: blur(receive, transmit, server.noise_mask, random),
+        };
+        self.set(&packet, server, request, Answer::Time, dispersion);
+        Ok(())
+    }
+
+    /// Makes this a reply that says only why there is no time. (Answers with a time are not passed.)
+    #[inline(never)]
+    fn refuse(&mut self, server: Server, request: &Request, answer: Answer) {
+        let packet = Packet {
+            leap: 3,
+            stratum: 0,
+            root_dispersion: MAX_DISPERSION,
+            reference_id: answer.kiss(),
+            reference: 0,
+            receive: 0,
+            transmit: 0,
+        };
+        self.set(&packet, server, request, answer, u32::MAX);
+    }
+
+    #[inline]
+    fn set(
+        &mut self,
+        packet: &Packet,
+        server: Server,
+        request: &Request,
+        answer: Answer,
+        dispersion: u32,
+    ) {
+        packet.write(&mut self.packet, server, request);
+        self.tail_length = 0;
+        self.answer = answer;
+        self.dispersion = dispersion;
+    }
+
     /// What follows the first 48 bytes.
     #[must_use]
     pub fn tail(&self) -> &[u8] {
@@ -292,13 +388,14 @@ impl Reply {
         let receive = ahead.map_or(0, |seconds| {
             self.receive().wrapping_add(seconds.cast_unsigned() << 32)
         });
-        self.append(&MONO_ROOT);
-        self.append(&MONO_ROOT_MAGIC);
-        // No network lies between us and the host's clock.
-        self.append(&[0; 4]);
-        self.append(&self.dispersion.to_be_bytes());
-        self.append(&receive.to_be_bytes());
-        self.append(&epoch.to_be_bytes());
+        let mut field = [0; MONO_ROOT_LENGTH];
+        field[..4].copy_from_slice(&MONO_ROOT);
+        field[4..8].copy_from_slice(&MONO_ROOT_MAGIC);
+        // No network lies between us and the host's clock: the root delay stays zero.
+        field[12..16].copy_from_slice(&self.dispersion.to_be_bytes());
+        field[16..24].copy_from_slice(&receive.to_be_bytes());
+        field[24..].copy_from_slice(&epoch.to_be_bytes());
+        self.append(&field);
     }
 
     /// Ends the reply with the number of the key and the tag of everything before it.
@@ -547,56 +644,9 @@ pub fn reply(
     times: impl Into<Told>,
     random: u64,
 ) -> Result<Reply, Silence> {
-    reply_to(*server, request, &times.into(), random)
-}
-
-/// The same without a copy.
-pub(super) fn reply_to(
-    server: Server,
-    request: &Request,
-    told: &Told,
-    random: u64,
-) -> Result<Reply, Silence> {
-    let times = match told {
-        Told::Times(times) => times,
-        Told::Refusal(answer) => return Ok(without_time(server, request, *answer)),
-        Told::Silence(why) => return Err(*why),
-    };
-    let dispersion = dispersion(times.error, server.precision);
-    if short(dispersion) >= MAX_DISPERSION {
-        return Ok(without_time(server, request, Answer::Dispersion));
-    }
-
-    let (stratum, reference_id) = server.rank(times);
-    // Zero means "unknown" (§6), and once in an era it is a time: move it by 0.23 ns, outward.
-    let reference = non_zero(times.reference.to_ntp().0, u64::MAX);
-    let receive = times.received.to_ntp().0 | RECEIVE_BIT;
-    let transmit_stamp = blur(
-        receive,
-        times.transmit.to_ntp().0,
-        noise_mask(server.precision),
-        random,
-    );
-    let packet = Packet {
-        leap: match times.leap {
-            Announcement::None => 0,
-            Announcement::Insert => 1,
-            Announcement::Delete => 2,
-        },
-        stratum,
-        root_dispersion: short(dispersion),
-        reference_id,
-        reference,
-        receive,
-        transmit: transmit_stamp,
-    };
-    Ok(Reply {
-        packet: packet.to_bytes(server, request),
-        tail: [0; TAIL],
-        tail_length: 0,
-        answer: Answer::Time,
-        dispersion,
-    })
+    let mut reply = Reply::BLANK;
+    reply.fill(*server, request, &times.into(), random)?;
+    Ok(reply)
 }
 
 /// What to tell of the departure of a reply with the receive stamp `receive`, which was made by
@@ -615,7 +665,7 @@ pub fn departure(
         return None;
     };
     let transmit = times.received.to_ntp().0 & !RECEIVE_BIT;
-    let error = dispersion(times.error, server.precision);
+    let error = server.dispersion(times.error);
     let later = transmit.wrapping_sub(receive).cast_signed() > 0;
     let of_use = short(error) < MAX_DISPERSION;
     let same = Basis::of(&times) == *made;
@@ -647,26 +697,6 @@ impl Basis {
     }
 }
 
-/// A reply that says only why there is no time. (Answers with a time are not passed.)
-fn without_time(server: Server, request: &Request, answer: Answer) -> Reply {
-    let packet = Packet {
-        leap: 3,
-        stratum: 0,
-        root_dispersion: MAX_DISPERSION,
-        reference_id: answer.kiss(),
-        reference: 0,
-        receive: 0,
-        transmit: 0,
-    };
-    Reply {
-        packet: packet.to_bytes(server, request),
-        tail: [0; TAIL],
-        tail_length: 0,
-        answer,
-        dispersion: u32::MAX,
-    }
-}
-
 /// The fields of a reply that depend on the clock; the others come from the request and settings.
 struct Packet {
     leap: u8,
@@ -680,20 +710,20 @@ struct Packet {
 
 impl Packet {
     /// The wire format of RFC 5905 §7.3.
-    fn to_bytes(&self, server: Server, request: &Request) -> [u8; HEADER] {
-        let mut bytes = [0; HEADER];
+    #[inline]
+    fn write(&self, bytes: &mut [u8; HEADER], server: Server, request: &Request) {
         bytes[0] = self.leap << 6 | request.version << 3 | request.reply_mode;
         bytes[1] = self.stratum;
         bytes[2] = request.poll.clamp(server.poll, MAX_POLL).cast_unsigned();
         bytes[3] = server.precision.cast_unsigned();
-        // bytes[4..8], the root delay, stays zero.
+        // The root delay.
+        bytes[4..8].fill(0);
         bytes[8..12].copy_from_slice(&self.root_dispersion.to_be_bytes());
         bytes[12..16].copy_from_slice(&self.reference_id);
         bytes[16..24].copy_from_slice(&self.reference.to_be_bytes());
         bytes[24..32].copy_from_slice(&request.transmit);
         bytes[32..40].copy_from_slice(&self.receive.to_be_bytes());
         bytes[40..48].copy_from_slice(&self.transmit.to_be_bytes());
-        bytes
     }
 }
 
@@ -743,14 +773,7 @@ fn check_tail(version: u8, tail: &[u8]) -> Result<Tail, Silence> {
     }
 }
 
-/// The root dispersion in 2^-28 s, rounded up and saturating: an error, and what the precision
-/// adds to it.
-fn dispersion(error: Bound, precision: i8) -> u32 {
-    let error = error.plus(precision_interval(precision));
-    u32::try_from(error.units().div_ceil(1 << 36)).unwrap_or(u32::MAX)
-}
-
-/// The same in NTP's short format, rounded up: [`MAX_DISPERSION`] if it is saturated.
+/// A root dispersion in NTP's short format, rounded up: [`MAX_DISPERSION`] if it is saturated.
 const fn short(dispersion: u32) -> u32 {
     dispersion.div_ceil(1 << 12)
 }
@@ -777,16 +800,6 @@ fn blur(receive: u64, transmit: u64, mask: u64, random: u64) -> u64 {
         receive.wrapping_add(1 + 2 * (random % choices))
     };
     non_zero(stamp, 2)
-}
-
-/// The bits of an NTP timestamp that lie below the precision.
-const fn noise_mask(precision: i8) -> u64 {
-    (1 << (32 - precision.unsigned_abs())) - 1
-}
-
-/// The precision as an interval, rounded up.
-const fn precision_interval(precision: i8) -> Bound {
-    Bound::from_nanos((NANOS >> precision.unsigned_abs()) + 1)
 }
 
 fn non_zero(stamp: u64, instead: u64) -> u64 {
@@ -860,10 +873,7 @@ mod tests {
             let server = Server::new(1, nanos);
             assert_eq!(server.precision(), precision, "{nanos} ns");
             if nanos <= 500_000_000 {
-                assert!(
-                    precision_interval(precision) >= Bound::from_nanos(nanos),
-                    "{nanos} ns"
-                );
+                assert!(server.interval >= Bound::from_nanos(nanos), "{nanos} ns");
             }
         }
     }
@@ -901,7 +911,7 @@ mod tests {
             random: u64,
         ) {
             let (receive, transmit) = (receive | 1, receive.wrapping_add(served));
-            let mask = noise_mask(precision);
+            let mask = (1 << (32 - precision.unsigned_abs())) - 1;
             let stamp = blur(receive, transmit, mask, random);
             prop_assert!(stamp != 0 && stamp & 1 == 0);
             prop_assert!(stamp.wrapping_sub(receive).cast_signed() > 0);

@@ -73,10 +73,10 @@ pub struct Datagram<'p> {
 }
 
 /// What to send, and what to do after that.
-#[derive(Clone, Debug)]
-pub struct Served {
+#[derive(Clone, Copy, Debug)]
+pub struct Served<'r> {
     /// The reply.
-    pub reply: Reply,
+    pub reply: &'r Reply,
     /// To be handed to [`Responder::sent`] with the time as the reply leaves.
     pub pending: Option<Pending>,
 }
@@ -99,6 +99,8 @@ pub struct Responder<'m> {
     epochs: Secret,
     memory: &'m mut Memory,
     counters: Counters,
+    /// The latest reply, made in place: it is long.
+    reply: Reply,
 }
 
 impl<'m> Responder<'m> {
@@ -117,6 +119,7 @@ impl<'m> Responder<'m> {
             epochs: Secret::new(&mut random),
             memory,
             counters: Counters::default(),
+            reply: Reply::BLANK,
         };
         responder.set(server);
         responder
@@ -155,19 +158,24 @@ impl<'m> Responder<'m> {
     ///
     /// # Errors
     /// The reason for silence.
-    pub fn serve<T: Into<Told>>(
+    pub fn serve(
         &mut self,
         datagram: &Datagram<'_>,
         uptime: Option<Duration>,
-        times: impl FnOnce() -> T,
+        times: impl FnOnce() -> Told,
         random: u64,
-    ) -> Result<Served, Silence> {
-        let outcome = self.decide(datagram, uptime, times, random);
-        match &outcome {
-            Ok(served) => self.counters.count(Ok(served.reply.answer)),
-            Err(silence) => self.counters.count(Err(*silence)),
+    ) -> Result<Served<'_>, Silence> {
+        match self.decide(datagram, uptime, times, random) {
+            Ok(pending) => {
+                self.counters.count(Ok(self.reply.answer));
+                let reply = &self.reply;
+                Ok(Served { reply, pending })
+            }
+            Err(silence) => {
+                self.counters.count(Err(silence));
+                Err(silence)
+            }
         }
-        outcome
     }
 
     /// Keeps when a reply left, for its client to ask: `told` is what there is to tell of a stamp taken
@@ -181,13 +189,14 @@ impl<'m> Responder<'m> {
         }
     }
 
-    fn decide<T: Into<Told>>(
+    /// Makes the reply, and says what to do after it was sent.
+    fn decide(
         &mut self,
         datagram: &Datagram<'_>,
         uptime: Option<Duration>,
-        times: impl FnOnce() -> T,
+        times: impl FnOnce() -> Told,
         random: u64,
-    ) -> Result<Served, Silence> {
+    ) -> Result<Option<Pending>, Silence> {
         if !self.policy.access.permits(datagram.source) {
             return Err(Silence::Access);
         }
@@ -204,32 +213,26 @@ impl<'m> Responder<'m> {
         } else if self.policy.authenticated_only {
             return Err(Silence::Unauthenticated);
         }
-        let told = times().into();
-        let mut reply = ntp::reply_to(self.server, &request, &told, random)?;
+        let told = times();
+        self.reply.fill(self.server, &request, &told, random)?;
         let mut pending = None;
         match &told {
-            _ if kiss && reply.answer != Answer::Time => return Err(Silence::Limit),
-            _ if kiss => reply.kiss_rate(),
-            Told::Times(times) if reply.answer == Answer::Time && request.wants_more() => {
-                pending = self.extend(&mut reply, &request, datagram.source, times);
+            _ if kiss && self.reply.answer != Answer::Time => return Err(Silence::Limit),
+            _ if kiss => self.reply.kiss_rate(),
+            Told::Times(times) if self.reply.answer == Answer::Time && request.wants_more() => {
+                pending = self.extend(&request, datagram.source, times);
             }
             _ => {}
         }
         if let Some((id, authenticator)) = key {
-            reply.authenticate(id, &authenticator);
+            self.reply.authenticate(id, &authenticator);
             self.counters.authenticated = self.counters.authenticated.wrapping_add(1);
         }
-        Ok(Served { reply, pending })
+        Ok(pending)
     }
 
-    /// Adds to a reply with the time what its request asks for beyond that.
-    fn extend(
-        &mut self,
-        reply: &mut Reply,
-        request: &Request,
-        source: IpAddr,
-        times: &Times,
-    ) -> Option<Pending> {
+    /// Adds to the reply, which has the time, what its request asks for beyond that.
+    fn extend(&mut self, request: &Request, source: IpAddr, times: &Times) -> Option<Pending> {
         let mut pending = None;
         let (marker, ahead) = (times.marker, times.ahead);
         if let Some(receive) = request.names_receive_stamp() {
@@ -239,11 +242,11 @@ impl<'m> Responder<'m> {
                 scale: times.reference_id,
             };
             if let Some(departure) = self.memory.pairs.take(&self.secret, marker, &named) {
-                reply.interleave(request, departure);
+                self.reply.interleave(request, departure);
                 self.counters.interleaved = self.counters.interleaved.wrapping_add(1);
             }
             let name = Name {
-                receive: reply.receive(),
+                receive: self.reply.receive(),
                 ..named
             };
             let basis = Basis::of(times);
@@ -252,7 +255,7 @@ impl<'m> Responder<'m> {
         if request.wants_mono_root() {
             let seconds = ahead.unwrap_or(0).cast_unsigned();
             let epoch = self.epochs.hash(marker, seconds);
-            reply.add_mono_root(upper(epoch), ahead);
+            self.reply.add_mono_root(upper(epoch), ahead);
             self.counters.mono_root = self.counters.mono_root.wrapping_add(1);
         }
         pending

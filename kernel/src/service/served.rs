@@ -6,7 +6,9 @@ use gnomon_clock::{Bound, Clock, Counter, NoTime, Origin, Period, Reading, Span,
 use smoltcp::time::Instant;
 
 use super::Found;
+use super::idle::{Rest, SPIN};
 use super::log::{Known, SmearState, State};
+use super::upstream::Upstream;
 use crate::config::{Config, Smearing};
 use crate::duty::{Duty, Incarnation, OnViolation, Withheld};
 use crate::machine::Machine;
@@ -15,8 +17,8 @@ use crate::net::stack::Stack;
 use crate::net::{self, frame};
 use crate::random::{Random, Source};
 use crate::report::{NetView, SmearView, View};
-use crate::serve::ntp;
-use crate::serve::responder::{Datagram, Responder, Served};
+use crate::serve::ntp::{self, Silence};
+use crate::serve::responder::{Datagram, Pending, Responder, Served};
 use crate::serve::times::{SmearService, Told};
 use crate::services::counters::Watch;
 use crate::shell::{Desk, Meter, Subject};
@@ -24,13 +26,11 @@ use crate::source::Sources;
 
 /// Frames that are looked at before everything else gets its turn.
 const BATCH: usize = 32;
+/// Replies that may share a notification of the device. It costs as much as several replies, and the first
+/// of them waits for the last, with a transmit stamp from before: a few microseconds at most.
+pub(super) const SHARE: usize = 8;
 /// Reads in that measurement. Many, so that emulators have translated the code.
 const READS: usize = 256;
-/// Longest sleep. A PC's PM timer must be looked at every 4 s and its PIT cannot count further than
-/// this.
-const NAP: Duration = Duration::from_millis(50);
-/// Longest sleep when the network device cannot wake the machine.
-const SHORT_NAP: Duration = Duration::from_millis(1);
 /// When the boot report is printed at the latest, whatever is still missing by then.
 const REPORT_DEADLINE: Duration = Duration::from_millis(1500);
 /// A bound with which it is not known any more which second it is.
@@ -52,7 +52,12 @@ pub(super) struct Core<'a, M, C, P> {
     pub(super) network: Option<Network<'a, P>>,
     pub(super) ntp: Responder<'a>,
     pub(super) life: Life,
+    pub(super) rest: Rest,
+    /// Replies in interleaved mode that were queued, and just before what instant, until the kick.
+    pub(super) departed: [Option<Departed>; SHARE],
     pub(super) sources: Sources<'a>,
+    /// The NTP server that is followed, if the command line names one.
+    pub(super) upstream: Option<Upstream>,
     /// At the last reading.
     pub(super) smear_state: SmearState,
     /// Time since start as this round began to look.
@@ -61,6 +66,15 @@ pub(super) struct Core<'a, M, C, P> {
     pub(super) calibrated: bool,
     pub(super) config: Config,
     pub(super) found: Found<'a>,
+}
+
+/// A reply whose departure its client will ask for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Departed {
+    pending: Pending,
+    /// Just before the device could have the frame.
+    left: Stamp,
+    is_smeared: bool,
 }
 
 /// Which life of the machine this is, and what was done about it.
@@ -86,24 +100,27 @@ pub(super) struct Network<'a, P> {
 }
 
 /// What it takes to tell a client the time.
-struct Teller<'t, 'a, C> {
-    clock: &'t mut Clock<'a, C>,
-    duty: &'t mut Duty,
-    smear: &'t mut SmearService,
+pub(super) struct Teller<'t, 'a, C> {
+    pub(super) clock: &'t mut Clock<'a, C>,
+    pub(super) duty: &'t mut Duty,
+    pub(super) smear: &'t mut SmearService,
 }
 
 impl<C: Counter> Teller<'_, '_, C> {
     /// What there is to tell of an arrival and of now. Out of line, since it is a good part of a reply's
     /// whole way and has two callers.
     #[inline(never)]
-    fn tell(&mut self, arrival: Stamp, is_smeared: bool) -> Told {
-        match self.clock.exchange(arrival) {
-            Err(why) => Told::from(&why),
-            Ok(exchange) => match self.duty.judge(&exchange.transmit, self.clock.audit()) {
-                Some(why) => Told::from(why),
-                None if is_smeared => self.smear.tell(&exchange),
-                None => Told::plain(&exchange),
-            },
+    pub(super) fn tell(&mut self, arrival: Stamp, is_smeared: bool) -> Told {
+        if let Err(why) = self.clock.exchange_in_place(arrival) {
+            return Told::from(&why);
+        }
+        let Some(exchange) = self.clock.exchanged() else {
+            return Told::Silence(Silence::Stale);
+        };
+        match self.duty.judge(&exchange.transmit, self.clock.audit()) {
+            Some(why) => Told::from(why),
+            None if is_smeared => self.smear.tell(exchange),
+            None => Told::plain(exchange),
         }
     }
 }
@@ -116,20 +133,43 @@ impl<M: Machine, C: Counter, P: FramePort> Core<'_, M, C, P> {
         if self.config.conditions.on_violation == OnViolation::Stop {
             self.follow_counter();
         }
-        for _ in 0..BATCH {
+        for number in 1..=BATCH {
             let received = self.network.as_mut().and_then(|net| net.port.receive());
             let Some(received) = received else {
+                if number > 1 {
+                    self.kick();
+                }
                 return false;
             };
             let stamp = self.clock.stamp();
+            self.rest.frame = Some(stamp.ticks);
             // Before anything that is remembered of this client is used.
             let life = self.life.now;
             if life.is_some_and(|life| life.marker() != stamp.marker) {
                 self.follow_page();
             }
             self.serve_frame(received, stamp);
+            if number % SHARE == 0 {
+                self.kick();
+            }
         }
         true
+    }
+
+    fn kick(&mut self) {
+        if let Some(network) = &mut self.network {
+            network.port.kick();
+        }
+        // What is remembered of the replies can wait until they are on their way.
+        while let Some(departed) = self.departed.iter_mut().find_map(Option::take) {
+            let mut teller = Teller {
+                clock: &mut self.clock,
+                duty: &mut self.duty,
+                smear: &mut self.smear,
+            };
+            let told = teller.tell(departed.left, departed.is_smeared);
+            self.ntp.sent(&departed.pending, told);
+        }
     }
 
     /// Answers an NTP request in place, or hands the frame to the stack.
@@ -153,12 +193,14 @@ impl<M: Machine, C: Counter, P: FramePort> Core<'_, M, C, P> {
         let Some(request) = request else {
             *others += 1;
             stack.take(port, received, instant(self.uptime));
-            port.kick();
+            self.hear_upstream(stamp);
             return;
         };
         *ntp += 1;
         // Without a port of its own, the smeared service is the only one.
-        let is_smeared = self.config.smear_port.is_none() || service == self.config.smear_port;
+        let own_port = self.config.smear_port;
+        let is_smeared =
+            self.config.smear != Smearing::Off && (own_port.is_none() || service == own_port);
         let datagram = Datagram {
             source: request.source(),
             port: request.source_port(),
@@ -172,25 +214,25 @@ impl<M: Machine, C: Counter, P: FramePort> Core<'_, M, C, P> {
         };
         let times = || teller.tell(stamp, is_smeared);
         let served = self.ntp.serve(&datagram, self.uptime, times, random);
-        let length = match &served {
-            Ok(Served { reply, .. }) => request.answer(&reply.packet, reply.tail()),
-            Err(_) => None,
+        let Ok(Served { reply, pending }) = served else {
+            return port.release(received);
         };
-        if let Some(length) = length {
-            received.set_length(length);
-            port.send(received);
-        } else {
-            port.release(received);
+        let Some(length) = request.answer(&reply.packet, reply.tail()) else {
+            return port.release(received);
+        };
+        received.set_length(length);
+        if let Some(pending) = pending
+            && let Some(place) = self.departed.iter_mut().find(|place| place.is_none())
+        {
+            // Before the device can have it, since it may send at once: a stamp that is too late would make
+            // the client believe its path shorter than it is.
+            *place = Some(Departed {
+                pending,
+                left: self.clock.stamp(),
+                is_smeared,
+            });
         }
-        let pending = served.ok().and_then(|served| served.pending);
-        // Before the kick and not after it: a device may send the frame before the kick returns, and
-        // under an emulator that takes its time.
-        let left = pending.map(|_| teller.clock.stamp());
-        // The stamp in the reply is from just now: let it go before the next frame is looked at.
-        port.kick();
-        if let (Some(pending), Some(left)) = (pending, left) {
-            self.ntp.sent(&pending, teller.tell(left, is_smeared));
-        }
+        port.send(received);
     }
 
     /// Looks whether the page tells of another life of this machine.
@@ -217,6 +259,7 @@ impl<M: Machine, C: Counter, P: FramePort> Core<'_, M, C, P> {
     /// have the same memory, and clients may have met that one meanwhile.
     fn forget_clients(&mut self) {
         self.ntp.forget(|| self.random.secret());
+        self.departed = [None; SHARE];
         // The IP stack follows in `follow_life`.
         self.life.network_is_old = true;
     }
@@ -264,35 +307,13 @@ impl<M: Machine, C: Counter, P: FramePort> Core<'_, M, C, P> {
 
     /// Does what the IP stack has planned.
     pub(super) fn follow_network(&mut self) {
+        let before = self.is_asking().then(|| self.clock.stamp());
         if let Some(Network { port, stack, .. }) = &mut self.network {
             stack.poll(port, instant(self.uptime));
         }
-    }
-
-    /// Sleeps until something may have come, at most for `limit`.
-    pub(super) fn sleep(&mut self, limit: Duration) {
-        let now = instant(self.uptime);
-        let until_source = match (self.sources.next(), self.uptime) {
-            (Some(next), Some(uptime)) => next.saturating_sub(uptime),
-            _ => NAP,
-        };
-        let nap = NAP.min(until_source).min(limit);
-        let Some(Network { port, stack, .. }) = &mut self.network else {
-            return self.machine.sleep(nap);
-        };
-        let mut limit = if port.can_wake() {
-            nap
-        } else {
-            SHORT_NAP.min(nap)
-        };
-        if let Some(next) = stack.next_poll() {
-            let wait = next.total_micros().saturating_sub(now.total_micros());
-            limit = limit.min(Duration::from_micros(u64::try_from(wait).unwrap_or(0)));
+        if let Some(before) = before {
+            self.note_departure(before);
         }
-        if !limit.is_zero() && port.prepare_sleep() {
-            self.machine.sleep(limit);
-        }
-        port.wake();
     }
 
     /// Measures once how finely the clock can be read, as soon as a page says how long a tick is.
@@ -313,8 +334,19 @@ impl<M: Machine, C: Counter, P: FramePort> Core<'_, M, C, P> {
         let (_, &mut ticks, _) = cost.select_nth_unstable(READS / 2);
         let ticks = ticks.max(1);
         let resolution = period.span_outward(ticks).nanos();
-        self.ntp
-            .set(ntp::Server::new(self.config.stratum, resolution));
+        let server = ntp::Server::new(self.config.stratum, resolution);
+        let upstream = self.upstream.as_ref();
+        self.ntp.set(
+            match upstream.and_then(|upstream| upstream.client.upstream()) {
+                Some(upstream) => server.following(upstream),
+                None => server,
+            },
+        );
+        let (spin, tick) = (SPIN.as_nanos(), period.span_outward(1 << 20).units());
+        let ticks = ((spin * ((1 << 64) / 1_000_000_000)) << 20).checked_div(tick);
+        self.rest.spin = ticks
+            .and_then(|ticks| i64::try_from(ticks).ok())
+            .unwrap_or(0);
         self.calibrated = true;
     }
 
@@ -440,6 +472,7 @@ impl<M: Machine, C: Counter, P: FramePort> Core<'_, M, C, P> {
             audit: self.clock.audit(),
             smear,
             idle: self.config.idle,
+            rested: self.rest.counted,
             sources: self.sources.table(),
             services: self.found.services,
             watch: &self.watch,
@@ -476,6 +509,7 @@ impl<P: FramePort> Network<'_, P> {
                 received: counters.received,
                 sent: counters.sent,
                 dropped: counters.dropped,
+                kicks: counters.kicks,
                 lies: counters.lies,
                 ntp: self.ntp,
                 stack: self.others,

@@ -3,7 +3,7 @@
 //!
 //! A source is a [`Driver`]: it is asked and answers, at once or later. [`Sources`] brackets each answer
 //! with the counter and the disruption marker, hands it to the source's
-//! [`Estimator`](gnomon_clock::Estimator), and gives the [`Clock`](gnomon_clock::Clock) the line of the best source
+//! [`Estimator`], and gives the [`Clock`] the line of the best source
 //! that has one. What the clock does with it is the clock's business: a page that has time goes first.
 //!
 //! | Order | Source | Bound |
@@ -11,29 +11,35 @@
 //! | 1 | vmclock page with time | the page's |
 //! | 2 | `kvm`: clock pairing, KVM PTP | the pairing's granularity, and the wander |
 //! | 3 | `virtio-rtc` | half the way there and back, and the wander |
-//! | 4 | `kvm`: kvmclock's wall clock | as for 3 |
-//! | 5 | `ntp:ADDR` | root distance of the server, half the way there and back, and the wander |
-//! | 6 | `rtc`: CMOS, PL031 | more than half a second |
+//! | 4 | `kvm`: kvmclock's wall clock | how long the host takes to tell it, and the wander |
+//! | 5 | `ntp:ADDR` ([`ntp`]) | root distance of the server, half the way there and back, and the wander |
+//! | 6 | `rtc`: CMOS, PL031 | 2 s, less what several readings rule out (more than 1 s), and the wander |
 //!
 //! **After a disruption** (another marker) everything that the sources said before is forgotten and all of
 //! them are asked at once. Answers under way are dropped, since their bracket has two markers.
 //!
 //! **Sources that contradict each other** are never averaged. The better one stays in use, the difference is
-//! told, named and counted ([`Sources::alarms`]), and `on_violation=stop` ends the service of time.
+//! told, named and counted ([`Table::alarms`]), and `on_violation=stop` ends the service of time.
 //!
 //! **A real-time clock** is the last resort: nobody vouches for it. Unless `source=rtc` asks for it, its time
-//! is shown and compared but not served.
+//! is shown and compared but not served, and a contradiction of it is shown but no alarm: it may have been
+//! set to local time.
 
 use core::fmt;
 use core::time::Duration;
 
 use gnomon_clock::{
     Bound, Bracket, Clock, ClockStatus, Comparison, Counter, CrossTimestamp, Difference, Estimator,
-    LeapIndicator, Limits, Origin, Prior, Rejected, Source, SourceTime, Stamp, Ticks, Timeline,
-    Wander, compare,
+    LeapIndicator, Limits, OperatorOffset, Origin, Prior, Rejected, Source, SourceTime, Stamp,
+    Ticks, Timeline, Wander, compare,
 };
 
 use crate::text::Text;
+
+pub mod kvm;
+pub mod ntp;
+pub mod rtc;
+pub mod virtio_rtc;
 
 /// A source of time as it is asked.
 pub trait Driver {
@@ -61,6 +67,9 @@ pub enum Answer {
     Time(Indication),
     /// Nothing yet.
     Later,
+    /// Not the time, but what had to be known before: to be asked again at once, since the bracket of
+    /// this question has become wide.
+    Again,
     /// No time, and why.
     Silence(&'static str),
 }
@@ -156,7 +165,7 @@ impl Choice {
 /// The sources: how each is asked, and what is known of it.
 pub struct Sources<'a> {
     drivers: &'a mut [&'a mut dyn Driver],
-    table: Table,
+    table: &'a mut Table,
 }
 
 /// What is known of each source, and which is in use.
@@ -239,43 +248,38 @@ impl<'a> Sources<'a> {
     #[must_use]
     pub fn new(
         choice: Choice,
+        table: &'a mut Table,
         drivers: &'a mut [&'a mut dyn Driver],
         absent: &[(Source, &'static str)],
     ) -> Self {
-        let slots = Source::ALL.map(|source| {
+        table.choice = choice;
+        for (slot, source) in table.slots.iter_mut().zip(Source::ALL) {
             let reason = absent.iter().find(|(name, _)| *name == source);
             let has_driver = drivers.iter().any(|driver| driver.source() == source);
             let is_there = has_driver || source == Source::Ntp && choice.server.is_some();
-            Slot {
-                estimator: Estimator::new(source, wander(source), Limits::DEFAULT),
-                state: match reason {
-                    _ if !choice.allows(source) => State::Absent("not asked for by source="),
-                    _ if is_there => State::Waiting,
-                    Some((_, why)) => State::Absent(why),
-                    None => State::Absent("not found"),
-                },
-                line: None,
-                contradicts: false,
-                about: Text::EMPTY,
-                due: Duration::ZERO,
-                asked: None,
-                interval: FIRST,
-            }
-        });
-        let table = Table {
-            choice,
-            slots,
-            marker: None,
-            origin: None,
-            alarms: 0,
-        };
+            slot.state = match reason {
+                _ if !choice.allows(source) => State::Absent("not asked for by source="),
+                _ if is_there => State::Waiting,
+                Some((_, why)) => State::Absent(why),
+                None => State::Absent("not found"),
+            };
+        }
         Self { drivers, table }
+    }
+
+    /// The sources with an operator's TAI − UTC, for those that do not tell it.
+    #[must_use]
+    pub fn with_operator_offset(self, offset: OperatorOffset) -> Self {
+        for slot in &mut self.table.slots {
+            slot.estimator = slot.estimator.clone().with_operator_offset(offset);
+        }
+        self
     }
 
     /// What is known of each.
     #[must_use]
     pub const fn table(&self) -> &Table {
-        &self.table
+        self.table
     }
 
     /// When there is something to do next; at once while an answer is waited for.
@@ -328,6 +332,27 @@ impl<'a> Sources<'a> {
         self.table.choose(clock);
     }
 
+    /// Takes in more about the last sample of a source that is not asked here: of the same bracket, and
+    /// narrower. It is no second witness, so that it counts only where there is a line already.
+    pub fn refine<C: Counter>(
+        &mut self,
+        clock: &mut Clock<'_, C>,
+        source: Source,
+        sample: &CrossTimestamp,
+    ) {
+        let slot = self.table.slots.get(source as usize);
+        if slot.is_some_and(|slot| slot.line.is_some()) {
+            self.add(clock, source, Ok(sample));
+        }
+    }
+
+    /// Says of a source that is not asked here what it is.
+    pub fn describe(&mut self, source: Source, what: &dyn fmt::Display) {
+        if let Some(slot) = self.table.slots.get_mut(source as usize) {
+            slot.about = Text::of(what);
+        }
+    }
+
     fn follow_one<C: Counter>(
         &mut self,
         index: usize,
@@ -367,6 +392,11 @@ impl<'a> Sources<'a> {
                 slot.asked = Some((before, since));
                 return;
             }
+            Answer::Again => {
+                slot.asked = None;
+                slot.due = now;
+                return;
+            }
             Answer::Later => Err("no answer"),
             Answer::Silence(why) => Err(why),
             Answer::Time(said) => said.between(before, after),
@@ -380,7 +410,34 @@ impl<'a> Sources<'a> {
     }
 }
 
+impl Default for Table {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Table {
+    /// Nothing is known of any.
+    #[must_use]
+    pub const fn new() -> Self {
+        // In the order of `Source::ALL`.
+        let [kvm, ptp, rtc, kvmclock, ntp, last] = Source::ALL;
+        Self {
+            choice: Choice::AUTO,
+            slots: [
+                Slot::new(kvm),
+                Slot::new(ptp),
+                Slot::new(rtc),
+                Slot::new(kvmclock),
+                Slot::new(ntp),
+                Slot::new(last),
+            ],
+            marker: None,
+            origin: None,
+            alarms: 0,
+        }
+    }
+
     /// What may be used.
     #[must_use]
     pub const fn choice(&self) -> &Choice {
@@ -462,7 +519,9 @@ impl Table {
                 }
                 _ => State::Good,
             };
-            let contradicts = matches!(slot.state, State::Disagrees(_));
+            // Nobody is to be stopped by a battery-backed clock that he did not ask for.
+            let counts = source != Source::Rtc || self.choice.rtc_is_asked_for;
+            let contradicts = counts && matches!(slot.state, State::Disagrees(_));
             if contradicts && !slot.contradicts {
                 self.alarms += 1;
             }
@@ -484,6 +543,19 @@ const fn wander(source: Source) -> Wander {
 }
 
 impl Slot {
+    const fn new(source: Source) -> Self {
+        Self {
+            estimator: Estimator::new(source, wander(source), Limits::DEFAULT),
+            state: State::Waiting,
+            line: None,
+            contradicts: false,
+            about: Text::EMPTY,
+            due: Duration::ZERO,
+            asked: None,
+            interval: FIRST,
+        }
+    }
+
     fn take(&mut self, sample: Result<&CrossTimestamp, &'static str>) {
         let added = match sample {
             Ok(sample) => self.estimator.add(sample),

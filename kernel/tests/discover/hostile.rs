@@ -52,6 +52,8 @@ fn exercise_machine(machine: &Machine) {
                 fadt.reset(),
                 fadt.pm1a_control(),
                 fadt.sleep_control(),
+                fadt.century(),
+                fadt.may_have_cmos(),
             )
         });
         assert!(

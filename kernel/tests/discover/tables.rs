@@ -22,6 +22,26 @@ fn qemu_machines_have_their_page_found() {
 }
 
 #[test]
+fn a_cmos_clock_may_be_absent_and_may_have_no_century() {
+    for (century, flags, expected) in [
+        (0x32, 0, (true, Some(0x32))),
+        (0, 0, (true, None)),
+        (0x0d, 0xdf, (true, None)),
+        (0x80, 0, (true, None)),
+        (0x32, 0x20, (false, Some(0x32))),
+    ] {
+        let mut machine = Machine::dumped("q35");
+        let fadt = machine.table_mut(b"FACP");
+        fadt[108] = century;
+        fadt[109] = flags;
+        fix_checksum(fadt, 9);
+        let tables = Tables::search(&machine).expect("tables");
+        let fadt = tables.fadt().expect("a FADT");
+        assert_eq!((fadt.may_have_cmos(), fadt.century()), expected);
+    }
+}
+
+#[test]
 fn qemu_fixed_registers_are_read() {
     let port = |address, bits| Register {
         space: Space::Port,
@@ -37,6 +57,7 @@ fn qemu_fixed_registers_are_read() {
         assert_eq!(fadt.pm1b_control(), None);
         assert_eq!(fadt.sleep_control(), None);
         assert!(!fadt.is_hardware_reduced());
+        assert_eq!((fadt.may_have_cmos(), fadt.century()), (true, Some(0x32)));
         let blocks = tables.definition_blocks();
         assert_eq!(
             Namespace::new(blocks.aml()).soft_off(),

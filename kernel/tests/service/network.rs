@@ -277,3 +277,60 @@ fn a_flood_of_neighbours_starves_nobody() {
         assert_eq!(leap(&rig.ask().unwrap()), 0);
     }
 }
+
+/// More requests than a round takes in, before every round.
+#[test]
+fn a_flood_of_requests_leaves_everybody_else_a_turn() {
+    let mut rig = rig(&good(1, NOON), "ip=dhcp ip6=off");
+    let mut sent = Vec::new();
+    let mut answered = 0;
+    let mut leased = false;
+    let mut pinged = false;
+    for round in 0..400 {
+        let mut queue = rig.wire.0.borrow_mut();
+        // As a ring of 256 would have it.
+        while queue.to_guest.len() < 256 {
+            queue.to_guest.push_back(request(&CLIENT_REQUEST));
+        }
+        if round % 100 == 99 {
+            queue.to_guest.extend([arp_request(), echo_request()]);
+        }
+        drop(queue);
+        // One round, and time goes on.
+        let time = Duration::from_millis(20);
+        let ticks = &rig.counter.0.ticks;
+        ticks.set(ticks.get() + u64::try_from(time.as_nanos()).unwrap());
+        rig.uptime.set(rig.uptime.get() + time);
+        rig.service.turn();
+        sent.append(&mut rig.wire.0.borrow_mut().from_guest);
+        for frame in sent.drain(..) {
+            let ethernet = EthernetFrame::new_checked(&frame).unwrap();
+            if ethernet.ethertype() != EthernetProtocol::Ipv4 {
+                continue;
+            }
+            let ip = Ipv4Packet::new_checked(ethernet.payload()).unwrap();
+            if ip.next_header() == IpProtocol::Icmp {
+                pinged = true;
+            } else if let Some(port) = UdpPacket::new_checked(ip.payload())
+                .ok()
+                .map(|udp| udp.src_port())
+                && port == 123
+            {
+                answered += 1;
+            } else if let Some((kind, transaction)) = dhcp(&frame) {
+                leased |= kind == DhcpMessageType::Request;
+                let next = if kind == DhcpMessageType::Discover {
+                    DhcpMessageType::Offer
+                } else {
+                    DhcpMessageType::Ack
+                };
+                let grant = answer(next, transaction, GUEST.into());
+                rig.wire.0.borrow_mut().to_guest.push_back(grant);
+            }
+        }
+    }
+    assert!(leased, "DHCP under a flood");
+    assert!(pinged, "ping under a flood");
+    assert!(answered > 1000, "{answered}");
+    rig.exchange(&[]);
+}

@@ -1,7 +1,6 @@
 //! A view of a good page, for tests of what programs are told.
 
 use core::net::Ipv4Addr;
-use std::sync::LazyLock;
 
 use gnomon_clock::page::flag;
 use gnomon_clock::{
@@ -12,9 +11,10 @@ use gnomon_kernel::duty::{Conditions, Duty};
 use gnomon_kernel::net::inet6::Known6;
 use gnomon_kernel::report::{NetView, View};
 use gnomon_kernel::serve::ntp::{Counters, Server};
+use gnomon_kernel::service::Rested;
 use gnomon_kernel::services::Nothing;
 use gnomon_kernel::services::counters::Watch;
-use gnomon_kernel::source::{Choice, Sources, Table};
+use gnomon_kernel::source::Table;
 use gnomon_kernel::{net, random};
 
 /// 2026-11-20T12:05:31Z in TAI.
@@ -59,8 +59,7 @@ fn read(fields: &Fields) -> Result<Reading, NoTime> {
 static NO_AUDIT: Audit = Audit::new();
 static NO_WATCH: Watch = Watch::new();
 static NO_DUTY: Duty = Duty::new(Conditions::DEFAULT);
-static NO_SOURCES: LazyLock<Table> =
-    LazyLock::new(|| Sources::new(Choice::AUTO, &mut [], &[]).table().clone());
+static NO_SOURCES: Table = Table::new();
 
 /// The view at C1.
 pub(crate) fn view(fields: &Fields) -> View<'static> {
@@ -92,6 +91,7 @@ pub(crate) fn view(fields: &Fields) -> View<'static> {
         audit: &NO_AUDIT,
         smear: None,
         idle: Idle::Halt,
+        rested: Rested::default(),
         sources: &NO_SOURCES,
         services: &Nothing,
         watch: &NO_WATCH,

@@ -43,6 +43,9 @@ impl Machine {
         if let Some(tree) = tree {
             line.option("-dtb", tree);
         }
+        if self.rtc {
+            line.option("-device", "virtio-rtc-pci");
+        }
         if let Some(netdev) = self.netdev(ntp_port) {
             line.option("-netdev", netdev);
             let device = match self.transport {
@@ -225,6 +228,7 @@ mod tests {
             ),
             (machine().serial(SerialTo::Pty), "-chardev pty,id=serial "),
             (machine().reboots(false), "-no-reboot"),
+            (machine().rtc(true), "-device virtio-rtc-pci "),
             (
                 machine().qmp_socket("/q"),
                 "socket,id=other,path=/q,server=on,wait=off",

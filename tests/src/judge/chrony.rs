@@ -1,13 +1,16 @@
 //! chronyd, as its user would run it for once, and looked into while it runs.
 
+use core::net::Ipv4Addr;
 use core::time::Duration;
 use std::fs;
 use std::process::Command;
 use std::thread;
 use std::time::Instant;
 
-use super::{KEY, Seat, Verdict, unpacked};
+use super::{Directory, KEY, NO_PORTS, Seat, Verdict, unpacked};
 use crate::PATIENCE;
+use crate::netns::Netns;
+use crate::process::Process;
 
 /// One clock setting, which it is told only to print.
 pub(super) fn one_shot(seat: &Seat<'_>) -> Verdict {
@@ -223,4 +226,62 @@ fn chronyc(seat: &Seat<'_>, what: &str) -> String {
     said.lines()
         .map(|line| single(&line.replacen(':', " : ", 1)))
         .collect()
+}
+
+/// chronyd as a time server, on port 123 of a network. Its time is the host's, for which it vouches as if it
+/// were a good clock of this stratum. Ended when this is dropped.
+#[derive(Debug)]
+pub struct Server<'n> {
+    netns: &'n Netns,
+    directory: Directory,
+    process: Process,
+}
+
+impl<'n> Server<'n> {
+    /// Starts it.
+    #[must_use]
+    pub fn start(netns: &'n Netns, stratum: u8) -> Self {
+        let directory = Directory::new("chronyd");
+        let path = directory.path().display();
+        let configuration = format!(
+            "local stratum {stratum}\nallow\ncmdport 0\nuser root\n\
+             bindcmdaddress {path}/socket\npidfile {path}/pid\n"
+        );
+        let settings = directory.path().join("conf");
+        fs::write(&settings, configuration).expect("our own directory");
+        let mut chronyd = Command::new(unpacked("usr/sbin/chronyd"));
+        let process = seat(netns, &directory).start(chronyd.args(["-x", "-d", "-f"]).arg(settings));
+        Self {
+            netns,
+            directory,
+            process,
+        }
+    }
+
+    /// A number of `chronyc serverstats`, such as `NTP packets received`; 0 if it does not tell.
+    #[must_use]
+    pub fn statistic(&self, name: &str) -> u64 {
+        let shown = chronyc(&seat(self.netns, &self.directory), "serverstats");
+        let mut lines = shown.lines().filter_map(|line| line.strip_prefix(name));
+        let value = lines.next().and_then(|rest| rest.strip_prefix(" :"));
+        value
+            .and_then(|value| value.trim().parse().ok())
+            .unwrap_or(0)
+    }
+
+    /// What it has said.
+    #[must_use]
+    pub fn log(&self) -> String {
+        self.process.log()
+    }
+}
+
+/// Where a server sits. It asks nobody.
+fn seat<'a>(netns: &'a Netns, directory: &'a Directory) -> Seat<'a> {
+    Seat {
+        serial: &NO_PORTS,
+        netns,
+        server: Ipv4Addr::UNSPECIFIED,
+        directory: directory.path(),
+    }
 }

@@ -11,6 +11,8 @@ use crate::dev::ring::RingMemory;
 pub const CONFIGURATION: usize = 0x100;
 /// Device id of a network device (§5.1.1).
 pub const NETWORK: u32 = 1;
+/// Device id of a real-time clock (virtio 1.4 §5.22.1).
+pub const CLOCK: u32 = 17;
 
 const MAGIC: usize = 0x000;
 const VERSION: usize = 0x004;

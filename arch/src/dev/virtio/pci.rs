@@ -39,7 +39,8 @@ pub enum Wake {
 }
 
 impl PciTransport {
-    /// Maps the device's registers, resets it, and lets it interrupt as `wake` says.
+    /// Maps the device's registers, `configuration` bytes or more of which are its own kind's, resets it,
+    /// and lets it interrupt as `wake` says.
     ///
     /// # Errors
     /// A capability is missing or wrong, memory cannot be mapped, or the device does not come out
@@ -49,6 +50,7 @@ impl PciTransport {
         function: Function,
         mmu: &mut Mmu,
         wake: Wake,
+        configuration: u32,
     ) -> Result<Self, Error> {
         const COMMON: u8 = 1;
         const NOTIFY: u8 = 2;
@@ -81,7 +83,11 @@ impl PciTransport {
         };
         let common = region(COMMON, 0x38, "common configuration")?;
         let notify = region(NOTIFY, 2, "notification")?;
-        let device = region(DEVICE, 6, "device configuration")?;
+        let device = match configuration {
+            0 => common.part(0, 0),
+            _ => Some(region(DEVICE, configuration, "device configuration")?),
+        };
+        let device = device.ok_or(Error::Capability("device configuration"))?;
         let pin_status = if pin {
             Some(region(STATUS, 1, "interrupt status")?)
         } else {

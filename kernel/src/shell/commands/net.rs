@@ -20,8 +20,8 @@ pub(in crate::shell) fn net(view: &View<'_>, out: &mut dyn Write) -> fmt::Result
     let frames = &net.frames;
     writeln!(
         out,
-        "frames      received {} (ntp {}, stack {}), sent {}, dropped {}",
-        frames.received, frames.ntp, frames.stack, frames.sent, frames.dropped,
+        "frames      received {} (ntp {}, stack {}), sent {}, dropped {}, kicks {}",
+        frames.received, frames.ntp, frames.stack, frames.sent, frames.dropped, frames.kicks,
     )?;
     if frames.lies > 0 {
         writeln!(

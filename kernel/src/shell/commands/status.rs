@@ -64,10 +64,20 @@ pub(in crate::shell) fn status(view: &View<'_>, out: &mut dyn Write) -> fmt::Res
         None => writeln!(out, "uptime      unknown")?,
     }
     let idle = match view.idle {
+        Idle::Adaptive => "adaptive",
         Idle::Halt => "halt",
         Idle::Poll => "poll",
     };
-    writeln!(out, "idle        {idle}")?;
+    let rested = &view.rested;
+    let asleep = rested.per_mille_asleep().unwrap_or(0);
+    writeln!(
+        out,
+        "idle        {idle}, asleep {}.{} %, wake-ups {}, polls {}",
+        asleep / 10,
+        asleep % 10,
+        rested.wake_ups,
+        rested.polls
+    )?;
     let server = &view.server;
     writeln!(
         out,

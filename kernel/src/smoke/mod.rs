@@ -1,0 +1,371 @@
+//! Smoke test: the machine and its vmclock page against the rules, told as TAP version 14.
+//!
+//! [`page`] and [`machine`] judge plain facts; this module gathers them: it watches the page for a while, waits to be
+//! stopped, tries the machine, and tells everything in one stream. On the way the serial line is asked for one thing:
+//!
+//! * `# watching the page for N s` is said when that begins;
+//! * `# waiting for a stop of the machine` asks whoever listens to stop the machine, to let it go on, and then to
+//!   say `stopped NANOSECONDS`, by a clock that went on meanwhile, and a carriage return. When nobody does within
+//!   [`PATIENCE`], that check is skipped.
+
+mod link;
+pub mod machine;
+pub mod page;
+pub mod tap;
+
+use core::fmt;
+use core::time::Duration;
+
+use gnomon_clock::{Counter, Fields, Ticks, VmclockPage};
+
+use self::machine::{Bench, Measured, Pair, Readings, Rule as MachineRule};
+use self::page::{Rates, Rule as PageRule, Stop, Watch};
+use self::tap::{Check, Outcome, Tally, Tap};
+use crate::console::{Console, SerialPort};
+use crate::net::port::FramePort;
+use crate::services::counters::Rate;
+
+/// How long the page is watched unless the command line says otherwise, seconds.
+pub const SECONDS: u16 = 3;
+/// For how long somebody may take to begin stopping the machine, and to say so.
+pub const PATIENCE: Duration = Duration::from_secs(3);
+/// How often a UART that takes nothing is asked again before a line is given up.
+const DRAIN: u32 = 1_000_000;
+/// Readings of the counter between two looks at the page.
+const BATCH: u64 = 64;
+/// Looks at the page, for a machine on which no time seems to pass.
+const LOOKS: u64 = 100_000_000;
+/// When the alarm is set to go off, µs.
+const ALARM: u64 = 20_000;
+/// How long it may take, ns.
+const ALARM_LATEST: u64 = 2_000_000_000;
+
+/// The page is where it may be.
+const DISCOVERY: Check = Check {
+    name: "vmclock discovery",
+    rule: "a device with _HID AMZNC10C or _CID VMCLOCK, or a node compatible with amazon,vmclock, describes one page",
+    source: "UAPI.13 v1.1, Discovery via ACPI, Discovery via Device Tree",
+};
+/// And in memory that is nobody else's.
+const RESERVED: Check = Check {
+    name: "vmclock reserved memory",
+    rule: "the page is in no range reported as AddressRangeMemory or AddressRangeACPI",
+    source: "UAPI.13 v1.1, Discovery via ACPI",
+};
+/// Checks in all.
+const CHECKS: usize = MachineRule::ALL.len() + 2 + PageRule::ALL.len();
+
+/// What is tested.
+#[expect(missing_debug_implementations, reason = "devices are not for printing")]
+pub struct Subject<'a, B, C, P> {
+    /// The machine.
+    pub bench: &'a mut B,
+    /// Its counter.
+    pub counter: C,
+    /// The page, mapped.
+    pub page: Option<&'a VmclockPage>,
+    /// Where it is, or why there is none.
+    pub place: Result<&'a str, &'a str>,
+    /// The network device, if there is one that works.
+    pub port: Option<P>,
+}
+
+/// Runs every check, watching the page for `seconds`, and tells it on the console.
+///
+/// # Errors
+/// Never with a [`Console`], which loses what it cannot say.
+pub fn run<B: Bench, C: Counter, P: FramePort, S: SerialPort>(
+    subject: &mut Subject<'_, B, C, P>,
+    console: &mut Console<'_, S>,
+    seconds: u16,
+) -> Result<Tally, fmt::Error> {
+    let mut tap = Tap::begin(console, CHECKS)?;
+    tap.comment(&format_args!("Gnomon {}", crate::report::VERSION))?;
+    tap.comment(&format_args!("watching the page for {seconds} s"))?;
+    tap.out().drain(DRAIN);
+    let stated = subject.bench.stated_rate();
+    let rough = stated.map_or_else(|| subject.rough_rate(), |rate| Some(rate.hertz));
+    let mut readings = Readings::default();
+    let mut watch = Watch::new(C::ID, rough);
+    let length = Duration::from_secs(seconds.into());
+    subject.look_for(length, &mut readings, &mut watch);
+    if subject.page.is_some() {
+        // From before anybody can have stopped it.
+        let before = subject.look(&mut watch);
+        tap.comment(&"waiting for a stop of the machine")?;
+        tap.out().drain(DRAIN);
+        subject.wait_for_stop(before, tap.out(), &mut watch);
+    }
+    let independent = subject.bench.independent_timer();
+    let measured = readings.rate().filter(|_| independent.is_some());
+    for &rule in MachineRule::ALL {
+        let outcome = subject.try_machine(rule, &readings, measured, rough);
+        tap.tell(rule.check(), &outcome)?;
+        // Nothing may be on its way when the UART is tried.
+        tap.out().drain(DRAIN);
+    }
+    let found = match subject.place {
+        Ok(place) => Outcome::ok(&place),
+        Err(why) => Outcome::not_ok(&why),
+    };
+    tap.tell(&DISCOVERY, &found)?;
+    let reserved = match subject.bench.page() {
+        Some(window) => machine::reserved(subject.bench.memory(), window),
+        None => Outcome::skip(&"there is no page"),
+    };
+    tap.tell(&RESERVED, &reserved)?;
+    let rates = Rates {
+        measured: measured
+            .zip(independent)
+            .map(|(Measured { hertz, error }, source)| Rate {
+                hertz,
+                unit: error,
+                source,
+            }),
+        stated,
+    };
+    for &rule in PageRule::ALL {
+        let outcome = match subject.page {
+            Some(_) => watch.outcome(rule, &rates),
+            None => Outcome::skip(&"there is no page"),
+        };
+        tap.tell(rule.check(), &outcome)?;
+        tap.out().drain(DRAIN);
+    }
+    let tally = tap.end()?;
+    console.drain(DRAIN);
+    Ok(tally)
+}
+
+impl<B: Bench, C: Counter, P: FramePort> Subject<'_, B, C, P> {
+    /// Tries what a rule is about.
+    #[inline(never)]
+    fn try_machine(
+        &mut self,
+        rule: MachineRule,
+        readings: &Readings,
+        measured: Option<Measured>,
+        rough: Option<u64>,
+    ) -> Outcome {
+        match rule {
+            MachineRule::Memory => machine::memory(self.bench.memory(), self.bench.image()),
+            MachineRule::Tables => {
+                let mut tables = machine::Tables::default();
+                self.bench.mappings(&mut |mapping| tables.saw(mapping));
+                tables.outcome()
+            }
+            MachineRule::Exceptions => Outcome::of(
+                self.bench.undefined_instruction(),
+                &"an undefined instruction was caught",
+            ),
+            MachineRule::Order => readings.order(),
+            MachineRule::Cost => readings.cheap(measured.map(|rate| rate.hertz).or(rough)),
+            MachineRule::Rate => readings.steady(self.bench.independent_timer()),
+            MachineRule::Stated => machine::stated(self.bench.stated_rate(), measured, C::ID),
+            MachineRule::Interrupts => self.interrupt(),
+            MachineRule::Uart => machine::uart(self.bench.uart_loopback()),
+            MachineRule::Virtio => machine::nic(&self.bench.nic()),
+            MachineRule::Network => self.link(),
+            MachineRule::Rtc => Outcome::skip(&"Gnomon does not read this machine's"),
+        }
+    }
+
+    /// The counter's rate by a short look at the timer.
+    #[inline(never)]
+    fn rough_rate(&mut self) -> Option<u64> {
+        const LONG_ENOUGH: u64 = 10_000_000;
+        let mut readings = Readings::default();
+        let begin = self.pair()?;
+        readings.beside(0, begin);
+        for _ in 0..LOOKS {
+            let now = self.bench.uptime()?;
+            if now.saturating_sub(begin.nanos) >= LONG_ENOUGH {
+                readings.beside(2, self.pair()?);
+                break;
+            }
+        }
+        Some(readings.rate()?.hertz)
+    }
+
+    /// The counter beside the timer, as near to each other as a few attempts get.
+    #[inline(never)]
+    fn pair(&mut self) -> Option<Pair> {
+        const ATTEMPTS: u32 = 32;
+        let mut best: Option<Pair> = None;
+        for _ in 0..ATTEMPTS {
+            let before = self.counter.read();
+            let nanos = self.bench.uptime()?;
+            let after = self.counter.read();
+            let pair = Pair {
+                before,
+                nanos,
+                after,
+            };
+            if best.is_none_or(|best| pair.width() < best.width()) {
+                best = Some(pair);
+            }
+        }
+        best
+    }
+
+    /// Looks at the page and at the counter.
+    #[inline(never)]
+    fn look_for(&mut self, length: Duration, readings: &mut Readings, watch: &mut Watch) {
+        let length = u64::try_from(length.as_nanos()).unwrap_or(u64::MAX);
+        let begin = self.pair();
+        if let Some(begin) = begin {
+            readings.beside(0, begin);
+        }
+        let mut is_past_half = false;
+        for _ in 0..LOOKS {
+            self.look(watch);
+            let before = self.counter.read();
+            for _ in 0..BATCH {
+                readings.read(self.counter.read());
+            }
+            let spent = self.counter.read().since(before);
+            // One more reading than are in the batch lies between the two.
+            readings.cost(u64::try_from(spent).unwrap_or(0), BATCH + 1);
+            let elapsed = match (begin, self.bench.uptime()) {
+                (Some(begin), Some(now)) => {
+                    let elapsed = now.saturating_sub(begin.nanos);
+                    if elapsed >= length / 2 && !is_past_half {
+                        is_past_half = true;
+                        if let Some(pair) = self.pair() {
+                            readings.beside(1, pair);
+                        }
+                    }
+                    elapsed
+                }
+                // Without a timer the readings are all there is.
+                _ => 0,
+            };
+            let is_over = elapsed >= length || begin.is_none();
+            if is_over && readings.reads() >= machine::READS {
+                break;
+            }
+        }
+        if let Some(end) = self.pair() {
+            readings.beside(2, end);
+        }
+    }
+
+    /// One look at the page.
+    #[inline(never)]
+    fn look(&self, watch: &mut Watch) -> Option<(Fields, Ticks)> {
+        let page = self.page?;
+        let copy = page.snapshot_with(|| self.counter.read()).ok();
+        match &copy {
+            Some((fields, ticks)) => watch.saw(fields, *ticks),
+            None => watch.refused(page.seq_count(), self.counter.read()),
+        }
+        copy
+    }
+
+    /// Waits until somebody says that the machine was stopped, looking at the page meanwhile.
+    #[inline(never)]
+    fn wait_for_stop<S: SerialPort>(
+        &mut self,
+        before: Option<(Fields, Ticks)>,
+        console: &mut Console<'_, S>,
+        watch: &mut Watch,
+    ) {
+        let patience = u64::try_from(PATIENCE.as_nanos()).unwrap_or(u64::MAX);
+        let Some(begin) = self.bench.uptime() else {
+            return;
+        };
+        let mut line = Line::default();
+        for _ in 0..LOOKS {
+            let now = self.bench.uptime().unwrap_or(u64::MAX);
+            if now.saturating_sub(begin) >= patience {
+                return;
+            }
+            self.look(watch);
+            let Some(stop) = console.receive().and_then(|byte| line.take(byte)) else {
+                continue;
+            };
+            if let (Some((was, at)), Some((is, now))) = (before, self.look(watch)) {
+                watch.stopped(stop, (&was, at), (&is, now));
+            }
+            return;
+        }
+    }
+
+    /// Sets the alarm and waits for its interrupt.
+    #[inline(never)]
+    fn interrupt(&mut self) -> Outcome {
+        /// An interrupt of the timer's from before it was ours can come at the first.
+        const ATTEMPTS: u32 = 3;
+        let mut outcome = Outcome::skip(&"no timer measures how long it takes");
+        for _ in 0..ATTEMPTS {
+            let Some(begin) = self.bench.uptime() else {
+                break;
+            };
+            let is_possible = self.bench.set_alarm(ALARM);
+            let mut elapsed = 0;
+            let mut arrived = None;
+            while is_possible && arrived.is_none() && elapsed < ALARM_LATEST {
+                let rang = self.bench.alarm_rang();
+                elapsed = match self.bench.uptime() {
+                    Some(now) => now.saturating_sub(begin),
+                    None => break,
+                };
+                arrived = rang.then_some(elapsed);
+            }
+            outcome = machine::interrupt(is_possible, ALARM, arrived);
+            if matches!(outcome, Outcome::Ok(_)) || !is_possible {
+                break;
+            }
+        }
+        outcome
+    }
+
+    /// Asks the network for any answer.
+    #[inline(never)]
+    fn link(&mut self) -> Outcome {
+        let Some(port) = &mut self.port else {
+            return Outcome::skip(&"there is no network device");
+        };
+        let begin = self.bench.uptime();
+        let mut left = || {
+            let now = self.bench.uptime()?;
+            Some(now.saturating_sub(begin?) < link::PATIENCE)
+        };
+        link::outcome(port, &mut || left().unwrap_or(false))
+    }
+}
+
+/// A line that is being received, as far as it can be `stopped NANOSECONDS`.
+#[derive(Debug, Default)]
+struct Line {
+    /// Bytes of the word that have been received.
+    matched: usize,
+    nanos: u64,
+}
+
+impl Line {
+    /// Takes a byte; gives the stop when that has ended the line.
+    fn take(&mut self, byte: u8) -> Option<Stop> {
+        const WORD: &[u8] = b"stopped ";
+        if let Some(expected) = WORD.get(self.matched) {
+            self.matched = match byte {
+                _ if byte == *expected => self.matched + 1,
+                b's' => 1,
+                _ => 0,
+            };
+            return None;
+        }
+        match byte {
+            b'0'..=b'9' => {
+                let digit = u64::from(byte - b'0');
+                self.nanos = self.nanos.saturating_mul(10).saturating_add(digit);
+                None
+            }
+            b'\r' | b'\n' => Some(Stop { nanos: self.nanos }),
+            _ => {
+                *self = Self::default();
+                None
+            }
+        }
+    }
+}

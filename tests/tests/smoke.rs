@@ -1,0 +1,281 @@
+//! The smoke test against what there is to test: stock QEMU, our publisher, every scenario, and hosts that break one
+//! rule each. The table of what fails is the test.
+
+use core::fmt::Write;
+use core::sync::atomic::{AtomicUsize, Ordering};
+use core::time::Duration;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{self, Command, Stdio};
+use std::sync::Mutex;
+use std::thread;
+
+use gnomon_qemu::smoke::Stream;
+use gnomon_tests::guest::{Guest, machine};
+use gnomon_tests::{Arch, PATIENCE, Slot, arch, launcher};
+use serde_json::json;
+
+gnomon_tests::on_both![
+    stock_qemu_passes_or_is_skipped,
+    our_publisher_passes,
+    a_marker_that_misses_a_stop_fails,
+];
+
+/// What cannot be said of a page without time, and nothing else is skipped there but what nobody offers.
+const OF_TIME: &[&str] = &[
+    "vmclock tai_offset_sec",
+    "vmclock tai_offset_sec over updates",
+    "vmclock leap_indicator",
+    "vmclock time_sec",
+    "vmclock counter_period_frac_sec",
+    "vmclock errors",
+    "vmclock nested intervals",
+    "vmclock TIME_MONOTONIC",
+    "vmclock disruption_marker",
+];
+/// What neither QEMU nor our publisher has.
+const NOT_OFFERED: &[&str] = &["vmclock vm_generation_counter", "vmclock notification"];
+
+fn stock_qemu_passes_or_is_skipped() {
+    let (status, stream, said) = smoke(&["--no-publish", "--watch", "1"]);
+    assert_eq!((status, &stream.failed[..]), (Some(0), &[][..]), "{said}");
+    for name in OF_TIME.iter().chain(NOT_OFFERED) {
+        assert!(
+            stream.skipped.iter().any(|skipped| skipped == name),
+            "{name}: {said}"
+        );
+    }
+    let of_page = |name: &&String| name.starts_with("vmclock");
+    let skipped = stream.skipped.iter().filter(of_page).count();
+    assert_eq!(skipped, OF_TIME.len() + NOT_OFFERED.len(), "{said}");
+}
+
+fn our_publisher_passes() {
+    let (status, stream, said) = smoke(&[]);
+    assert_eq!((status, &stream.failed[..]), (Some(0), &[][..]), "{said}");
+    let skipped: Vec<&String> = stream
+        .skipped
+        .iter()
+        .filter(|name| name.starts_with("vmclock"))
+        .collect();
+    // It does not claim TIME_MONOTONIC.
+    let expected = [
+        "vmclock TIME_MONOTONIC",
+        "vmclock vm_generation_counter",
+        "vmclock notification",
+    ];
+    assert_eq!(skipped, expected, "{said}");
+    assert!(said.contains("is at 52:55:0a:00:02:02 by ARP"), "{said}");
+}
+
+/// A machine that is stopped behind the back of whoever writes its page.
+fn a_marker_that_misses_a_stop_fails() {
+    let mut guest = Guest::start(machine().append("smoke=2"));
+    guest.wait_said("# watching the page");
+    let _page = guest.take_page();
+    guest.wait_said("# waiting for a stop of the machine");
+    guest.qmp().execute("stop", json!({})).expect("QEMU runs");
+    // Long against the way of a line from the guest to us and back.
+    let stop = Duration::from_secs(10);
+    thread::sleep(stop);
+    guest.qmp().execute("cont", json!({})).expect("QEMU runs");
+    let said = format!("stopped {}\r", stop.as_nanos());
+    guest.send_serial(&said).expect("QEMU runs");
+    let said = guest.wait_said(" skipped");
+    let mut stream = Stream::default();
+    said.lines().for_each(|line| stream.line(line));
+    assert_eq!(stream.failed, ["vmclock disruption_marker"], "{said}");
+    let end = guest.wait_exit(PATIENCE);
+    assert_eq!(
+        end,
+        Some(gnomon_qemu::End::Status(
+            gnomon_qemu::machine::STATUS_FAILURE
+        )),
+        "{said}"
+    );
+}
+
+/// A scenario's file or its text, what has to fail in it, and what may: nothing else does.
+type Case = (
+    &'static str,
+    &'static [&'static str],
+    &'static [&'static str],
+);
+
+/// Every scenario.
+const SCENARIOS: &[Case] = &[
+    ("dishonest", &["vmclock nested intervals"], &[]),
+    ("disruptions", &[], &[]),
+    ("era-2036", &[], &[]),
+    ("flips", &[], &[]),
+    ("frozen", &[], &[]),
+    ("leap-delete", &[], &[]),
+    ("leap-insert", &[], &[]),
+    ("leap-insert-utc", &[], &[]),
+    ("leap-inside", &[], &[]),
+    ("leap-stale", &[], &[]),
+    ("no-bounds", &["vmclock size", "vmclock constants"], &[]),
+    (
+        "not-a-page",
+        &[
+            "vmclock magic",
+            "vmclock size",
+            "vmclock version",
+            "vmclock constants",
+            "vmclock flags",
+        ],
+        &[],
+    ),
+    (
+        "old-sign",
+        &["vmclock constants", "vmclock tai_offset_sec"],
+        &[],
+    ),
+    ("pauses", &[], &[]),
+    ("restore", &[], &[]),
+    // The publisher keeps its word over four updates, here of a millisecond each. A guest that is kept from its CPU for
+    // longer compares two that are further apart.
+    ("slew", &[], &["vmclock nested intervals"]),
+    ("status", &[], &[]),
+    ("stuck", &["vmclock seq_count odd"], &[]),
+    ("torn", &["vmclock seq_count guards"], &[]),
+];
+
+/// Hosts that break one rule.
+const HOSTS: &[Case] = &[
+    ("set leap_indicator 9", &["vmclock leap_indicator"], &[]),
+    (
+        "date 2026-11-20T12:00:00Z\nset leap_indicator 3",
+        &["vmclock leap_indicator"],
+        &[],
+    ),
+    ("set clock_status 7", &["vmclock clock_status"], &[]),
+    (
+        "set leap_second_smearing_hint 7",
+        &["vmclock leap_second_smearing_hint"],
+        &[],
+    ),
+    ("set tai_offset_sec 0", &["vmclock tai_offset_sec"], &[]),
+    (
+        "set tai_offset_sec -36\nwait 300ms\nset tai_offset_sec -37",
+        &["vmclock tai_offset_sec over updates"],
+        &[],
+    ),
+    (
+        "set counter_period_shift 1\nset counter_period_maxerror_rate_frac_sec 1\nset \
+         counter_period_esterror_rate_frac_sec 1",
+        &[
+            "vmclock counter_period_frac_sec",
+            "vmclock nested intervals",
+        ],
+        &[],
+    ),
+    (
+        "set time_esterror_nanosec 999999999",
+        &["vmclock errors"],
+        &[],
+    ),
+    (
+        "set time_sec 18446744073709551615",
+        &["vmclock time_sec"],
+        &[],
+    ),
+    ("set flags 0x8000000000000001", &[], &[]),
+    (
+        "flags +time_monotonic\nwait 300ms\nstep -1s",
+        &["vmclock nested intervals", "vmclock TIME_MONOTONIC"],
+        &[],
+    ),
+    ("flags +notification_present", &[], &[]),
+    ("generation 5", &[], &[]),
+];
+
+#[test]
+fn exactly_the_right_checks_fail_in_each_scenario() {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../qemu/scenarios");
+    let mut files: Vec<String> = fs::read_dir(&directory)
+        .expect("in the source tree")
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .filter_map(|name| Some(name.strip_suffix(".scenario")?.to_owned()))
+        .collect();
+    files.sort();
+    let names: Vec<&str> = SCENARIOS.iter().map(|(name, ..)| *name).collect();
+    assert_eq!(files, names, "every scenario stands in the table");
+    table(SCENARIOS, |name| directory.join(format!("{name}.scenario")));
+}
+
+#[test]
+fn exactly_the_broken_rule_fails_with_each_host() {
+    let scratch = |number: usize| {
+        std::env::temp_dir().join(format!("gnomon-smoke-{}-{number}", process::id()))
+    };
+    for (number, (text, ..)) in HOSTS.iter().enumerate() {
+        let played = format!("wait 300ms\n{text}\nwait 700ms\nhonest\n");
+        fs::write(scratch(number), played).expect("a temporary directory");
+    }
+    let number = |text: &str| HOSTS.iter().position(|(host, ..)| *host == text);
+    table(HOSTS, |text| scratch(number(text).expect("one of them")));
+    for number in 0..HOSTS.len() {
+        fs::remove_file(scratch(number)).expect("written above");
+    }
+}
+
+/// Plays every scenario to a guest under test, and compares what fails.
+fn table(cases: &[Case], file: impl Fn(&str) -> PathBuf + Sync) {
+    let (next, rows) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+    thread::scope(|scope| {
+        for _ in 0..Slot::SLOTS {
+            scope.spawn(|| {
+                while let Some((name, must, may)) = cases.get(next.fetch_add(1, Ordering::Relaxed))
+                {
+                    let path = file(name);
+                    let path = path.to_str().expect("a plain path");
+                    let (status, stream, said) = smoke(&["--scenario", path]);
+                    let wanted = Some(i32::from(!stream.failed.is_empty()));
+                    let failed = stream.failed.iter().map(String::as_str);
+                    let failed: Vec<&str> = failed.filter(|name| !may.contains(name)).collect();
+                    let is_right = status == wanted && failed == *must;
+                    let mut rows = rows.lock().expect("nobody panics with it");
+                    rows.push((*name, status, stream.failed, is_right, said));
+                }
+            });
+        }
+    });
+    let mut rows = rows.into_inner().expect("nobody panics with it");
+    rows.sort_by_key(|(name, ..)| cases.iter().position(|(case, ..)| case == name));
+    let mut table = String::from("\nexit  scenario: what fails\n");
+    for (name, status, failed, ..) in &rows {
+        let name = name.replace('\n', "; ");
+        let failed = if failed.is_empty() {
+            "nothing".to_owned()
+        } else {
+            failed.join(", ")
+        };
+        writeln!(table, "{:>4}  {name}: {failed}", status.unwrap_or(-1)).expect("a string");
+    }
+    println!("{table}");
+    for (name, _, _, is_right, said) in &rows {
+        assert!(is_right, "{name}\n{table}\n{said}");
+    }
+    assert_eq!(rows.len(), cases.len());
+}
+
+/// Runs `gnomon-qemu smoke` with these arguments: its exit status, what a reader of TAP makes of it, all it said.
+fn smoke(arguments: &[&str]) -> (Option<i32>, Stream, String) {
+    let _slot = Slot::take();
+    let name = match arch() {
+        Arch::X86_64 => "x86_64",
+        Arch::Aarch64 => "aarch64",
+    };
+    let output = Command::new(launcher())
+        .args(["smoke", "--arch", name])
+        .args(arguments)
+        .stdin(Stdio::null())
+        .output()
+        .expect("make build has put it there");
+    let said = String::from_utf8(output.stdout).expect("text");
+    let mut stream = Stream::default();
+    said.lines().for_each(|line| stream.line(line));
+    let said = format!("{said}{}", String::from_utf8_lossy(&output.stderr));
+    (output.status.code(), stream, said)
+}
