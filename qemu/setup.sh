@@ -5,7 +5,7 @@
 #   qemu/setup.sh run     that, and a QEMU with the vmclock device; `run aarch64`: an aarch64 QEMU instead
 #   qemu/setup.sh test    that, both QEMUs, and the programs the tests let judge the guest: chronyd, ntpdig, ntpd,
 #                         timesyncd, gpsd, tshark, ping, ip; and QEMU 11.1 beside the build (qemu/qemu-11.sh)
-#   qemu/setup.sh judges  that, and the judges that are no Debian packages: ntpd-rs and ntplib, into build/judges
+#   qemu/setup.sh judges  that, chromium, and the judges that are no Debian packages: ntpd-rs and ntplib, into build/judges
 #   qemu/setup.sh peer    that, and a Linux guest with chrony for `make bench-peer`, in build/peer
 #   qemu/setup.sh miri    a nightly toolchain with Miri, for `make miri` only
 #
@@ -215,6 +215,14 @@ built_packages() {
     fi
 }
 
+# Looks at the guest's page, without a window.
+browser() {
+    have chromium && return
+    require_debian "chromium"
+    say "installing chromium, which looks at the page that the guest serves"
+    apt_install chromium
+}
+
 built_judges() {
     if ! grep -qsx "ntpd-rs $ntpd_rs" "$judges/versions"; then
         say "building ntpd-rs $ntpd_rs into build/judges (minutes)"
@@ -385,7 +393,7 @@ packages() {
     case $purpose in
     run) qemu "$arch" ;;
     test | peer) qemus && judge_packages ;;
-    judges) qemus && judge_packages && built_packages ;;
+    judges) qemus && judge_packages && built_packages && browser ;;
     esac
 }
 

@@ -35,6 +35,7 @@ use gnomon_arch::machine::{counter, io, power, trap};
 use gnomon_clock::{Clock, Source};
 use gnomon_kernel::config::{Config, Serial};
 use gnomon_kernel::console::{Console, Queue};
+use gnomon_kernel::http;
 use gnomon_kernel::net::stack::Storage;
 use gnomon_kernel::report;
 use gnomon_kernel::serve::responder;
@@ -59,6 +60,9 @@ static FACTS: TakeCell<Facts> = TakeCell::new(Facts::NONE);
 static QUEUES: [TakeCell<Queue>; 2] = [const { TakeCell::new([0; _]) }; 2];
 /// How many sources of time there are beside the page.
 const COUNT: usize = Source::ALL.len();
+
+/// The connections of HTTP.
+static CONNECTIONS: TakeCell<http::Memory> = TakeCell::new(http::Memory::new());
 
 /// What is learned of the sources of time beside the page.
 static SOURCES: TakeCell<Table> = TakeCell::new(Table::new());
@@ -148,6 +152,9 @@ extern "C" fn start(handover: u64) -> ! {
     let memory = Memory {
         stack: &mut Storage::default(),
         clients: CLIENTS.take().unwrap_or_else(|| fatal(&"entered twice")),
+        http: CONNECTIONS
+            .take()
+            .unwrap_or_else(|| fatal(&"entered twice")),
         table: SOURCES.take().unwrap_or_else(|| fatal(&"entered twice")),
         sources: &mut sources,
     };

@@ -6,6 +6,7 @@
 //! | `ip6` | `auto`, `off`, or `ADDR/LEN` (IPv6) | `auto` |
 //! | `serial` | `shell`, `nmea`, `json[,SECONDS]`, `log`, `off` | `shell` |
 //! | `serial2` | `nmea`, `json[,SECONDS]`, `off` | `off` |
+//! | `http` | `on`, `off`: the status over HTTP ([`http`](crate::http)) | `on` |
 //! | `idle` | `adaptive`, `halt`, `poll` | `adaptive` |
 //! | `ntp.stratum` | `1` to `15` | `1` |
 //! | `ntp.allow`, `ntp.deny` | `ADDR/LEN` or `ADDR`, comma separated ([`access`](crate::serve::access)) | everybody is answered |
@@ -61,6 +62,8 @@ pub struct Config {
     pub serial: Serial,
     /// `serial2=`: what runs on the second serial port: `Off`, `Nmea` or `Json`.
     pub serial2: Serial,
+    /// `http=`: whether the status is served over HTTP.
+    pub http: bool,
     /// `idle=`: what the processor does when there is nothing to do.
     pub idle: Idle,
     /// `ntp.stratum=`: the stratum announced while the time is good, 1..=15.
@@ -168,6 +171,7 @@ impl Config {
         ip6: Ip6::Auto,
         serial: Serial::Shell,
         serial2: Serial::Off,
+        http: true,
         idle: Idle::Adaptive,
         stratum: 1,
         policy: Policy::OPEN,
@@ -246,6 +250,13 @@ impl Config {
             "serial2" => {
                 let second = Serial::parse(value)?;
                 self.serial2 = Some(second).filter(|it| it.is_time() || *it == Serial::Off)?;
+            }
+            "http" => {
+                self.http = match value {
+                    "on" => true,
+                    "off" => false,
+                    _ => return None,
+                }
             }
             "idle" => {
                 self.idle = match value {

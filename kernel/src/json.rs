@@ -94,9 +94,12 @@ fn time(object: &mut Object<'_>, told: Option<&Reading>) -> fmt::Result {
     let tai = tai.as_ref().and_then(|tai| tai.as_str().split(' ').next());
     object.text("tai", option(tai.as_ref()))?;
     let offset = told.and_then(|told| told.tai_offset);
-    object.number("tai_offset", offset.map(i64::from))?;
+    object.number(
+        "tai_offset",
+        offset.and_then(|offset| offset.try_into().ok()),
+    )?;
     let bound = told.map(|told| told.bound);
-    object.number("bound", bound.and_then(number))?;
+    object.number("bound", bound.map(Bound::nanos))?;
     let ends = utc
         .zip(bound)
         .and_then(|(utc, bound)| ends(utc.time, bound));
@@ -117,10 +120,12 @@ fn ends(utc: Timestamp<Utc>, bound: Bound) -> Option<(i64, i64)> {
     Some((earliest.try_into().ok()?, latest.try_into().ok()?))
 }
 
-/// Nanoseconds, if every reader of JSON can hold them.
-fn number(bound: Bound) -> Option<i64> {
-    let nanos = i64::try_from(bound.nanos()).ok()?;
-    (nanos < 1 << 53).then_some(nanos)
+/// A number that every reader of JSON can hold.
+fn number(value: Option<u64>, out: &mut dyn Write) -> fmt::Result {
+    match value.filter(|value| *value < 1 << 53) {
+        Some(value) => write!(out, "{value}"),
+        None => out.write_str("null"),
+    }
 }
 
 const fn leap(announcement: Announcement) -> &'static str {
@@ -132,12 +137,14 @@ const fn leap(announcement: Announcement) -> &'static str {
 }
 
 /// An object that is being written, member after member. Names need no escapes, values get them.
+/// Out of line, here and in the rest of HTTP: speed is of no importance, and size is.
 pub(crate) struct Object<'w> {
     out: &'w mut dyn Write,
     is_empty: bool,
 }
 
 impl<'w> Object<'w> {
+    #[inline(never)]
     pub(crate) fn begin(out: &'w mut dyn Write) -> Result<Self, fmt::Error> {
         out.write_char('{')?;
         let is_empty = true;
@@ -145,6 +152,7 @@ impl<'w> Object<'w> {
     }
 
     /// Writes a name, and lends what its value is to be written to.
+    #[inline(never)]
     pub(crate) fn member(&mut self, name: &str) -> Result<&mut dyn Write, fmt::Error> {
         if !core::mem::take(&mut self.is_empty) {
             self.out.write_char(',')?;
@@ -156,6 +164,7 @@ impl<'w> Object<'w> {
     }
 
     /// A string, or `null`.
+    #[inline(never)]
     pub(crate) fn text(&mut self, name: &str, value: Option<&dyn Display>) -> fmt::Result {
         let out = self.member(name)?;
         match value {
@@ -164,15 +173,30 @@ impl<'w> Object<'w> {
         }
     }
 
-    /// A number of at most 53 bits, or `null`.
-    pub(crate) fn number(&mut self, name: &str, value: Option<i64>) -> fmt::Result {
+    /// A number, or `null`, as for one of more than 53 bits.
+    #[inline(never)]
+    pub(crate) fn number(&mut self, name: &str, value: Option<u64>) -> fmt::Result {
         let out = self.member(name)?;
-        match value {
-            Some(value) => write!(out, "{value}"),
-            None => out.write_str("null"),
-        }
+        number(value, out)
     }
 
+    /// A list of numbers.
+    pub(crate) fn numbers(
+        &mut self,
+        name: &str,
+        values: &mut dyn Iterator<Item = Option<u64>>,
+    ) -> fmt::Result {
+        let out = self.member(name)?;
+        let mut separator = '[';
+        for value in values {
+            out.write_char(separator)?;
+            separator = ',';
+            number(value, out)?;
+        }
+        out.write_str(if separator == '[' { "[]" } else { "]" })
+    }
+
+    #[inline(never)]
     pub(crate) fn end(self) -> fmt::Result {
         self.out.write_char('}')
     }

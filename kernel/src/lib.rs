@@ -9,6 +9,7 @@
 //! * [`services`]: what firmware and hypervisor offer beside the page;
 //! * [`random`]: random numbers, from whatever there is;
 //! * [`serial`]: the time on a serial line;
+//! * [`http`]: the status, for people and programs;
 //! * [`smoke`]: the machine and its page against the rules;
 //! * [`shell`], [`report`], [`config`]: what people see and say; [`json`]: the same for programs.
 //!
@@ -21,6 +22,7 @@ pub mod config;
 pub mod console;
 pub mod discover;
 pub mod duty;
+pub mod http;
 pub mod json;
 pub mod machine;
 pub mod memory;

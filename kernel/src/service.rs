@@ -1,5 +1,6 @@
-//! The main loop: frames, timers, console, sleep, in that order, for ever.
+//! The main loop: frames, connections, timers, console, sleep, in that order, for ever.
 
+mod http;
 mod idle;
 mod log;
 mod ports;
@@ -20,6 +21,7 @@ use self::upstream::Upstream;
 use crate::config::{Config, Ip, Serial};
 use crate::console::{Console, SerialPort};
 use crate::duty::Duty;
+use crate::http::history::History;
 use crate::machine::Machine;
 use crate::net::port::FramePort;
 use crate::net::stack::{Address, Stack, Storage};
@@ -68,6 +70,8 @@ pub struct Memory<'a> {
     pub stack: &'a mut Storage<'a>,
     /// For what the NTP server remembers of its clients.
     pub clients: &'a mut responder::Memory,
+    /// For connections of HTTP.
+    pub http: &'a mut crate::http::Memory,
     /// For what is learned of the sources of time beside the page.
     pub table: &'a mut Table,
     /// How these are asked.
@@ -106,6 +110,7 @@ where
         let Memory {
             stack,
             clients,
+            http,
             table,
             sources,
         } = memory;
@@ -124,7 +129,7 @@ where
         let uptime = machine.uptime();
         let now = instant(uptime);
         let mut random = Random::new(&mut |take| machine.gather(take));
-        let network = port.map(|mut port| {
+        let mut network = port.map(|mut port| {
             // Machines that were started alike are not to ask DHCP alike.
             random.renew(&mut |take| take(random::Source::Identity, &port.mac()));
             let seed = random.secret();
@@ -137,6 +142,13 @@ where
                 others: 0,
             }
         });
+        let http = match &mut network {
+            // Connections end by the clock; where there is none, there are no connections.
+            Some(Network { stack, .. }) if config.http && uptime.is_some() => {
+                crate::http::Server::new(stack, http, now)
+            }
+            _ => crate::http::Server::off(),
+        };
         let ntp = Responder::new(
             ntp::Server::new(config.stratum, RESOLUTION),
             &config.policy,
@@ -163,6 +175,8 @@ where
             smear: SmearService::new(config.smear),
             network,
             ntp,
+            http,
+            history: History::new(),
             life: Life::default(),
             rest: Rest::default(),
             departed: [None; SHARE],
@@ -197,12 +211,13 @@ where
         }
     }
 
-    /// One round: a batch of frames, what the IP stack has planned, the console. Returns whether more
+    /// One round: a batch of frames, an answer over HTTP, what the IP stack has planned, the console. Returns whether more
     /// may be waiting.
     pub fn turn(&mut self) -> bool {
         self.core.calibrate();
         let mut more = self.core.serve_frames();
         self.core.uptime = self.core.machine.uptime();
+        more |= self.core.follow_http();
         self.core.follow_network();
         self.core.follow_sources();
         self.core.follow_upstream();

@@ -15,6 +15,8 @@ mod counter;
 mod duty;
 #[path = "service/frames.rs"]
 mod frames;
+#[path = "service/http.rs"]
+mod http;
 #[path = "service/ipv6.rs"]
 mod ipv6;
 #[path = "service/lease.rs"]
@@ -291,6 +293,7 @@ fn rig_without_checks(fields: &Fields, command_line: &str) -> Rig {
     let memory = Memory {
         stack: Box::leak(Box::default()),
         clients: Box::leak(Box::default()),
+        http: Box::leak(Box::default()),
         table: Box::leak(Box::default()),
         sources: &mut [],
     };

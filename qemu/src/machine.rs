@@ -21,7 +21,7 @@ use std::env;
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File};
 use std::io;
-use std::net::UdpSocket;
+use std::net::{TcpListener, UdpSocket};
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -42,6 +42,8 @@ use crate::worker::{INCOMING, locate_page, machine_state};
 
 /// The UDP port of this host at which the guest's NTP server is reached.
 pub const NTP_PORT: u16 = 11123;
+/// The TCP port of this host at which the guest's HTTP server is reached.
+pub const HTTP_PORT: u16 = 11180;
 /// Names another program than [`Arch::program`].
 const PROGRAM_VARIABLE: &str = "GNOMON_QEMU";
 /// How long QEMU may take to start. It takes a tenth of a second on an idle machine.
@@ -121,11 +123,13 @@ pub enum Accel {
 pub enum Net {
     /// There is no interface.
     None,
-    /// QEMU's own network of one, with the guest's NTP server at this UDP port of 127.0.0.1; 0
-    /// takes a free one.
+    /// QEMU's own network of one, with the guest's servers at these ports of 127.0.0.1; 0 takes a
+    /// free one.
     User {
-        /// The port on this host.
+        /// The UDP port on this host for NTP.
         ntp: u16,
+        /// The TCP port on this host for HTTP.
+        http: u16,
     },
     /// A tap interface that exists and is up.
     Tap(String),
@@ -192,7 +196,7 @@ impl Machine {
             accel: Accel::default(),
             cpu: "max".to_owned(),
             memory_mib: 32,
-            net: Net::User { ntp: 0 },
+            net: Net::User { ntp: 0, http: 0 },
             transport: Transport::default(),
             nic: String::new(),
             serial: SerialTo::default(),
@@ -399,9 +403,8 @@ impl Machine {
         let (qmp_listener, publisher_listener) = (listen("qmp")?, listen("publisher")?);
         let serial_listener = listen("serial")?;
 
-        let ntp_port = match self.net {
-            Net::User { ntp: 0 } => Some(free_port()?),
-            Net::User { ntp } => Some(ntp),
+        let ports = match self.net {
+            Net::User { ntp, http } => Some(Ports::new(ntp, http)?),
             _ => None,
         };
         let program = self.program()?;
@@ -413,11 +416,11 @@ impl Machine {
             }
             _ => None,
         };
-        let arguments = self.arguments(&directory.0, tree.as_deref(), ntp_port);
+        let arguments = self.arguments(&directory.0, tree.as_deref(), ports);
         let mut child = start_child(&program, &arguments)?;
         let mut accept = |listener: &UnixListener| {
             let stream = accept(listener, &mut child, &mut look)?;
-            stream.ok_or_else(|| explain(&program, &mut child, ntp_port))
+            stream.ok_or_else(|| explain(&program, &mut child, ports))
         };
         let serial = match &self.serial {
             SerialTo::Pty => None,
@@ -432,7 +435,7 @@ impl Machine {
         let (stream, publisher_stream) = (accept(&qmp_listener)?, accept(&publisher_listener)?);
         look()?;
         let mut qmp = match Qmp::new(stream) {
-            Err(QmpError::Closed) => return Err(explain(&program, &mut child, ntp_port)),
+            Err(QmpError::Closed) => return Err(explain(&program, &mut child, ports)),
             qmp => qmp?,
         };
         // The sockets are connected and the tree is read: they need no names any more.
@@ -458,7 +461,7 @@ impl Machine {
             qmp,
             serial,
             interactive,
-            ntp_port,
+            ports,
             page,
             incoming,
             child,
@@ -521,6 +524,8 @@ pub enum StartError {
     },
     /// The port for NTP is taken on this host.
     PortInUse(u16),
+    /// The port for HTTP is taken on this host.
+    HttpPortInUse(u16),
     /// QEMU has ended at once.
     Ended {
         /// The program.
@@ -593,6 +598,12 @@ impl fmt::Display for StartError {
                     "UDP port {port} of 127.0.0.1 is taken: choose another with --ntp PORT"
                 )
             }
+            Self::HttpPortInUse(port) => {
+                write!(
+                    f,
+                    "TCP port {port} of 127.0.0.1 is taken: choose another with --http PORT"
+                )
+            }
             Self::Ended {
                 program,
                 words,
@@ -649,7 +660,7 @@ fn start_child(program: &Path, arguments: &[OsString]) -> Result<Child, StartErr
 }
 
 /// Says why QEMU ended before it answered.
-fn explain(program: &Path, child: &mut Child, ntp_port: Option<u16>) -> StartError {
+fn explain(program: &Path, child: &mut Child, ports: Option<Ports>) -> StartError {
     let end = child.wait(GRACE);
     let complaint = child.complaints();
     let says = |words| complaint.contains(words);
@@ -658,8 +669,12 @@ fn explain(program: &Path, child: &mut Child, ntp_port: Option<u16>) -> StartErr
         let version = version(&program);
         return StartError::NoVmclock { program, version };
     }
-    if let Some(port) = ntp_port.filter(|_| says("host forwarding rule")) {
-        return StartError::PortInUse(port);
+    if let Some(ports) = ports.filter(|_| says("host forwarding rule")) {
+        return if says("rule 'tcp:") {
+            StartError::HttpPortInUse(ports.http)
+        } else {
+            StartError::PortInUse(ports.ntp)
+        };
     }
     // Its first line says what is wrong, others what else there is.
     let words = complaint
@@ -695,10 +710,29 @@ fn accept(
 }
 
 /// A UDP port of 127.0.0.1 that nobody uses at the moment.
-fn free_port() -> io::Result<u16> {
-    Ok(UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?
-        .local_addr()?
-        .port())
+/// The ports of 127.0.0.1 that lead to a guest in QEMU's user network.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ports {
+    /// UDP.
+    pub(crate) ntp: u16,
+    /// TCP.
+    pub(crate) http: u16,
+}
+
+impl Ports {
+    /// These, or free ones in place of 0.
+    fn new(ntp: u16, http: u16) -> io::Result<Self> {
+        let any = (Ipv4Addr::LOCALHOST, 0);
+        let ntp = match ntp {
+            0 => UdpSocket::bind(any)?.local_addr()?.port(),
+            ntp => ntp,
+        };
+        let http = match http {
+            0 => TcpListener::bind(any)?.local_addr()?.port(),
+            http => http,
+        };
+        Ok(Self { ntp, http })
+    }
 }
 
 /// What this QEMU says of its version.

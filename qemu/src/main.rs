@@ -11,7 +11,9 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use gnomon_qemu::attend::{Finish, Signals, attend};
-use gnomon_qemu::machine::{Accel, Board, Machine, NTP_PORT, Net, STATUS_FAILURE, SerialTo};
+use gnomon_qemu::machine::{
+    Accel, Board, HTTP_PORT, Machine, NTP_PORT, Net, STATUS_FAILURE, SerialTo,
+};
 use gnomon_qemu::page::{Reference, Scale};
 use gnomon_qemu::publish::{Host, Notice, Options, Publisher};
 use gnomon_qemu::qmp::Qmp;
@@ -63,6 +65,9 @@ struct Run {
     /// UDP port of 127.0.0.1 that leads to the guest's NTP server (with --net user)
     #[arg(long, value_name = "PORT", default_value_t = NTP_PORT)]
     ntp: u16,
+    /// TCP port of 127.0.0.1 that leads to the guest's HTTP server (with --net user); 0 takes a free one
+    #[arg(long, value_name = "PORT", default_value_t = HTTP_PORT)]
+    http: u16,
     /// stdio, pty, or a file that takes what the guest says
     #[arg(long, value_name = "WHERE", default_value = "stdio", value_parser = parse_serial)]
     serial: SerialTo,
@@ -185,8 +190,8 @@ impl Page {
 }
 
 impl Guest {
-    /// The machine, with this port for the guest's NTP server, and the scenario to be played to it.
-    fn machine(self, ntp: u16) -> Result<(Machine, Option<Scenario>), Box<dyn Error>> {
+    /// The machine, with these ports for the guest's NTP and HTTP servers, and the scenario to be played to it.
+    fn machine(self, ntp: u16, http: u16) -> Result<(Machine, Option<Scenario>), Box<dyn Error>> {
         let kernel = match self.kernel {
             Some(kernel) => kernel,
             None => default_kernel(self.arch.image())?,
@@ -201,7 +206,7 @@ impl Guest {
             .cpu(self.cpu)
             .memory(self.memory)
             .net(match self.net {
-                Net::User { .. } => Net::User { ntp },
+                Net::User { .. } => Net::User { ntp, http },
                 net => net,
             })
             .kernel(kernel)
@@ -223,7 +228,7 @@ impl Guest {
 
 impl Run {
     fn run(self, signals: &Signals) -> Result<ExitCode, Box<dyn Error>> {
-        let (machine, scenario) = self.guest.machine(self.ntp)?;
+        let (machine, scenario) = self.guest.machine(self.ntp, self.http)?;
         let mut machine = machine
             .serial(self.serial.clone())
             .paused(scenario.is_some());
@@ -273,7 +278,7 @@ impl Smoke {
         let watch = self.watch.or(played);
         let word = watch.map_or_else(|| "smoke".to_owned(), |seconds| format!("smoke={seconds}"));
         self.guest.append = format!("{} {word}", self.guest.append);
-        let (machine, scenario) = self.guest.machine(0)?;
+        let (machine, scenario) = self.guest.machine(0, 0)?;
         let mut vm = machine.start_with(notice())?;
         let limit = PATIENCE + Duration::from_secs(watch.unwrap_or(0).into());
         let mut show = |line: &str| {
@@ -331,6 +336,9 @@ fn greet(vm: &mut Vm, serial: &SerialTo) -> Result<(), Box<dyn Error>> {
             }
         });
     }
+    if let Some(port) = vm.http_port() {
+        say(&format!("and look at http://127.0.0.1:{port}/"));
+    }
     if let Some(pty) = vm.pty()? {
         say(&format!("serial line: {pty}"));
     }
@@ -380,10 +388,15 @@ fn say(line: &str) {
     let _unheard = writeln!(io::stderr(), "gnomon-qemu: {line}");
 }
 
+const USER: Net = Net::User {
+    ntp: NTP_PORT,
+    http: HTTP_PORT,
+};
+
 fn parse_net(word: &str) -> Result<Net, String> {
     let mut parts = word.splitn(3, ':');
     match (parts.next(), parts.next(), parts.next()) {
-        (Some("user"), None, None) => Ok(Net::User { ntp: NTP_PORT }),
+        (Some("user"), None, None) => Ok(USER),
         (Some("none"), None, None) => Ok(Net::None),
         (Some("tap"), Some(name), None) if !name.is_empty() => Ok(Net::Tap(name.to_owned())),
         (Some("unix"), Some(local), Some(remote)) if !local.is_empty() && !remote.is_empty() => {
@@ -426,7 +439,7 @@ mod tests {
 
     #[test]
     fn networks_are_read() {
-        assert_eq!(parse_net("user"), Ok(Net::User { ntp: NTP_PORT }));
+        assert_eq!(parse_net("user"), Ok(USER));
         assert_eq!(parse_net("none"), Ok(Net::None));
         assert_eq!(parse_net("tap:gnomon0"), Ok(Net::Tap("gnomon0".to_owned())));
         let unix = Net::Unix {

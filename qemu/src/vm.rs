@@ -11,7 +11,7 @@ use gnomon_clock::Fields;
 use serde_json::{Value, json};
 
 use crate::child::{Child, End};
-use crate::machine::StartError;
+use crate::machine::{Ports, StartError};
 use crate::memory::{GuestPage, MemoryError};
 use crate::publish::{PublishError, Publisher};
 use crate::qmp::{Qmp, QmpError};
@@ -35,7 +35,7 @@ pub struct Vm {
     pub(crate) serial: Option<Serial>,
     /// The serial line goes to standard output.
     pub(crate) interactive: bool,
-    pub(crate) ntp_port: Option<u16>,
+    pub(crate) ports: Option<Ports>,
     pub(crate) page: Option<u64>,
     /// Memory is on its way, with a page that QEMU will not mark.
     pub(crate) incoming: bool,
@@ -75,7 +75,13 @@ impl Vm {
     /// The UDP port of 127.0.0.1 that leads to the guest's NTP server.
     #[must_use]
     pub fn ntp_port(&self) -> Option<u16> {
-        self.ntp_port
+        self.ports.map(|ports| ports.ntp)
+    }
+
+    /// The TCP port of 127.0.0.1 that leads to the guest's HTTP server.
+    #[must_use]
+    pub fn http_port(&self) -> Option<u16> {
+        self.ports.map(|ports| ports.http)
     }
 
     /// The vmclock page, to be looked at, or written while the publisher is paused or not there.

@@ -527,10 +527,18 @@ fn port_in_use_and_nonsense_are_one_sentence() {
     let arch = Arch::X86_64;
     let taken = std::net::UdpSocket::bind("127.0.0.1:0").expect("a port");
     let port = taken.local_addr().expect("bound").port();
-    let user = machine(arch).net(Net::User { ntp: port });
+    let user = machine(arch).net(Net::User { ntp: port, http: 0 });
     let error = user.start().expect_err("taken").to_string();
     assert!(
         error.contains(&format!("UDP port {port} of 127.0.0.1 is taken")),
+        "{error}"
+    );
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = taken.local_addr().expect("bound").port();
+    let user = machine(arch).net(Net::User { ntp: 0, http: port });
+    let error = user.start().expect_err("taken").to_string();
+    assert!(
+        error.contains(&format!("TCP port {port} of 127.0.0.1 is taken")),
         "{error}"
     );
     let error = machine(arch)

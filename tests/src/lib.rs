@@ -19,6 +19,7 @@ use std::sync::{Condvar, Mutex, PoisonError};
 
 pub use gnomon_qemu::Arch;
 
+pub mod browser;
 pub mod console;
 pub mod gdb;
 pub mod guest;

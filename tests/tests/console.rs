@@ -126,6 +126,8 @@ fn garbage_is_answered_with_one_line() {
         arch().name(),
         "--ntp",
         "0",
+        "--http",
+        "0",
     ]));
     guest.wait_for(PROMPT);
     let ignored = ", ignored up to the next Enter\r\n";

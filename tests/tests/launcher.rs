@@ -28,7 +28,7 @@ gnomon_tests::on_both![
 
 fn run(arguments: &[&str]) -> Process {
     let mut command = Command::new(launcher());
-    command.args(["run", "--arch", arch().name()]);
+    command.args(["run", "--arch", arch().name(), "--http", "0"]);
     Process::start(command.args(arguments))
 }
 
@@ -218,7 +218,7 @@ fn publish_makes_any_running_qemu_right() {
         Arch::Aarch64 => {
             let mut run = Command::new(launcher());
             run.args(["run", "--arch", "aarch64", "--no-publish", "--qmp", path])
-                .args(["--ntp", &port.to_string()]);
+                .args(["--ntp", &port.to_string(), "--http", "0"]);
             run
         }
     };

@@ -26,7 +26,7 @@ fn an_empty_line_is_the_default() {
 #[test]
 fn every_key_is_read() {
     let (config, warnings) = parse(
-        "ip=192.168.7.2/24,192.168.7.1  ip6=fd00:7::2/64 serial=off serial2=json,60\tidle=poll ntp.stratum=3 vmclock=0xfeffb000 \
+        "ip=192.168.7.2/24,192.168.7.1  ip6=fd00:7::2/64 serial=off serial2=json,60\thttp=off idle=poll ntp.stratum=3 vmclock=0xfeffb000 \
          ntp.smear.port=1123 ntp.smear=noon tai_offset=37 source=vmclock,rtc,ntp:10.0.2.2 on_violation=stop drain=soon \
          holdover.max=3600 firmware=acpi ntp.allow=192.168.7.0/24 ntp.allow=10.0.0.1,fd00::/8 \
          ntp.deny=192.168.7.9 ntp.limit=8,8s ntp.auth=require \
@@ -65,6 +65,7 @@ fn every_key_is_read() {
             },
             serial: Serial::Off,
             serial2: Serial::Json { period: Some(60) },
+            http: false,
             idle: Idle::Poll,
             stratum: 3,
             policy,
@@ -286,6 +287,8 @@ fn malformed_values_are_named_and_change_nothing() {
         "serial=",
         "serial=on",
         "serial",
+        "http=",
+        "http=80",
         "idle=Adaptive",
         "idle=",
         "idle=HALT",

@@ -59,7 +59,7 @@ impl fmt::Display for Warning<'_> {
 }
 
 /// The keys, and what each expects in the words of a warning.
-pub(super) const KEYS: [(&str, &str); 21] = [
+pub(super) const KEYS: [(&str, &str); 22] = [
     (
         "ip",
         "ip=dhcp or ip=ADDR/LEN[,GATEWAY] with unicast addresses of one network",
@@ -76,6 +76,7 @@ pub(super) const KEYS: [(&str, &str); 21] = [
         "serial2",
         "serial2=nmea, serial2=json[,SECONDS] or serial2=off",
     ),
+    ("http", "http=on or http=off"),
     ("idle", "idle=adaptive, idle=halt or idle=poll"),
     ("ntp.stratum", "ntp.stratum=1 to ntp.stratum=15"),
     (

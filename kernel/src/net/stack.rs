@@ -1,4 +1,4 @@
-//! Everything on the network that is not an NTP request: ARP, ping, DHCP, by `smoltcp`; and IPv6's
+//! Everything on the network that is not an NTP request: ARP, ping, DHCP, TCP, by `smoltcp`; and IPv6's
 //! addresses, by [`inet6`](super::inet6).
 //!
 //! What is remembered of others is bounded: 16 IPv4 neighbours (the one unheard of for longest goes
@@ -9,7 +9,7 @@ use core::fmt;
 use core::net::Ipv4Addr;
 
 use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
-use smoltcp::socket::{dhcpv4, udp};
+use smoltcp::socket::{dhcpv4, tcp, udp};
 use smoltcp::time::{Duration, Instant};
 use smoltcp::wire::{
     ArpOperation, ArpPacket, ArpRepr, EthernetAddress, EthernetFrame, EthernetProtocol,
@@ -23,15 +23,16 @@ use super::icmpv6::{self, Message};
 use super::inet6::{Inet6, Known6};
 use super::port::{Frame, FramePort, StackPort};
 use crate::config::{Ip6, is_host};
+use crate::http;
 use crate::serve::ntp;
 
 mod outbound;
 
 pub use self::outbound::Storage;
 
-/// Sockets that the stack has room for: DHCP, one that asks, and one for each UDP port that the service
-/// answers on.
-const SOCKETS: usize = 2 + PORTS;
+/// Sockets that the stack has room for: DHCP, one that asks, one for each UDP port that the service answers
+/// on, and HTTP's.
+const SOCKETS: usize = 2 + PORTS + http::CONNECTIONS;
 
 /// UDP ports that the service may answer on.
 const PORTS: usize = 2;
@@ -87,6 +88,8 @@ pub struct Stack<'s> {
     unconfirmed: Option<Instant>,
     /// When something is to be done, if anything is planned.
     next: Option<Instant>,
+    /// A connection may have to be looked at.
+    news: bool,
 }
 
 impl<'s> Stack<'s> {
@@ -124,6 +127,7 @@ impl<'s> Stack<'s> {
             changes: 0,
             unconfirmed: None,
             next: Some(now),
+            news: false,
         };
         stack.set_address(fixed);
         stack.announce(port);
@@ -197,6 +201,33 @@ impl<'s> Stack<'s> {
         device.finish();
         // What the frame said may have changed the plans.
         self.next = Some(now);
+        self.news = true;
+    }
+
+    /// Adds a TCP socket.
+    pub(crate) fn add(&mut self, socket: tcp::Socket<'s>) -> SocketHandle {
+        self.sockets.add(socket)
+    }
+
+    /// A TCP socket that was added.
+    pub(crate) fn tcp(&mut self, handle: SocketHandle) -> &mut tcp::Socket<'s> {
+        self.sockets.get_mut(handle)
+    }
+
+    /// Whether connections may have to be looked at; asked once.
+    pub(crate) const fn take_news(&mut self) -> bool {
+        core::mem::replace(&mut self.news, false)
+    }
+
+    /// Has the sockets looked at in any case: something was done with one.
+    pub(crate) const fn wake(&mut self) {
+        self.next = Some(Instant::ZERO);
+        self.news = true;
+    }
+
+    /// Whether [`poll`](Self::poll) has something to do.
+    pub(crate) fn is_due(&self, now: Instant) -> bool {
+        self.next.is_some_and(|next| next <= now)
     }
 
     /// Whether the IP stack may have the frame.
@@ -236,7 +267,7 @@ impl<'s> Stack<'s> {
 
     /// Does what is due at `now`: DHCP, addresses, retries. Returns whether the address changed.
     pub fn poll<P: FramePort>(&mut self, port: &mut P, now: Instant) -> bool {
-        if self.next.is_none_or(|next| now < next) {
+        if !self.is_due(now) {
             return false;
         }
         self.interface.poll_maintenance(now);

@@ -11,6 +11,7 @@ use super::log::{Known, SmearState, State};
 use super::upstream::Upstream;
 use crate::config::{Config, Smearing};
 use crate::duty::{Duty, Incarnation, OnViolation, Withheld};
+use crate::http::{self, history::History};
 use crate::machine::Machine;
 use crate::net::port::{Frame, FramePort};
 use crate::net::stack::Stack;
@@ -51,6 +52,8 @@ pub(super) struct Core<'a, M, C, P> {
     pub(super) smear: SmearService,
     pub(super) network: Option<Network<'a, P>>,
     pub(super) ntp: Responder<'a>,
+    pub(super) http: http::Server,
+    pub(super) history: History,
     pub(super) life: Life,
     pub(super) rest: Rest,
     /// Replies in interleaved mode that were queued, and just before what instant, until the kick.
@@ -259,6 +262,9 @@ impl<M: Machine, C: Counter, P: FramePort> Core<'_, M, C, P> {
     /// have the same memory, and clients may have met that one meanwhile.
     fn forget_clients(&mut self) {
         self.ntp.forget(|| self.random.secret());
+        if let Some(Network { stack, .. }) = &mut self.network {
+            self.http.cut_all(stack);
+        }
         self.departed = [None; SHARE];
         // The IP stack follows in `follow_life`.
         self.life.network_is_old = true;
@@ -308,8 +314,13 @@ impl<M: Machine, C: Counter, P: FramePort> Core<'_, M, C, P> {
     /// Does what the IP stack has planned.
     pub(super) fn follow_network(&mut self) {
         let before = self.is_asking().then(|| self.clock.stamp());
-        if let Some(Network { port, stack, .. }) = &mut self.network {
-            stack.poll(port, instant(self.uptime));
+        let now = instant(self.uptime);
+        if let Some(Network { port, stack, .. }) = &mut self.network
+            && stack.is_due(now)
+        {
+            // Before anything is sent that was filled in earlier.
+            self.http.guard(stack, self.clock.stamp().marker);
+            stack.poll(port, now);
         }
         if let Some(before) = before {
             self.note_departure(before);

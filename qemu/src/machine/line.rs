@@ -3,7 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
-use super::{Accel, Arch, EXIT_PORT, Machine, Net, SerialTo, Transport};
+use super::{Accel, Arch, EXIT_PORT, Machine, Net, Ports, SerialTo, Transport};
 
 impl Machine {
     /// The arguments with which QEMU writes the machine's device tree into `file` and ends.
@@ -23,7 +23,7 @@ impl Machine {
         &self,
         directory: &Path,
         tree: Option<&Path>,
-        ntp_port: Option<u16>,
+        ports: Option<Ports>,
     ) -> Vec<OsString> {
         let mut line = self.hardware();
         match self.arch {
@@ -46,7 +46,7 @@ impl Machine {
         if self.rtc {
             line.option("-device", "virtio-rtc-pci");
         }
-        if let Some(netdev) = self.netdev(ntp_port) {
+        if let Some(netdev) = self.netdev(ports) {
             line.option("-netdev", netdev);
             let device = match self.transport {
                 // Without its ROM, which would only spend time looking for a boot server.
@@ -111,12 +111,14 @@ impl Machine {
         line
     }
 
-    fn netdev(&self, ntp_port: Option<u16>) -> Option<OsString> {
+    fn netdev(&self, ports: Option<Ports>) -> Option<OsString> {
         match &self.net {
             Net::None => None,
-            Net::User { ntp } => {
-                let port = ntp_port.unwrap_or(*ntp);
-                Some(format!("user,id=net,hostfwd=udp:127.0.0.1:{port}-:123").into())
+            Net::User { ntp, http } => {
+                let (ntp, http) = ports.map_or((*ntp, *http), |ports| (ports.ntp, ports.http));
+                let ntp = format!("hostfwd=udp:127.0.0.1:{ntp}-:123");
+                let http = format!("hostfwd=tcp:127.0.0.1:{http}-:80");
+                Some(format!("user,id=net,{ntp},{http}").into())
             }
             Net::Tap(interface) => {
                 let mut netdev = OsString::from("tap,id=net,script=no,downscript=no,ifname=");
@@ -173,7 +175,11 @@ mod tests {
     use super::*;
 
     fn line(machine: &Machine) -> String {
-        let arguments = machine.arguments(Path::new("/run/a,b"), None, Some(11123));
+        let ports = Ports {
+            ntp: 11123,
+            http: 11180,
+        };
+        let arguments = machine.arguments(Path::new("/run/a,b"), None, Some(ports));
         arguments
             .iter()
             .map(|word| word.to_string_lossy())
@@ -192,7 +198,7 @@ mod tests {
             "-nodefaults -no-user-config -display none -machine q35 -accel tcg -cpu max -m 32M",
             "-device isa-debug-exit,iobase=0xf4,iosize=4",
             "-device vmclock",
-            "-netdev user,id=net,hostfwd=udp:127.0.0.1:11123-:123",
+            "-netdev user,id=net,hostfwd=udp:127.0.0.1:11123-:123,hostfwd=tcp:127.0.0.1:11180-:80",
             "-device virtio-net-pci,netdev=net,romfile=",
             "-chardev socket,id=serial,path=/run/a,,b/serial -serial chardev:serial",
             "-mon chardev=qmp,mode=control",
