@@ -4,7 +4,7 @@
 #   qemu/setup.sh build   the pinned toolchain's bare targets
 #   qemu/setup.sh run     that, and a QEMU with the vmclock device; `run aarch64`: an aarch64 QEMU instead
 #   qemu/setup.sh test    that, both QEMUs, and the programs the tests let judge the guest: chronyd, ntpdig, ntpd,
-#                         timesyncd, tshark, ping, ip; and QEMU 11.1 beside the build (qemu/qemu-11.sh)
+#                         timesyncd, gpsd, tshark, ping, ip; and QEMU 11.1 beside the build (qemu/qemu-11.sh)
 #   qemu/setup.sh judges  that, chromium, and the judges that are no Debian packages: ntpd-rs and ntplib, into build/judges
 #   qemu/setup.sh peer    that, and a Linux guest with chrony for `make bench-peer`, in build/peer
 #   qemu/setup.sh miri    a nightly toolchain with Miri, for `make miri` only
@@ -171,10 +171,10 @@ judge_packages() {
     # What the programs are linked with that are only unpacked, see below.
     missing=
     for library in libacl.so.1:libacl1 libblkid.so.1:libblkid1 libbsd.so.0:libbsd0 libcap.so.2:libcap2 \
-        libcrypt.so.1:libcrypt1 libedit.so.2:libedit2 libgcrypt.so.20:libgcrypt20 libgnutls.so.30:libgnutls30 \
+        libcrypt.so.1:libcrypt1 libdbus-1.so.3:libdbus-1-3 libedit.so.2:libedit2 libgcrypt.so.20:libgcrypt20 libgnutls.so.30:libgnutls30 \
         libip4tc.so.2:libip4tc2 libkmod.so.2:libkmod2 liblz4.so.1:liblz4-1 liblzma.so.5:liblzma5 \
         libmount.so.1:libmount1 libnettle.so.8:libnettle8 libpam.so.0:libpam0g libseccomp.so.2:libseccomp2 \
-        libselinux.so.1:libselinux1 libssl.so.3:libssl3 libzstd.so.1:libzstd1; do
+        libselinux.so.1:libselinux1 libssl.so.3:libssl3 libusb-1.0.so.0:libusb-1.0-0 libzstd.so.1:libzstd1; do
         /sbin/ldconfig -p | grep -q "${library%:*} " || missing="$missing ${library#*:}"
     done
     if [ -n "$missing" ]; then
@@ -188,7 +188,7 @@ judge_packages() {
 # only unpacked, beside the build, which needs no root. build/judges/versions says which ones.
 daemons() {
     mkdir -p "$judges"
-    for package in chrony ntpsec systemd-timesyncd libsystemd-shared; do
+    for package in chrony ntpsec systemd-timesyncd libsystemd-shared gpsd gpsd-clients libgps28 libbluetooth3; do
         grep -qs "^$package " "$judges/versions" && continue
         require_debian "$package"
         say "unpacking $package into build/judges, a judge that the tests use"

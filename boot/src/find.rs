@@ -2,7 +2,7 @@
 //! host's files.
 
 use core::cell::RefCell;
-use core::fmt::{self, Display};
+use core::fmt::{self, Display, Write};
 
 use gnomon_arch::dev::fw_cfg::{Access, FwCfg};
 use gnomon_arch::dev::net::{self, Nic};
@@ -14,12 +14,15 @@ use gnomon_arch::machine::mmu::{Kind, Mmu};
 use gnomon_arch::machine::{counter, trap};
 use gnomon_clock::{Counter, Source, VmclockPage};
 use gnomon_kernel::discover::Window;
+use gnomon_kernel::discover::acpi::{Table, Tables};
+use gnomon_kernel::memory::MemoryRange;
 use gnomon_kernel::serve::auth::Keys;
 use gnomon_kernel::source::Driver;
 use gnomon_kernel::source::virtio_rtc::VirtioRtc;
 use gnomon_kernel::text::Text;
 
 use crate::glue::Requests;
+use crate::layout;
 
 /// The vmclock page, and where it is or why there is none.
 pub(crate) struct Page {
@@ -99,17 +102,20 @@ impl Display for Network {
 
 /// Starts the first virtio network device on PCI, whose buses begin at `first_bus`, and says what
 /// became of it. `reach` makes a bus's configuration space accessible and says whether it is; `prepare`
-/// sees to it that the device has addresses, and says how it wakes the CPU.
+/// sees to it that the device has addresses, and says how it wakes the CPU. A line for each function goes to `facts`.
 pub(crate) fn nic_on_pci(
     access: &dyn ConfigAccess,
     first_bus: u8,
     reach: impl FnMut(u8) -> bool,
     mmu: &RefCell<Mmu>,
     prepare: impl FnOnce(&Pci<'_>, Function) -> Wake,
+    facts: &mut dyn Write,
 ) -> (Option<Nic>, Network) {
     let pci = Pci(access);
     let (mut first, mut others) = (None, 0);
     pci.walk(first_bus, reach, |function, vendor, device| {
+        // What does not fit is not told.
+        let _ = writeln!(facts, "{function}     {vendor:04x}:{device:04x}");
         if net::is_nic(vendor, device) {
             match first {
                 None => first = Some(function),
@@ -138,6 +144,47 @@ pub(crate) fn started_nic(
         Ok(nic) => (Some(nic), Network::Running(at, others)),
         Err(why) => (None, Network::Refused(at, why)),
     }
+}
+
+/// Notes ACPI's tables, the definition blocks among them.
+pub(crate) fn tables(tables: &Tables<'_>, facts: &mut dyn Write) -> fmt::Result {
+    let row = |table: &Table<'_>, facts: &mut dyn Write| {
+        let (name, maker) = (table.signature, table.oem_table_id());
+        let (name, maker) = (name.escape_ascii(), maker.trim_ascii().escape_ascii());
+        let (address, length) = (table.address, table.bytes.len());
+        writeln!(facts, "{name}        {address:#x}, {length} bytes, {maker}")
+    };
+    let blocks = tables.definition_blocks();
+    if let Some(dsdt) = blocks.tables().find(|table| table.signature == *b"DSDT") {
+        row(dsdt, facts)?;
+    }
+    for table in tables.iter() {
+        match table {
+            Ok(table) => row(&table, facts)?,
+            Err(why) => writeln!(facts, "refused     {why}")?,
+        }
+    }
+    Ok(())
+}
+
+/// Notes the memory map, and where the image lies.
+pub(crate) fn memory(map: &[MemoryRange], facts: &mut dyn Write) {
+    // What does not fit is not told.
+    for MemoryRange {
+        start,
+        length,
+        kind,
+    } in map
+    {
+        let last = start.saturating_add(length.saturating_sub(1));
+        let _ = writeln!(facts, "{start:#014x} to {last:#014x}  {kind}");
+    }
+    let (start, end) = layout::image();
+    let last = end - 1;
+    let _ = writeln!(
+        facts,
+        "{start:#014x} to {last:#014x}  this image, with its stack"
+    );
 }
 
 /// Adds the NTP server's keys that the host gives in a file of its firmware configuration device, in

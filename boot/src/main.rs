@@ -33,8 +33,8 @@ use gnomon_arch::cell::TakeCell;
 use gnomon_arch::machine::timer::{Alarm, Uptime};
 use gnomon_arch::machine::{counter, io, power, trap};
 use gnomon_clock::{Clock, Source};
-use gnomon_kernel::config::Config;
-use gnomon_kernel::console::Console;
+use gnomon_kernel::config::{Config, Serial};
+use gnomon_kernel::console::{Console, Queue};
 use gnomon_kernel::http;
 use gnomon_kernel::net::stack::Storage;
 use gnomon_kernel::report;
@@ -46,6 +46,7 @@ use crate::find::{Finding, Network};
 use crate::glue::{Board, Port, Uart};
 use crate::platform::{Firmware, Handover, Hardware};
 use crate::smoke::Lab;
+use gnomon_kernel::shell::Facts;
 use gnomon_kernel::smoke::machine::Nic;
 use gnomon_kernel::text::Text;
 use heapless::Vec;
@@ -53,6 +54,10 @@ use heapless::Vec;
 /// What the NTP server remembers of its clients.
 static CLIENTS: TakeCell<responder::Memory> = TakeCell::new(responder::Memory::new());
 
+/// What the shell tells of the machine.
+static FACTS: TakeCell<Facts> = TakeCell::new(Facts::NONE);
+/// Where the output of the two serial ports waits.
+static QUEUES: [TakeCell<Queue>; 2] = [const { TakeCell::new([0; _]) }; 2];
 /// How many sources of time there are beside the page.
 const COUNT: usize = Source::ALL.len();
 
@@ -72,7 +77,7 @@ extern "C" fn start(handover: u64) -> ! {
 
     let uptime = hardware.uptime();
     let mut log = Log {
-        console: Console::new(hardware.console().map(Uart)),
+        console: Console::new(hardware.console().map(Uart), queue(0)),
         uptime,
     };
     let mut config = Config::parse(firmware.command_line(), &mut |warning| log.line(&warning));
@@ -80,8 +85,18 @@ extern "C" fn start(handover: u64) -> ! {
     find::ntp_keys(hardware.fw_cfg(), keys, &mut |warning| log.line(warning));
     let page = hardware.page(config.vmclock);
     let interrupts = hardware.interrupts(&mut |why| log.line(why));
-    let (nic, network) = hardware.network(&interrupts);
+    let second = match config.serial2 {
+        Serial::Off => None,
+        _ => hardware.second_port(&interrupts).or_else(|| {
+            log.line(&"serial2: there is no second serial port");
+            None
+        }),
+    };
+    let facts = FACTS.take().unwrap_or_else(|| fatal(&"entered twice"));
+    let (nic, network) = hardware.network(&interrupts, &mut facts.pci);
     let mut host_clock = hardware.host_clock();
+    find::memory(hardware.memory(), &mut facts.memory);
+    hardware.describe(&mut facts.description);
     let power = hardware.power();
     let services = hardware.services();
     let entropy = hardware.entropy(&services);
@@ -122,6 +137,7 @@ extern "C" fn start(handover: u64) -> ! {
         nic: network.as_str(),
         absent: &absent,
         services: &services,
+        facts,
     };
     let Log { console, uptime } = log;
     let machine = Board {
@@ -147,7 +163,7 @@ extern "C" fn start(handover: u64) -> ! {
         clock,
         nic.map(Port),
         memory,
-        console,
+        [console, Console::new(second.map(Uart), queue(1))],
         config,
         found,
     )
@@ -156,7 +172,7 @@ extern "C" fn start(handover: u64) -> ! {
 
 /// The console while the service does not have it yet.
 struct Log {
-    console: Console<Uart>,
+    console: Console<'static, Uart>,
     uptime: Uptime,
 }
 
@@ -168,9 +184,15 @@ impl Log {
     }
 }
 
+fn queue(port: usize) -> &'static mut Queue {
+    let queue = QUEUES.get(port).and_then(TakeCell::take);
+    queue.unwrap_or_else(|| fatal(&"entered twice"))
+}
+
 /// Prints on a console of its own, whatever state the other one is in.
 fn last_words(text: fmt::Arguments<'_>) {
-    let mut console = Console::new(io::Uart::steal().map(Uart));
+    let mut queue = [0; _];
+    let mut console = Console::new(io::Uart::steal().map(Uart), &mut queue);
     let _ = writeln!(console, "\n{text}");
     console.drain(1_000_000);
 }

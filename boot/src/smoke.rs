@@ -104,7 +104,7 @@ impl Bench for Lab<'_> {
 pub(crate) fn run(
     mut lab: Lab<'_>,
     nic: Option<net::Nic>,
-    mut console: Console<Uart>,
+    mut console: Console<'_, Uart>,
     power: Power,
     seconds: u16,
 ) -> ! {

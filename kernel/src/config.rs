@@ -4,7 +4,8 @@
 //! |---|---|---|
 //! | `ip` | `dhcp`, or `ADDR/LEN[,GATEWAY]` (IPv4) | `dhcp` |
 //! | `ip6` | `auto`, `off`, or `ADDR/LEN` (IPv6) | `auto` |
-//! | `serial` | `shell`, `off` | `shell` |
+//! | `serial` | `shell`, `nmea`, `json[,SECONDS]`, `log`, `off` | `shell` |
+//! | `serial2` | `nmea`, `json[,SECONDS]`, `off` | `off` |
 //! | `http` | `on`, `off`: the status over HTTP ([`http`](crate::http)) | `on` |
 //! | `idle` | `adaptive`, `halt`, `poll` | `adaptive` |
 //! | `ntp.stratum` | `1` to `15` | `1` |
@@ -59,6 +60,8 @@ pub struct Config {
     pub ip6: Ip6,
     /// `serial=`: what runs on the serial console.
     pub serial: Serial,
+    /// `serial2=`: what runs on the second serial port: `Off`, `Nmea` or `Json`.
+    pub serial2: Serial,
     /// `http=`: whether the status is served over HTTP.
     pub http: bool,
     /// `idle=`: what the processor does when there is nothing to do.
@@ -86,13 +89,47 @@ pub struct Config {
     pub vmclock: Option<u64>,
 }
 
-/// What runs on the serial console. Log lines are written to it in either case.
+/// What runs on a serial port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Serial {
-    /// The prompt of [`shell`](crate::shell).
+    /// The prompt of [`shell`](crate::shell), and log lines.
     Shell,
-    /// Input is ignored.
+    /// The time once a second as NMEA 0183, and nothing else.
+    Nmea,
+    /// The time as a JSON object for each line that is received, and nothing else.
+    Json {
+        /// One unasked whenever the second is a multiple of this, 1 to 3600.
+        period: Option<u16>,
+    },
+    /// Log lines; input is ignored. The same as `Off`.
+    Log,
+    /// Input is ignored. Log lines are written to the first port all the same; the second is left alone.
     Off,
+}
+
+impl Serial {
+    fn parse(value: &str) -> Option<Self> {
+        Some(match value {
+            "shell" => Self::Shell,
+            "nmea" => Self::Nmea,
+            "json" => Self::Json { period: None },
+            "log" => Self::Log,
+            "off" => Self::Off,
+            _ => {
+                let period = digits(value.strip_prefix("json,")?)?;
+                let period = Some(period).filter(|period| (1..=3600).contains(period));
+                Self::Json {
+                    period: Some(period?),
+                }
+            }
+        })
+    }
+
+    /// Whether the port gives the time to programs, and so says nothing else.
+    #[must_use]
+    pub const fn is_time(self) -> bool {
+        matches!(self, Self::Nmea | Self::Json { .. })
+    }
 }
 
 /// How the NTP service spreads leap seconds.
@@ -133,6 +170,7 @@ impl Config {
         ip: Ip::Dhcp,
         ip6: Ip6::Auto,
         serial: Serial::Shell,
+        serial2: Serial::Off,
         http: true,
         idle: Idle::Adaptive,
         stratum: 1,
@@ -208,12 +246,10 @@ impl Config {
         match key {
             "ip" => self.ip = Ip::parse(value)?,
             "ip6" => self.ip6 = Ip6::parse(value)?,
-            "serial" => {
-                self.serial = match value {
-                    "shell" => Serial::Shell,
-                    "off" => Serial::Off,
-                    _ => return None,
-                }
+            "serial" => self.serial = Serial::parse(value)?,
+            "serial2" => {
+                let second = Serial::parse(value)?;
+                self.serial2 = Some(second).filter(|it| it.is_time() || *it == Serial::Off)?;
             }
             "http" => {
                 self.http = match value {

@@ -10,8 +10,12 @@ pub trait SerialPort {
     fn send(&mut self, bytes: &[u8]) -> usize;
 }
 
-/// Bytes of output that can wait for a slow reader.
+/// Where output waits for a slow reader: too much for a stack.
+pub type Queue = [u8; QUEUE];
+
 const QUEUE: usize = 8192;
+/// Bytes that are handed over before everything else gets its turn: on an emulated UART, each is a trip to the host.
+const BATCH: usize = 64;
 /// What a reader sees in place of output that did not fit.
 const LOST: &[u8] = b"\r\n[output lost: the console is not being read]\r\n";
 
@@ -19,45 +23,49 @@ const LOST: &[u8] = b"\r\n[output lost: the console is not being read]\r\n";
 ///
 /// A console that nobody reads fills the queue; what comes then is lost and said to be lost. An NTP
 /// reply never waits for a terminal.
-#[derive(Debug)]
-pub struct Console<S> {
+pub struct Console<'q, S> {
     port: Option<S>,
-    queue: [u8; QUEUE],
+    queue: &'q mut Queue,
     head: usize,
     length: usize,
     lost: bool,
+    is_stuck: bool,
 }
 
-impl<S: SerialPort> Console<S> {
+impl<'q, S: SerialPort> Console<'q, S> {
     /// A console on `port`; without one, output goes nowhere and nothing is ever received.
-    pub const fn new(port: Option<S>) -> Self {
+    pub const fn new(port: Option<S>, queue: &'q mut Queue) -> Self {
         Self {
             port,
-            queue: [0; QUEUE],
+            queue,
             head: 0,
             length: 0,
             lost: false,
+            is_stuck: false,
         }
     }
 
-    /// Gives the UART what it takes now.
+    /// Gives the UART some of what is waiting, as far as it takes it now.
     pub fn pump(&mut self) {
         let Some(port) = &mut self.port else {
             self.length = 0;
             return;
         };
-        while self.length > 0 {
-            let end = (self.head + self.length).min(QUEUE);
+        let mut left = BATCH;
+        while self.length > 0 && left > 0 {
+            let end = (self.head + self.length.min(left)).min(QUEUE);
             let sent = port
                 .send(self.queue.get(self.head..end).unwrap_or_default())
                 .min(self.length);
-            if sent == 0 {
+            self.is_stuck = sent == 0;
+            if self.is_stuck {
                 return;
             }
+            left = left.saturating_sub(sent);
             self.head = (self.head + sent) % QUEUE;
             self.length -= sent;
         }
-        if self.lost {
+        if self.lost && self.length == 0 {
             self.lost = false;
             self.append(LOST);
         }
@@ -74,23 +82,49 @@ impl<S: SerialPort> Console<S> {
         self.length > 0
     }
 
+    /// Whether the UART took nothing of it when it was last offered some: it will not do so at once.
+    #[must_use]
+    pub const fn is_stuck(&self) -> bool {
+        self.is_waiting() && self.is_stuck
+    }
+
+    /// How many more bytes can wait.
+    #[must_use]
+    pub const fn room(&self) -> usize {
+        QUEUE - self.length
+    }
+
     /// Drops the UART: nothing is printed or received from here on (`serial=off`).
     pub fn close(&mut self) {
         self.port = None;
         self.length = 0;
     }
 
+    /// Queues bytes as they are, all of them or none, and gives the UART what it takes now.
+    pub fn write(&mut self, bytes: &[u8]) {
+        self.append(bytes);
+        self.pump();
+    }
+
+    /// Throws away what the UART has not taken yet, and ends the line: what is lost is not to become whole by what
+    /// follows.
+    pub fn spoil(&mut self) {
+        self.length = 0;
+        self.lost = false;
+        self.append(b"\r\n");
+    }
+
     /// Waits until everything is out or the UART has refused `patience` times in a row. For the
     /// last words only.
     pub fn drain(&mut self, patience: u32) {
         let mut refusals = 0;
-        while self.length > 0 && refusals < patience {
+        while (self.length > 0 || self.lost) && refusals < patience {
             let before = self.length;
             self.pump();
-            refusals = if self.length < before {
-                0
-            } else {
+            refusals = if self.length == before {
                 refusals + 1
+            } else {
+                0
             };
         }
     }
@@ -110,7 +144,15 @@ impl<S: SerialPort> Console<S> {
     }
 }
 
-impl<S: SerialPort> fmt::Write for Console<S> {
+impl<S> fmt::Debug for Console<'_, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Console")
+            .field("waiting", &self.length)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<S: SerialPort> fmt::Write for Console<'_, S> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         for (number, line) in text.split('\n').enumerate() {
             if number > 0 {
@@ -149,14 +191,16 @@ mod tests {
         }
     }
 
-    fn console(room: usize) -> Console<Slow> {
-        Console::new(Some(Slow {
-            out: Vec::new(),
-            room,
-        }))
+    fn queue() -> &'static mut Queue {
+        std::boxed::Box::leak(std::boxed::Box::new([0; QUEUE]))
     }
 
-    fn out(console: &Console<Slow>) -> std::string::String {
+    fn console(room: usize) -> Console<'static, Slow> {
+        let out = Vec::new();
+        Console::new(Some(Slow { out, room }), queue())
+    }
+
+    fn out(console: &Console<'_, Slow>) -> std::string::String {
         std::string::String::from_utf8(console.port.as_ref().unwrap().out.clone()).unwrap()
     }
 
@@ -176,10 +220,13 @@ mod tests {
         }
         assert!(console.is_waiting());
         console.drain(3);
-        assert!(console.is_waiting(), "gives up");
+        assert!(console.is_waiting() && console.is_stuck(), "gives up");
         console.port.as_mut().unwrap().room = usize::MAX;
         console.pump();
-        console.pump();
+        let shown = out(&console).len();
+        assert_eq!(shown, 10 + BATCH, "not all at once");
+        assert!(console.is_waiting() && !console.is_stuck());
+        console.drain(3);
         let shown = out(&console);
         assert!(shown.starts_with("line 0\r\nline 1\r\n"));
         assert!(shown.ends_with("[output lost: the console is not being read]\r\n"));
@@ -188,8 +235,19 @@ mod tests {
     }
 
     #[test]
+    fn what_is_spoilt_does_not_become_whole() {
+        let mut console = console(10);
+        console.write(b"$GPRMC,120531.00,A*00\r\n");
+        assert_eq!(console.room(), QUEUE - 13);
+        console.spoil();
+        console.port.as_mut().unwrap().room = usize::MAX;
+        console.write(b"$GP");
+        assert_eq!(out(&console), "$GPRMC,120\r\n$GP");
+    }
+
+    #[test]
     fn without_a_port_nothing_piles_up() {
-        let mut console = Console::<Slow>::new(None);
+        let mut console = Console::<Slow>::new(None, queue());
         writeln!(console, "x").unwrap();
         assert!(!console.is_waiting());
         assert_eq!(console.receive(), None);

@@ -8,6 +8,7 @@
 //! * [`duty`]: when not to serve;
 //! * [`services`]: what firmware and hypervisor offer beside the page;
 //! * [`random`]: random numbers, from whatever there is;
+//! * [`serial`]: the time on a serial line;
 //! * [`http`]: the status, for people and programs;
 //! * [`smoke`]: the machine and its page against the rules;
 //! * [`shell`], [`report`], [`config`]: what people see and say; [`json`]: the same for programs.
@@ -28,6 +29,7 @@ pub mod memory;
 pub mod net;
 pub mod random;
 pub mod report;
+pub mod serial;
 pub mod serve;
 pub mod service;
 pub mod services;

@@ -3,6 +3,7 @@
 mod http;
 mod idle;
 mod log;
+mod ports;
 mod served;
 mod upstream;
 
@@ -14,6 +15,7 @@ use gnomon_clock::{Clock, Counter, Source};
 use self::idle::Rest;
 pub use self::idle::Rested;
 use self::log::{Log, SmearState};
+use self::ports::Port;
 use self::served::{Core, Life, Network, SHARE, instant};
 use self::upstream::Upstream;
 use crate::config::{Config, Ip, Serial};
@@ -30,11 +32,13 @@ use crate::serve::responder::{self, Responder};
 use crate::serve::times::SmearService;
 use crate::services::Services;
 use crate::services::counters::Watch;
-use crate::shell::{Action, Shell};
+use crate::shell::{Action, Facts, Shell};
 use crate::source::{Driver, Sources, Table};
 
 /// Bytes of console input that are looked at in one round.
 const INPUT: usize = 64;
+/// The longest line that a command prints again and again, generously.
+const LINE: usize = 256;
 /// What a read of the clock is taken to cost until it has been measured, ns.
 const RESOLUTION: u64 = 1000;
 /// How long the log does not look at the time again.
@@ -55,6 +59,8 @@ pub struct Found<'a> {
     pub absent: &'a [(Source, &'static str)],
     /// What firmware and hypervisor offer.
     pub services: &'a dyn Services,
+    /// What the shell tells of the machine.
+    pub facts: &'a Facts,
 }
 
 /// Memory that the service is lent, because it is too much for a stack or must outlive it.
@@ -75,7 +81,8 @@ pub struct Memory<'a> {
 /// Everything the service owns: what it serves, and the console it tells of it.
 pub struct Service<'a, M, C, P, S> {
     core: Core<'a, M, C, P>,
-    console: Console<S>,
+    first: Port<'a, S>,
+    second: Port<'a, S>,
     shell: Shell,
     /// `None` before the boot report.
     log: Option<Log>,
@@ -90,13 +97,13 @@ where
     P: FramePort,
     S: SerialPort,
 {
-    /// Puts the service together.
+    /// Puts the service together. The first port is the console.
     pub fn new(
         mut machine: M,
         clock: Clock<'a, C>,
         port: Option<P>,
         memory: Memory<'a>,
-        console: Console<S>,
+        [first, second]: [Console<'a, S>; 2],
         config: Config,
         found: Found<'a>,
     ) -> Self {
@@ -187,7 +194,8 @@ where
         core.follow_page();
         Self {
             core,
-            console,
+            first: Port::new(first, config.serial),
+            second: Port::new(second, config.serial2),
             shell: Shell::new(),
             log: None,
             look_again: None,
@@ -213,7 +221,7 @@ where
         self.core.follow_network();
         self.core.follow_sources();
         self.core.follow_upstream();
-        self.console.pump();
+        more |= self.serve_ports();
         more |= self.serve_console();
         self.report();
         more
@@ -221,26 +229,40 @@ where
 
     /// Waits until something may have come.
     fn rest(&mut self) {
-        if self.console.is_waiting() {
+        let rest = self.rest_of_ports();
+        if rest.is_zero() {
             core::hint::spin_loop();
         } else {
-            self.core.rest();
+            self.core.rest(rest);
         }
     }
 
     /// Takes what was typed. Returns whether there may be more.
     fn serve_console(&mut self) -> bool {
+        let Port { console, mode, .. } = &mut self.first;
+        if mode.is_time() {
+            return false;
+        }
+        // One line a round, so that nobody else waits for the others.
+        if self.shell.is_busy() {
+            if console.room() > LINE {
+                self.shell.go_on(console, &mut self.core);
+            }
+            return !console.is_stuck();
+        }
         for _ in 0..INPUT {
-            let Some(byte) = self.console.receive() else {
+            let Some(byte) = console.receive() else {
                 return false;
             };
-            if self.core.config.serial == Serial::Off {
+            if *mode != Serial::Shell {
                 continue;
             }
-            let core = &mut self.core;
-            let action = self.shell.feed(byte, &mut self.console, || core.view());
+            let action = self.shell.feed(byte, console, &mut self.core);
+            if self.shell.is_busy() {
+                break;
+            }
             if let Some(action) = action {
-                self.console.drain(PATIENCE);
+                console.drain(PATIENCE);
                 match action {
                     Action::PowerOff => self.core.machine.power_off(),
                     Action::Reboot => self.core.machine.reboot(),
@@ -267,8 +289,10 @@ where
                 let ipv6 = network.map(|network| network.stack.known6());
                 self.log = Some(Log::new(now, ipv6.unwrap_or_default()));
                 // What cannot be printed is lost, here and below: there is nobody else to tell.
-                let _ = report::boot(&mut self.console, &self.core.view());
-                self.prompt();
+                if !self.first.mode.is_time() {
+                    let _ = report::boot(&mut self.first.console, &self.core.view());
+                    self.prompt();
+                }
             }
             return;
         };
@@ -278,8 +302,8 @@ where
     }
 
     fn prompt(&mut self) {
-        if self.core.config.serial == Serial::Shell {
-            let _ = self.shell.prompt(&mut self.console);
+        if self.first.mode == Serial::Shell {
+            let _ = self.shell.prompt(&mut self.first.console);
         }
     }
 }

@@ -1,7 +1,12 @@
 //! What people see: the boot report, every command, and a shell under garbage.
 
+use core::cell::Cell;
 use core::fmt::Write;
 use core::net::Ipv4Addr;
+use std::sync::LazyLock;
+
+#[path = "console/shell.rs"]
+mod shell;
 
 use gnomon_clock::page::flag;
 use gnomon_clock::{
@@ -19,8 +24,9 @@ use gnomon_kernel::service::Rested;
 use gnomon_kernel::services::Nothing;
 use gnomon_kernel::services::counters::Watch;
 use gnomon_kernel::shell::command::{self, Command};
-use gnomon_kernel::shell::{Action, PROMPT, Shell};
+use gnomon_kernel::shell::{Action, Desk, Facts, Meter, PROMPT, Shell, Subject};
 use gnomon_kernel::source::Table;
+use gnomon_kernel::text::Text;
 use proptest::prelude::*;
 
 /// 2026-11-20T12:05:31Z in TAI.
@@ -111,9 +117,51 @@ fn view(fields: &Fields) -> View<'static> {
     }
 }
 
+/// A counter that goes on by 100 at each read, and back once.
+struct Reads(Cell<u64>);
+
+impl Meter for Reads {
+    fn read(&self) -> Ticks {
+        let next = self.0.get() + 1;
+        self.0.set(next);
+        Ticks(if next == 500 { 0 } else { next * 100 })
+    }
+    fn fields(&self) -> Option<Result<Fields, Busy>> {
+        Some(Ok(good_page()))
+    }
+}
+
+/// The same good page all day long.
+struct Good;
+
+impl Subject for Good {
+    fn desk(&mut self) -> Desk<'_> {
+        desk(&view(&good_page()))
+    }
+}
+
+static FACTS: LazyLock<Facts> = LazyLock::new(|| Facts {
+    description: Text::of(&"described   by a test"),
+    pci: Text::of(&"00:01.0     1af4:1041\n00:02.0     1af4:1045"),
+    memory: Text::EMPTY,
+});
+
+fn desk(view: &View<'static>) -> Desk<'static> {
+    Desk {
+        view: *view,
+        facts: &FACTS,
+        meter: Box::leak(Box::new(Reads(Cell::new(0)))),
+    }
+}
+
 fn output(command: Command, view: &View<'_>) -> String {
     let mut out = String::new();
-    command::run(command, view, &mut out).expect("a String takes everything");
+    let desk = Desk {
+        view: *view,
+        facts: &FACTS,
+        meter: &Reads(Cell::new(0)),
+    };
+    command::run(command, &desk, &mut out).expect("a String takes everything");
     assert!(out.ends_with('\n') && !out.contains('\r'), "{out}");
     assert!(
         out.lines()
@@ -181,14 +229,14 @@ fn the_boot_report_of_a_machine_with_nothing() {
 #[test]
 fn time_in_one_line() {
     assert_eq!(
-        output(Command::Time, &view(&good_page())),
+        output(Command::Time(1), &view(&good_page())),
         format!("{TIME}\n")
     );
 
     let mut tai_only = good_page();
     tai_only.flags &= !flag::TAI_OFFSET_VALID;
     assert_eq!(
-        output(Command::Time, &view(&tai_only)),
+        output(Command::Time(1), &view(&tai_only)),
         "2026-11-20T12:06:08.500000000 TAI ± 41.3 µs  TAI-UTC unknown  synchronized\n"
     );
 
@@ -197,12 +245,12 @@ fn time_in_one_line() {
     utc_only.time_sec -= 37;
     utc_only.clock_status = ClockStatus::Freerunning as u8;
     assert_eq!(
-        output(Command::Time, &view(&utc_only)),
+        output(Command::Time(1), &view(&utc_only)),
         "2026-11-20T12:05:31.500000000Z ± 41.3 µs  TAI-UTC unknown  freerunning\n"
     );
 
     assert_eq!(
-        output(Command::Time, &view(&Fields::stock())),
+        output(Command::Time(1), &view(&Fields::stock())),
         "no time: the page carries no time\n"
     );
 }
@@ -707,175 +755,4 @@ fn the_network_in_every_state() {
                  ipv6        2001:db8::1/128, which another machine has: not used\n\
                  ipv6        fd00::1/64 by router advertisement\n";
     assert!(out.contains(lines), "{out}");
-}
-
-#[test]
-fn lines_are_commands_or_one_clear_sentence() {
-    for (line, command) in [
-        ("help", Command::Help),
-        ("time", Command::Time),
-        ("  status ", Command::Status),
-        ("page", Command::Page),
-        ("audit", Command::Audit),
-        ("net", Command::Net),
-        ("reboot", Command::Reboot),
-        ("poweroff", Command::PowerOff),
-    ] {
-        assert_eq!(Command::parse(line), Ok(Some(command)), "{line}");
-        let help = output(Command::Help, &view(&good_page()));
-        assert!(
-            help.lines().any(|shown| shown.starts_with(line.trim())),
-            "{line}: {help}"
-        );
-    }
-    assert_eq!(Command::parse(""), Ok(None));
-    assert_eq!(Command::parse("   "), Ok(None));
-    for (line, sentence) in [
-        ("tim", "`tim` is not a command, try `help`"),
-        ("Time", "`Time` is not a command, try `help`"),
-        ("timetime now", "`timetime` is not a command, try `help`"),
-        ("poweroff now", "`poweroff` takes no arguments"),
-    ] {
-        assert_eq!(
-            Command::parse(line).map_err(|why| why.to_string()),
-            Err(sentence.into())
-        );
-    }
-}
-
-/// A terminal session: what comes out of it, and the last thing asked of the machine.
-fn session(shell: &mut Shell, input: &[u8]) -> (String, Option<Action>) {
-    let mut out = String::new();
-    let mut action = None;
-    for byte in input {
-        action = shell
-            .feed(*byte, &mut out, || view(&good_page()))
-            .or(action);
-    }
-    (out, action)
-}
-
-#[test]
-fn a_session() {
-    let mut shell = Shell::new();
-    let (out, action) = session(&mut shell, b"tine\x08\x08me\r\n\r\nhelo\r\npoweroff \r\n");
-    assert_eq!(action, Some(Action::PowerOff));
-    assert_eq!(
-        out,
-        format!(
-            "tine\x08 \x08\x08 \x08me\n{TIME}\n{PROMPT}\
-             \n{PROMPT}\
-             helo\n`helo` is not a command, try `help`\n{PROMPT}\
-             poweroff \npowering off\n"
-        )
-    );
-    assert_eq!(session(&mut shell, b"reboot\n").1, Some(Action::Reboot));
-    assert_eq!(session(&mut shell, b"reboot\x03").1, None);
-}
-
-#[test]
-fn the_prompt_can_be_shown_again() {
-    let mut shell = Shell::new();
-    let shown = |shell: &Shell| {
-        let mut out = String::new();
-        shell.prompt(&mut out).expect("a String takes everything");
-        out
-    };
-    assert_eq!(shown(&shell), "gnomon> ");
-    session(&mut shell, b"stat");
-    assert_eq!(shown(&shell), "gnomon> stat");
-    session(&mut shell, b"us\r");
-    assert_eq!(shown(&shell), "gnomon> ");
-}
-
-#[test]
-fn garbage_costs_one_line() {
-    let mut shell = Shell::new();
-    let (out, action) = session(&mut shell, &vec![0xa5; 1 << 20]);
-    assert_eq!(
-        out,
-        "\nbyte 0xa5 is not text, ignored up to the next Enter\n"
-    );
-    assert_eq!(action, None);
-    let (out, _) = session(&mut shell, b"\r\ntime\r\n");
-    assert_eq!(out, format!("{PROMPT}time\n{TIME}\n{PROMPT}"));
-}
-
-#[test]
-fn a_command_counts_even_if_the_screen_is_gone() {
-    struct Broken;
-    impl Write for Broken {
-        fn write_str(&mut self, _: &str) -> core::fmt::Result {
-            Err(core::fmt::Error)
-        }
-    }
-    let mut shell = Shell::new();
-    let mut action = None;
-    for byte in *b"poweroff\r" {
-        action = shell.feed(byte, &mut Broken, || view(&good_page()));
-    }
-    assert_eq!(action, Some(Action::PowerOff));
-}
-
-proptest! {
-    /// A page of any bytes is printed in 22 lines, whatever is on it.
-    #[test]
-    fn any_page_is_printed(bytes in prop::array::uniform32(any::<u8>()), rest: [u8; 32], tail: [u8; 32], end: [u8; 16]) {
-        let bytes: [u8; 112] = [&bytes[..], &rest, &tail, &end].concat().try_into().expect("112 bytes");
-        let fields = Fields::from_bytes(&bytes);
-        let view = view(&fields);
-        prop_assert_eq!(output(Command::Page, &view).lines().count(), 22);
-        let _ = output(Command::Status, &view);
-        let _ = output(Command::Time, &view);
-        let mut out = String::new();
-        report::boot(&mut out, &view).expect("a String takes everything");
-        prop_assert_eq!(out.lines().count(), 6);
-    }
-
-    /// Whatever is typed, an Enter later the shell obeys again.
-    #[test]
-    fn any_input_is_survived(noise in prop::collection::vec(any::<u8>(), 0..300)) {
-        let mut shell = Shell::new();
-        session(&mut shell, &noise);
-        let (out, _) = session(&mut shell, b"\r\ntime\r");
-        let end = format!("time\n{TIME}\n{PROMPT}");
-        prop_assert!(out.ends_with(&end), "{}", out);
-    }
-}
-
-/// On Arm there is a second view of the counter, or there is said to be none.
-#[test]
-fn the_physical_counter() {
-    let stamp = |ticks| Stamp {
-        ticks: Ticks(ticks),
-        marker: 1,
-    };
-    let mut watch = Watch::new();
-    let of = |watch: &Watch, command| {
-        let view = View {
-            counter: CounterId::ArmVcnt,
-            watch,
-            ..view(&good_page())
-        };
-        output(command, &view)
-    };
-    let status = of(&watch, Command::Status);
-    assert!(
-        status.contains("\nphysical    CNTPCT unavailable\n"),
-        "{status}"
-    );
-    watch.look(stamp(100), 1_130, stamp(160));
-    let status = of(&watch, Command::Status);
-    let line = "\nphysical    CNTPCT-CNTVCT 1000 ± 32 ticks, unannounced changes 0\n";
-    assert!(status.contains(line), "{status}");
-    watch.look(stamp(200), 0, stamp(260));
-    let moved = "CNTPCT-CNTVCT was 1000 and is -230 ticks without a disruption, marker 0x1";
-    let status = of(&watch, Command::Status);
-    assert!(
-        status.contains(&format!("\nmoved       {moved}\n")),
-        "{status}"
-    );
-    let audit = of(&watch, Command::Audit);
-    let line = "\n1           counter moved without a disruption\n";
-    assert!(audit.contains(line), "{audit}");
 }

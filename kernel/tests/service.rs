@@ -23,6 +23,8 @@ mod ipv6;
 mod lease;
 #[path = "service/network.rs"]
 mod network;
+#[path = "service/ports.rs"]
+mod ports;
 #[path = "service/smear.rs"]
 mod smear;
 #[path = "service/upstream.rs"]
@@ -39,6 +41,7 @@ use gnomon_kernel::serve::auth::Keys;
 use gnomon_kernel::service::{Found, Memory, Service};
 use gnomon_kernel::services::Services;
 use gnomon_kernel::services::counters::Rate;
+use gnomon_kernel::shell::Facts;
 use smoltcp::wire::{
     ArpPacket, EthernetFrame, EthernetProtocol, Icmpv4Message, Icmpv4Packet, IpProtocol,
     Ipv4Packet, UdpPacket,
@@ -200,16 +203,27 @@ impl FramePort for Wire {
     }
 }
 
-#[derive(Clone, Default)]
-struct Line(Rc<RefCell<(VecDeque<u8>, Vec<u8>)>>);
+/// What comes in, what goes out, and how much more of that is taken.
+#[derive(Clone)]
+struct Line(Rc<RefCell<(VecDeque<u8>, Vec<u8>)>>, Rc<Cell<usize>>);
+
+impl Default for Line {
+    fn default() -> Self {
+        Self(Rc::default(), Rc::new(Cell::new(usize::MAX)))
+    }
+}
 
 impl SerialPort for Line {
     fn receive(&mut self) -> Option<u8> {
         self.0.borrow_mut().0.pop_front()
     }
     fn send(&mut self, bytes: &[u8]) -> usize {
-        self.0.borrow_mut().1.extend_from_slice(bytes);
-        bytes.len()
+        let taken = bytes.len().min(self.1.get());
+        if self.1.get() != usize::MAX {
+            self.1.set(self.1.get() - taken);
+        }
+        self.0.borrow_mut().1.extend_from_slice(&bytes[..taken]);
+        taken
     }
 }
 
@@ -222,6 +236,7 @@ struct Rig {
     uptime: Rc<Cell<Duration>>,
     wire: Wire,
     line: Line,
+    second: Line,
 }
 
 fn good(marker: u64, time_sec: u64) -> Fields {
@@ -271,7 +286,8 @@ fn rig(fields: &Fields, command_line: &str) -> Rig {
 /// The same, whose first frames nobody has seen.
 fn rig_without_checks(fields: &Fields, command_line: &str) -> Rig {
     let page: &'static VmclockPage = Box::leak(Box::new(VmclockPage::new(fields)));
-    let (counter, wire, line) = (Gigahertz::default(), Wire::default(), Line::default());
+    let (counter, wire) = (Gigahertz::default(), Wire::default());
+    let (line, second) = (Line::default(), Line::default());
     let uptime = Rc::new(Cell::new(Duration::ZERO));
     let offset = Rc::new(Cell::new(None));
     let memory = Memory {
@@ -295,7 +311,10 @@ fn rig_without_checks(fields: &Fields, command_line: &str) -> Rig {
         Clock::new(Some(page), counter.clone()),
         Some(wire.clone()),
         memory,
-        Console::new(Some(line.clone())),
+        [
+            Console::new(Some(line.clone()), Box::leak(Box::new([0; _]))),
+            Console::new(Some(second.clone()), Box::leak(Box::new([0; _]))),
+        ],
         config,
         Found {
             machine: "test",
@@ -303,6 +322,7 @@ fn rig_without_checks(fields: &Fields, command_line: &str) -> Rig {
             nic: "test",
             absent: &[],
             services: &Stated,
+            facts: &Facts::NONE,
         },
     );
     Rig {
@@ -313,6 +333,7 @@ fn rig_without_checks(fields: &Fields, command_line: &str) -> Rig {
         uptime,
         wire,
         line,
+        second,
     }
 }
 

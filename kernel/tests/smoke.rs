@@ -650,13 +650,17 @@ fn run(fields: &Fields, lasts: u64, gives: &'static [u8]) -> (u32, String) {
         port: Some(Net::default()),
     };
     let said = Rc::default();
-    let mut console = Console::new(Some(Line {
-        said: Rc::clone(&said),
-        gives,
-        world,
-        lasts,
-        ..Line::default()
-    }));
+    let mut queue = Box::new([0; _]);
+    let mut console = Console::new(
+        Some(Line {
+            said: Rc::clone(&said),
+            gives,
+            world,
+            lasts,
+            ..Line::default()
+        }),
+        &mut queue,
+    );
     let tally = smoke::run(&mut subject, &mut console, 1).expect("a console");
     let said = said.borrow().replace('\r', "");
     (tally.not_ok, said)

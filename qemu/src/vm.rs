@@ -159,12 +159,21 @@ impl Vm {
     /// # Errors
     /// When QEMU refuses or has ended.
     pub fn pty(&mut self) -> Result<Option<String>, QmpError> {
+        self.pty_of("serial")
+    }
+
+    /// The name of the pseudo-terminal that a character device of this label has made, such as `x` after
+    /// `-chardev pty,id=x`.
+    ///
+    /// # Errors
+    /// When QEMU refuses or has ended.
+    pub fn pty_of(&mut self, label: &str) -> Result<Option<String>, QmpError> {
         let devices = self.qmp.execute("query-chardev", json!({}))?.value;
         let device = devices
             .as_array()
             .into_iter()
             .flatten()
-            .find(|device| device.get("label").and_then(Value::as_str) == Some("serial"));
+            .find(|device| device.get("label").and_then(Value::as_str) == Some(label));
         let name = device
             .and_then(|device| device.get("filename"))
             .and_then(Value::as_str);

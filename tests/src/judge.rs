@@ -18,7 +18,7 @@ use std::process::{self, Command, ExitStatus};
 use std::thread;
 use std::time::Instant;
 
-use gnomon_qemu::machine::{Machine, Net};
+use gnomon_qemu::machine::{Machine, Net, SerialTo};
 use rustix::thread::{CapabilitySet, capabilities, remove_capability_from_bounding_set};
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, apply_filter};
 
@@ -30,6 +30,7 @@ use crate::{PATIENCE, built};
 
 pub mod capture;
 mod chrony;
+mod gpsd;
 mod ntp_rs;
 mod ntplib;
 mod ntpsec;
@@ -49,6 +50,8 @@ pub const PACKAGED: &[Judge] = &[
     Judge::new("ntpdig", "ntpsec-ntpdig", ntpsec::ntpdig),
     Judge::new("ntpd (ntpsec)", "ntpsec", ntpsec::ntpd),
     Judge::new("timesyncd", "systemd-timesyncd", timesyncd::timesyncd),
+    Judge::new("ntpd, NMEA refclock", "ntpsec", ntpsec::refclock),
+    Judge::new("gpsd, NMEA", "gpsd", gpsd::gpsd),
 ];
 
 /// Those that are compiled or installed otherwise: `make judges` asks all.
@@ -155,6 +158,8 @@ impl fmt::Display for Row {
 pub struct Trial {
     guest: Guest,
     netns: Netns,
+    /// The terminals at the guest's serial ports, which tell the time as NMEA: one reader each.
+    serial: [String; 2],
     directory: Directory,
     with_time: bool,
 }
@@ -172,17 +177,30 @@ impl Trial {
         netns.add_tap("gt0", "10.7.7.1/24");
         let machine = machine
             .net(Net::Tap("gt0".to_owned()))
-            .append(format!("ip={}/24 ntp.key=1:AES128:{KEY}", Self::GUEST));
+            .serial(SerialTo::Pty)
+            .arg("-chardev")
+            .arg("pty,id=second")
+            .arg("-serial")
+            .arg("chardev:second")
+            .append(format!(
+                "ip={}/24 serial=nmea serial2=nmea ntp.key=1:AES128:{KEY}",
+                Self::GUEST
+            ));
         let machine = if with_time {
             machine
         } else {
             machine.publish(None)
         };
         let file = directory.path().join("frames");
-        let guest = netns.enter(|| capture::start(machine, &file));
+        let mut guest = netns.enter(|| capture::start(machine, &file));
+        let serial = ["serial", "second"].map(|label| {
+            let terminal = guest.pty_of(label).expect("QEMU runs");
+            terminal.expect("a pseudo-terminal")
+        });
         let trial = Self {
             guest,
             netns,
+            serial,
             directory,
             with_time,
         };
@@ -216,6 +234,7 @@ impl Trial {
             (judge.ask)(&Seat {
                 netns: &self.netns,
                 server: Self::GUEST,
+                serial: &self.serial,
                 directory: directory.path(),
             })
         };
@@ -256,9 +275,13 @@ impl Trial {
 pub struct Seat<'a> {
     netns: &'a Netns,
     server: Ipv4Addr,
+    serial: &'a [String; 2],
     /// For its files.
     directory: &'a Path,
 }
+
+/// Where no guest's serial ports are at hand.
+static NO_PORTS: [String; 2] = [String::new(), String::new()];
 
 impl Seat<'_> {
     /// Starts a program from here.
@@ -373,6 +396,7 @@ mod tests {
         let seat = Seat {
             netns: &netns,
             server: Ipv4Addr::LOCALHOST,
+            serial: &NO_PORTS,
             directory: directory.path(),
         };
         let (exit, said) = seat.run(Command::new("cat").arg("/proc/self/status"));

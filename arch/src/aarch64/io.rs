@@ -32,6 +32,16 @@ pub enum Model {
     },
 }
 
+impl Place {
+    /// Bytes from one register of a 16550 to the next, 0 for a PL011.
+    const fn stride(self) -> u8 {
+        match self.model {
+            Model::Pl011 => 0,
+            Model::Ns16550 { stride } => stride,
+        }
+    }
+}
+
 /// The console UART.
 #[derive(Debug)]
 pub enum Uart {
@@ -45,23 +55,28 @@ pub enum Uart {
 static CONSOLE: AtomicU64 = AtomicU64::new(0);
 
 impl Uart {
-    /// Maps the UART at `place` and sets it up.
+    /// Maps the UART at `place`, which is the console, and sets it up.
     ///
     /// # Errors
     /// Its registers cannot be mapped.
     pub fn open(place: Place, mmu: &mut Mmu) -> Result<Option<Self>, MapError> {
+        let uart = Self::second(place, mmu)?;
+        if uart.is_some() && place.address.is_multiple_of(256) {
+            CONSOLE.store(place.address | u64::from(place.stride()), Ordering::Relaxed);
+        }
+        Ok(uart)
+    }
+
+    /// Maps the UART at `place`, which is not the console, and sets it up; `None` if nothing answers there.
+    ///
+    /// # Errors
+    /// Its registers cannot be mapped.
+    pub fn second(place: Place, mmu: &mut Mmu) -> Result<Option<Self>, MapError> {
         mmu.map(place.address, PAGE, Kind::Device)?;
         if !trap::answers(place.address) {
             return Ok(None);
         }
-        let stride = match place.model {
-            Model::Pl011 => 0,
-            Model::Ns16550 { stride } => stride,
-        };
-        if place.address.is_multiple_of(256) {
-            CONSOLE.store(place.address | u64::from(stride), Ordering::Relaxed);
-        }
-        Ok(Self::steal())
+        Ok(Self::at(place.address, place.stride()))
     }
 
     /// The console UART once more, whoever else has it: for the last words. `None` before it has
@@ -73,8 +88,13 @@ impl Uart {
         if address == 0 {
             return None;
         }
+        Self::at(address, stride)
+    }
+
+    /// The UART at an address that has been mapped.
+    fn at(address: u64, stride: u8) -> Option<Self> {
         if stride == 0 {
-            // SAFETY: `open` has mapped the page, which the firmware names as a PL011; two drivers
+            // SAFETY: the caller has mapped the page, which the firmware names as a PL011; two drivers
             // can at worst mix up their characters.
             let registers = unsafe { Registers::new(address as *mut u8, 0x1000) };
             return Some(Self::Pl011(Pl011::new(registers)));

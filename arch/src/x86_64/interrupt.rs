@@ -67,6 +67,12 @@ impl Interrupts {
         }
     }
 
+    /// Lets COM2's interrupt through, too.
+    pub fn let_com2(&self) {
+        // SAFETY: the first 8259's mask; no memory of ours is touched, and the handler takes any of its lines.
+        unsafe { Port::<u8>::new(0x21).write(MASK & !(1 << 3)) };
+    }
+
     /// Whether an interrupt can arrive.
     #[must_use]
     pub const fn wake(&self) -> bool {
@@ -122,6 +128,9 @@ fn apic_base() -> u64 {
     unsafe { Msr::new(0x1b).read() & 0x000f_ffff_ffff_f000 }
 }
 
+/// All lines of the first 8259 but 0 and 4.
+const MASK: u8 = 0b1110_1110;
+
 /// Moves the 8259s' sixteen lines to vectors 32..48 and lets only the timer (0) and COM1 (4)
 /// through.
 fn remap_legacy() {
@@ -134,7 +143,7 @@ fn remap_legacy() {
         (0xa1, 2),
         (0x21, 1), // 8086 mode
         (0xa1, 1),
-        (0x21, 0b1110_1110), // mask all but lines 0 and 4
+        (0x21, MASK),
         (0xa1, 0xff),
     ];
     for (port, value) in steps {

@@ -10,8 +10,10 @@ use crate::dev::pci::ConfigAccess;
 
 /// I/O base of COM1.
 const COM1: u16 = 0x3f8;
+/// And of COM2.
+const COM2: u16 = 0x2f8;
 
-/// The console UART, COM1 as every PC has it.
+/// A UART: COM1, which is the console, or COM2, as every PC has them.
 #[derive(Debug)]
 pub struct Uart(Uart16550<PioBackend>);
 
@@ -21,8 +23,18 @@ impl Uart {
     /// nothing answers there.
     #[must_use]
     pub fn open() -> Option<Self> {
-        // SAFETY: COM1's ports belong to a 16550 or to nothing, and this is its only driver.
-        let mut uart = unsafe { Uart16550::new_port(COM1) }.ok()?;
+        Self::at(COM1)
+    }
+
+    /// COM2, set up in the same way, if anything answers there.
+    #[must_use]
+    pub fn second() -> Option<Self> {
+        Self::at(COM2)
+    }
+
+    fn at(port: u16) -> Option<Self> {
+        // SAFETY: the ports of COM1 and COM2 belong to a 16550 or to nothing, and this is its only driver.
+        let mut uart = unsafe { Uart16550::new_port(port) }.ok()?;
         let config = Config {
             baud_rate: uart_16550::BaudRate::Baud115200,
             fifo_trigger_level: Some(uart_16550::spec::registers::FifoTriggerLevel::Fourteen),

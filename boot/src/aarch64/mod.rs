@@ -5,7 +5,7 @@ mod clocks;
 mod firmware;
 mod image;
 
-use core::fmt::Display;
+use core::fmt::{self, Display, Write};
 
 use gnomon_arch::dev::fw_cfg::{FwCfg, Mapped};
 use gnomon_arch::dev::net::Nic;
@@ -21,7 +21,7 @@ use gnomon_arch::machine::timer::Uptime;
 use gnomon_arch::machine::{counter, random, services, trap};
 use gnomon_kernel::discover::described::Description;
 use gnomon_kernel::discover::fdt::{self, Bad, NotFound, Tree};
-use gnomon_kernel::discover::hardware::{Gic, Interrupt, PciHost, UartModel};
+use gnomon_kernel::discover::hardware::{self, Gic, Interrupt, PciHost, UartModel};
 use gnomon_kernel::discover::{self, Window};
 use gnomon_kernel::memory::MemoryRange;
 use gnomon_kernel::random::{Source, Take};
@@ -90,15 +90,19 @@ impl<'a> Hardware<'a> {
     /// The console UART.
     pub(crate) fn console(&self) -> Option<Uart> {
         let uart = self.description.as_ref().ok()?.console()?;
-        let place = Place {
-            address: uart.window.address,
-            model: match uart.model {
-                UartModel::Pl011 => Model::Pl011,
-                UartModel::Ns16550 { stride } => Model::Ns16550 { stride },
-            },
-        };
         // There is nowhere to say why it cannot be mapped.
-        Uart::open(place, &mut self.firmware.mmu.borrow_mut()).ok()?
+        Uart::open(place(&uart), &mut self.firmware.mmu.borrow_mut()).ok()?
+    }
+
+    /// The first UART that is not the console.
+    pub(crate) fn second_port(&self, interrupts: &Interrupts) -> Option<Uart> {
+        let found = self.description.as_ref().ok()?.second_uart()?;
+        let uart = Uart::second(place(&found), &mut self.firmware.mmu.borrow_mut());
+        if let Some(interrupt) = found.interrupt {
+            // Without it, what is received waits for the next nap to end.
+            let _ = interrupts.enable(line(interrupt));
+        }
+        uart.ok()?
     }
 
     /// QEMU's firmware configuration device.
@@ -177,7 +181,11 @@ impl<'a> Hardware<'a> {
     }
 
     /// Starts the network device: the first with registers in memory, or else the first on PCI.
-    pub(crate) fn network(&self, interrupts: &Interrupts) -> (Option<Nic>, Network) {
+    pub(crate) fn network(
+        &self,
+        interrupts: &Interrupts,
+        facts: &mut dyn Write,
+    ) -> (Option<Nic>, Network) {
         let none = || (None, Network::Absent("mmio or PCI"));
         let Ok(description) = &self.description else {
             return none();
@@ -186,7 +194,7 @@ impl<'a> Hardware<'a> {
         let on_pci = || {
             description
                 .pci_host()
-                .and_then(|host| self.network_on_pci(description, &host, interrupts))
+                .and_then(|host| self.network_on_pci(description, &host, interrupts, facts))
         };
         in_memory.or_else(on_pci).unwrap_or_else(none)
     }
@@ -196,6 +204,7 @@ impl<'a> Hardware<'a> {
         description: &Description<'_>,
         host: &PciHost,
         interrupts: &Interrupts,
+        facts: &mut dyn Write,
     ) -> Option<(Option<Nic>, Network)> {
         let mmu = self.firmware.mmu;
         let prepare = |pci: &Pci<'_>, function: Function| {
@@ -213,7 +222,7 @@ impl<'a> Hardware<'a> {
             }
         };
         let found = self.on_pci(host, |access, reach| {
-            find::nic_on_pci(access, host.first_bus, reach, mmu, prepare)
+            find::nic_on_pci(access, host.first_bus, reach, mmu, prepare, facts)
         });
         match found {
             (None, Network::Absent(_)) => None,
@@ -316,6 +325,59 @@ impl<'a> Hardware<'a> {
         Some(unsafe { Registers::new(address as *mut u8, usize::try_from(length).ok()?) })
     }
 
+    /// Notes what describes the machine, and what was found there.
+    pub(crate) fn describe(&self, facts: &mut dyn Write) {
+        // What does not fit is not told.
+        let _ = self.try_describe(facts);
+    }
+
+    fn try_describe(&self, facts: &mut dyn Write) -> fmt::Result {
+        let description = match &self.description {
+            Ok(description) => description,
+            Err(why) => return writeln!(facts, "described   by nothing: {why}"),
+        };
+        match description {
+            Description::Tree(_) => writeln!(facts, "described   by the device tree")?,
+            Description::Acpi(tables) => {
+                writeln!(facts, "described   by ACPI")?;
+                find::tables(tables, facts)?;
+            }
+        }
+        for (name, uart) in [
+            ("console", description.console()),
+            ("second port", description.second_uart()),
+        ] {
+            match uart {
+                Some(uart) => writeln!(facts, "{name:<12}{}", uart.window)?,
+                None => writeln!(facts, "{name:<12}none")?,
+            }
+        }
+        let (distributor, version) = match description.interrupt_controller() {
+            Some(Gic::V2 { distributor, .. }) => (Some(distributor), 2),
+            Some(Gic::V3 { distributor, .. }) => (Some(distributor), 3),
+            None => (None, 0),
+        };
+        match distributor {
+            Some(window) => writeln!(facts, "gic         version {version}, {window}")?,
+            None => writeln!(facts, "gic         none")?,
+        }
+        match description.psci() {
+            Some(Conduit::Hvc) => writeln!(facts, "psci        by hvc")?,
+            Some(Conduit::Smc) => writeln!(facts, "psci        by smc")?,
+            None => writeln!(facts, "psci        none")?,
+        }
+        match description.pci_host() {
+            Some(host) => {
+                let (first, last) = (host.first_bus, host.last_bus);
+                writeln!(facts, "pci config  {}, buses {first} to {last}", host.ecam)?;
+            }
+            None => writeln!(facts, "pci config  none")?,
+        }
+        let mut count = 0;
+        description.virtio_mmio(&mut |_| count += 1);
+        writeln!(facts, "virtio      {count} places for devices in memory")
+    }
+
     /// What firmware and hypervisor offer.
     pub(crate) fn services(&self) -> Smccc {
         let rate = counter::frequency().map(|hertz| Rate {
@@ -401,6 +463,17 @@ const fn instruction(conduit: Conduit) -> services::Conduit {
     match conduit {
         Conduit::Hvc => services::Conduit::Hvc,
         Conduit::Smc => services::Conduit::Smc,
+    }
+}
+
+/// Where a UART is and what it is.
+const fn place(uart: &hardware::Uart) -> Place {
+    Place {
+        address: uart.window.address,
+        model: match uart.model {
+            UartModel::Pl011 => Model::Pl011,
+            UartModel::Ns16550 { stride } => Model::Ns16550 { stride },
+        },
     }
 }
 

@@ -4,7 +4,7 @@ mod clocks;
 mod firmware;
 mod pvh;
 
-use core::fmt::Display;
+use core::fmt::{self, Display, Write};
 
 use gnomon_arch::dev::fw_cfg::FwCfg;
 use gnomon_arch::dev::net::Nic;
@@ -80,6 +80,13 @@ impl<'a> Hardware<'a> {
         Uart::open()
     }
 
+    /// COM2, if anything answers there.
+    #[expect(clippy::unused_self, reason = "the other platform looks it up")]
+    pub(crate) fn second_port(&self, interrupts: &Interrupts) -> Option<Uart> {
+        interrupts.let_com2();
+        Uart::second()
+    }
+
     /// QEMU's firmware configuration device.
     pub(crate) fn fw_cfg(&self) -> Option<FwCfg<FwCfgPorts>> {
         let port = fw_cfg_ports(self.tables.as_ref().ok()?)?;
@@ -106,11 +113,15 @@ impl<'a> Hardware<'a> {
     }
 
     /// Starts the network device.
-    pub(crate) fn network(&self, interrupts: &Interrupts) -> (Option<Nic>, Network) {
+    pub(crate) fn network(
+        &self,
+        interrupts: &Interrupts,
+        facts: &mut dyn Write,
+    ) -> (Option<Nic>, Network) {
         let mmu = self.firmware.mmu;
         let wake = Wake::Message(interrupts.message());
         self.on_pci(|access, first_bus, reach| {
-            find::nic_on_pci(access, first_bus, reach, mmu, |_, _| wake)
+            find::nic_on_pci(access, first_bus, reach, mmu, |_, _| wake, facts)
         })
     }
 
@@ -146,6 +157,44 @@ impl<'a> Hardware<'a> {
             bus <= ecam.last_bus && mmu.map(start + offset, Ecam::BUS, Kind::Device).is_ok()
         };
         look(&access, ecam.first_bus, &mut reach)
+    }
+
+    /// Notes what describes the machine, and what was found there.
+    pub(crate) fn describe(&self, facts: &mut dyn Write) {
+        // What does not fit is not told.
+        let _ = self.try_describe(facts);
+    }
+
+    fn try_describe(&self, facts: &mut dyn Write) -> fmt::Result {
+        let tables = match &self.tables {
+            Ok(tables) => tables,
+            Err(why) => return writeln!(facts, "acpi        none: {why}"),
+        };
+        find::tables(tables, facts)?;
+        match tables.fadt().map(|fadt| fadt.pm_timer()) {
+            Ok(Some(timer)) => writeln!(facts, "pm timer    {:#x}", timer.address)?,
+            Ok(None) => writeln!(facts, "pm timer    none")?,
+            Err(why) => writeln!(facts, "pm timer    none: {why}")?,
+        }
+        match tables.ecam().find(|ecam| ecam.segment == 0) {
+            Some(ecam) => {
+                let (first, last) = (ecam.first_bus, ecam.last_bus);
+                writeln!(
+                    facts,
+                    "pci config  {:#x}, buses {first} to {last}",
+                    ecam.window().0
+                )?;
+            }
+            None => writeln!(facts, "pci config  ports 0xcf8 and 0xcfc")?,
+        }
+        match soft_off(tables) {
+            Some(off) => writeln!(facts, "soft off    port {:#x}", off.pm1a_control)?,
+            None => writeln!(facts, "soft off    none")?,
+        }
+        match fw_cfg_ports(tables) {
+            Some(port) => writeln!(facts, "fw_cfg      port {port:#x}"),
+            None => writeln!(facts, "fw_cfg      none"),
+        }
     }
 
     /// What processor and hypervisor offer.

@@ -26,7 +26,7 @@ fn an_empty_line_is_the_default() {
 #[test]
 fn every_key_is_read() {
     let (config, warnings) = parse(
-        "ip=192.168.7.2/24,192.168.7.1  ip6=fd00:7::2/64 serial=off\thttp=off idle=poll ntp.stratum=3 vmclock=0xfeffb000 \
+        "ip=192.168.7.2/24,192.168.7.1  ip6=fd00:7::2/64 serial=off serial2=json,60\thttp=off idle=poll ntp.stratum=3 vmclock=0xfeffb000 \
          ntp.smear.port=1123 ntp.smear=noon tai_offset=37 source=vmclock,rtc,ntp:10.0.2.2 on_violation=stop drain=soon \
          holdover.max=3600 firmware=acpi ntp.allow=192.168.7.0/24 ntp.allow=10.0.0.1,fd00::/8 \
          ntp.deny=192.168.7.9 ntp.limit=8,8s ntp.auth=require \
@@ -64,6 +64,7 @@ fn every_key_is_read() {
                 prefix: 64,
             },
             serial: Serial::Off,
+            serial2: Serial::Json { period: Some(60) },
             http: false,
             idle: Idle::Poll,
             stratum: 3,
@@ -85,11 +86,35 @@ fn every_key_is_read() {
     );
     assert_eq!(
         parse(
-            "ip=dhcp ip6=auto serial=shell idle=adaptive ntp.stratum=1 ntp.smear=off on_violation=alarm drain=off"
+            "ip=dhcp ip6=auto serial=shell serial2=off idle=adaptive ntp.stratum=1 ntp.smear=off on_violation=alarm drain=off"
         )
         .0,
         Config::DEFAULT
     );
+}
+
+#[test]
+fn what_runs_on_a_port() {
+    for (value, expected) in [
+        ("shell", Serial::Shell),
+        ("nmea", Serial::Nmea),
+        ("json", Serial::Json { period: None }),
+        ("json,1", Serial::Json { period: Some(1) }),
+        ("json,3600", Serial::Json { period: Some(3600) }),
+        ("log", Serial::Log),
+        ("off", Serial::Off),
+    ] {
+        let (config, warnings) = parse(&std::format!("serial={value}"));
+        assert_eq!((config.serial, warnings.len()), (expected, 0), "{value}");
+        let (config, warnings) = parse(&std::format!("serial2={value}"));
+        let is_taken = expected.is_time() || expected == Serial::Off;
+        assert_eq!(warnings.is_empty(), is_taken, "{value}");
+        assert_eq!(config.serial2 == expected, is_taken, "{value}");
+    }
+    for value in ["json,0", "json,3601", "json,", "json,+1", "nmea,1"] {
+        let (config, warnings) = parse(&std::format!("serial={value} serial2={value}"));
+        assert_eq!((config, warnings.len()), (Config::DEFAULT, 2), "{value}");
+    }
 }
 
 #[test]
@@ -261,7 +286,6 @@ fn malformed_values_are_named_and_change_nothing() {
         "ip=010.0.2.15/24",
         "serial=",
         "serial=on",
-        "serial=nmea",
         "serial",
         "http=",
         "http=80",

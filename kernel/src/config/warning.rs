@@ -59,7 +59,7 @@ impl fmt::Display for Warning<'_> {
 }
 
 /// The keys, and what each expects in the words of a warning.
-pub(super) const KEYS: [(&str, &str); 21] = [
+pub(super) const KEYS: [(&str, &str); 22] = [
     (
         "ip",
         "ip=dhcp or ip=ADDR/LEN[,GATEWAY] with unicast addresses of one network",
@@ -68,7 +68,14 @@ pub(super) const KEYS: [(&str, &str); 21] = [
         "ip6",
         "ip6=auto, ip6=off or ip6=ADDR/LEN with a unicast address that is not link-local",
     ),
-    ("serial", "serial=shell or serial=off"),
+    (
+        "serial",
+        "serial=shell, serial=nmea, serial=json[,SECONDS], serial=log or serial=off",
+    ),
+    (
+        "serial2",
+        "serial2=nmea, serial2=json[,SECONDS] or serial2=off",
+    ),
     ("http", "http=on or http=off"),
     ("idle", "idle=adaptive, idle=halt or idle=poll"),
     ("ntp.stratum", "ntp.stratum=1 to ntp.stratum=15"),

@@ -27,6 +27,15 @@ impl Description<'_> {
         }
     }
 
+    /// The first UART that is not the console.
+    #[must_use]
+    pub fn second_uart(&self) -> Option<Uart> {
+        match self {
+            Self::Tree(tree) => tree.second_uart(),
+            Self::Acpi(tables) => uart(tables, console(tables)),
+        }
+    }
+
     /// How PSCI is called.
     #[must_use]
     pub fn psci(&self) -> Option<Conduit> {
@@ -98,17 +107,26 @@ fn console(tables: &Tables<'_>) -> Option<Uart> {
     if let Some(uart) = spcr.and_then(|table| Spcr(table).uart()) {
         return Some(uart);
     }
+    uart(tables, None)
+}
+
+/// The first UART of the namespace beside `other`.
+fn uart(tables: &Tables<'_>, other: Option<Uart>) -> Option<Uart> {
+    let other = other.map(|uart| uart.window.address);
     let mut uart = None;
     visit(
         tables,
         &["ARMH0011", "ARMHB000"],
         &mut |namespace, device| {
             let described = described(namespace, device);
-            uart = described.memory.map(|window| Uart {
-                window,
-                model: UartModel::Pl011,
-                interrupt: described.interrupt,
-            });
+            let window = described.memory;
+            uart = window
+                .filter(|window| Some(window.address) != other)
+                .map(|window| Uart {
+                    window,
+                    model: UartModel::Pl011,
+                    interrupt: described.interrupt,
+                });
             uart.is_some()
         },
     );

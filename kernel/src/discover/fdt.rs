@@ -194,6 +194,15 @@ impl<'a> Tree<'a> {
         first
     }
 
+    /// The first UART that is not the console.
+    #[must_use]
+    pub fn second_uart(&self) -> Option<Uart> {
+        let console = self.console()?.window;
+        let parent = self.gic().map(|controller| controller.phandle);
+        let mut uarts = self.devices().filter_map(|device| uart(&device, parent));
+        uarts.find(|uart| uart.window != console)
+    }
+
     /// How PSCI is called.
     #[must_use]
     pub fn psci(&self) -> Option<Conduit> {

@@ -79,8 +79,8 @@ impl Rest {
 }
 
 impl<M: Machine, C: Counter, P: FramePort> Core<'_, M, C, P> {
-    /// Waits until something may have come, as the command line asks.
-    pub(super) fn rest(&mut self) {
+    /// Waits until something may have come, as the command line asks, and sleeps for `limit` at most.
+    pub(super) fn rest(&mut self, limit: Duration) {
         let begin = match self.config.idle {
             Idle::Halt => None,
             Idle::Adaptive => self.rest.frame,
@@ -88,7 +88,7 @@ impl<M: Machine, C: Counter, P: FramePort> Core<'_, M, C, P> {
         };
         let came = self.spin(begin);
         if self.config.idle != Idle::Poll && !came {
-            self.sleep();
+            self.sleep(limit);
         }
     }
 
@@ -109,14 +109,14 @@ impl<M: Machine, C: Counter, P: FramePort> Core<'_, M, C, P> {
         }
     }
 
-    fn sleep(&mut self) {
+    fn sleep(&mut self, limit: Duration) {
         let now = instant(self.uptime);
         let next = [self.sources.next(), self.upstream_next()];
         let until_source = match (next.into_iter().flatten().min(), self.uptime) {
             (Some(next), Some(uptime)) => next.saturating_sub(uptime),
             _ => NAP,
         };
-        let mut limit = NAP.min(until_source);
+        let mut limit = NAP.min(until_source).min(limit);
         if let Some(Network { port, stack, .. }) = &mut self.network {
             if !port.can_wake() {
                 limit = limit.min(SHORT_NAP);

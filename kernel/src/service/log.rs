@@ -282,9 +282,13 @@ where
 
     /// Prints a log line on a line of its own and puts the prompt back.
     fn log(&mut self, message: fmt::Arguments<'_>) {
+        if self.first.mode.is_time() {
+            return;
+        }
         let since = self.core.uptime.map(nanoseconds);
-        let _ = writeln!(self.console);
-        let _ = report::log(&mut self.console, since, message);
+        let console = &mut self.first.console;
+        let _ = writeln!(console);
+        let _ = report::log(console, since, message);
         self.prompt();
         if let (Some(log), Some(uptime)) = (&mut self.log, self.core.uptime) {
             log.busy_until = log.busy_until.max(uptime) + PACE;

@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-use gnomon_clock::{Clock, Counter, NoTime, Origin, Period, Reading, Span, Stamp, Timeline};
+use gnomon_clock::{Bound, Clock, Counter, NoTime, Origin, Period, Reading, Span, Stamp, Timeline};
 use smoltcp::time::Instant;
 
 use super::Found;
@@ -22,6 +22,7 @@ use crate::serve::ntp::{self, Silence};
 use crate::serve::responder::{Datagram, Pending, Responder, Served};
 use crate::serve::times::{SmearService, Told};
 use crate::services::counters::Watch;
+use crate::shell::{Desk, Meter, Subject};
 use crate::source::Sources;
 
 /// Frames that are looked at before everything else gets its turn.
@@ -33,6 +34,8 @@ pub(super) const SHARE: usize = 8;
 const READS: usize = 256;
 /// When the boot report is printed at the latest, whatever is still missing by then.
 const REPORT_DEADLINE: Duration = Duration::from_millis(1500);
+/// A bound with which it is not known any more which second it is.
+const WORST: Bound = Bound::from_nanos(500_000_000);
 /// How long the network is left alone after it was started over.
 const RESTART_PACE: Duration = Duration::from_secs(1);
 
@@ -428,6 +431,14 @@ impl<M: Machine, C: Counter, P: FramePort> Core<'_, M, C, P> {
         self.duty.judge(reading, self.clock.audit())
     }
 
+    /// The time for programs on a serial line, if there is one that NTP clients would be told, too.
+    pub(super) fn told(&mut self) -> Option<Reading> {
+        let reading = self.clock.now().ok()?;
+        let is_told =
+            reading.bound < WORST && self.duty.judge(&reading, self.clock.audit()).is_none();
+        is_told.then_some(reading)
+    }
+
     pub(super) fn is_ready(&mut self) -> bool {
         self.network
             .as_ref()
@@ -441,6 +452,11 @@ impl<M: Machine, C: Counter, P: FramePort> Core<'_, M, C, P> {
 
     /// Everything there is to tell at this moment.
     pub(super) fn view(&mut self) -> View<'_> {
+        self.look().0
+    }
+
+    /// That, and the clock it is by.
+    fn look(&mut self) -> (View<'_>, &dyn Meter) {
         let reading = self.clock.now();
         let withheld = self.withheld(&reading);
         let asked = self.config.smear;
@@ -449,7 +465,7 @@ impl<M: Machine, C: Counter, P: FramePort> Core<'_, M, C, P> {
             port: self.config.smear_port.unwrap_or(ntp::PORT),
             now: reading.ok().and_then(|reading| self.smear.at(&reading)),
         });
-        View {
+        let view = View {
             machine: self.found.machine,
             uptime: self.machine.uptime().map(nanoseconds),
             reading,
@@ -472,6 +488,19 @@ impl<M: Machine, C: Counter, P: FramePort> Core<'_, M, C, P> {
             services: self.found.services,
             watch: &self.watch,
             random: self.random.sources(),
+        };
+        (view, &self.clock)
+    }
+}
+
+impl<M: Machine, C: Counter, P: FramePort> Subject for Core<'_, M, C, P> {
+    fn desk(&mut self) -> Desk<'_> {
+        let facts = self.found.facts;
+        let (view, clock) = self.look();
+        Desk {
+            view,
+            facts,
+            meter: clock,
         }
     }
 }

@@ -156,6 +156,10 @@ impl Services for Processor {
         self.rate
     }
 
+    fn is_invariant(&self) -> Option<bool> {
+        Some(self.invariant_tsc)
+    }
+
     fn stolen(&self) -> Option<u64> {
         None
     }

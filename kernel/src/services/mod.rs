@@ -26,6 +26,11 @@ pub trait Services {
     /// The counter's rate in the machine's own words.
     fn rate(&self) -> Option<Rate>;
 
+    /// Whether the counter is said to run at the same rate always; `None` where nobody says.
+    fn is_invariant(&self) -> Option<bool> {
+        None
+    }
+
     /// For how many nanoseconds the host has kept the CPU from us since the start, where it tells.
     fn stolen(&self) -> Option<u64>;
 }

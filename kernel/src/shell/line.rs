@@ -9,19 +9,28 @@
 //! | Input | Does |
 //! |---|---|
 //! | CR, LF, CR LF | ends the line |
-//! | Backspace, DEL | removes the last character |
-//! | `^U` | removes the whole line |
+//! | left, right, Home or `^A`, End or `^E` | move the cursor |
+//! | Backspace, DEL; Delete | remove the character before, after the cursor |
+//! | `^W`; `^U`; `^K` | remove the word before, all before, all after the cursor |
+//! | up or `^P`, down or `^N` | show the line before, after, of the last eight |
 //! | `^C` | gives the line up and starts a new one |
 //! | Tab | is a space |
-//! | arrow and function keys (escape sequences) | nothing |
+//! | other escape sequences | nothing |
+//!
+//! The echo is for any terminal: printable characters, backspaces and line ends only.
 
 use core::fmt;
+
+use super::history::{History, Kept};
 
 /// The line being typed.
 #[derive(Debug)]
 pub struct LineEditor {
     buffer: [u8; Self::MAX],
     len: usize,
+    /// Where the next character goes, at most `len`.
+    cursor: usize,
+    history: History,
     state: State,
     /// The last byte was a CR: an LF right after it belongs to the same line end.
     after_cr: bool,
@@ -74,6 +83,8 @@ impl LineEditor {
         Self {
             buffer: [0; Self::MAX],
             len: 0,
+            cursor: 0,
+            history: History::new(),
             state: State::Text,
             after_cr: false,
         }
@@ -87,6 +98,16 @@ impl LineEditor {
         } else {
             self.stored()
         }
+    }
+
+    /// Shows what has been typed so far, with the cursor in its place.
+    ///
+    /// # Errors
+    /// What `echo` returns.
+    pub fn show(&self, echo: &mut dyn fmt::Write) -> fmt::Result {
+        let text = self.text();
+        echo.write_str(text)?;
+        (self.cursor..text.len()).try_for_each(|_| echo.write_char(BACK))
     }
 
     fn stored(&self) -> &str {
@@ -108,7 +129,7 @@ impl LineEditor {
             return Event::None;
         }
         if self.state == State::Ended {
-            self.len = 0;
+            (self.len, self.cursor) = (0, 0);
             self.state = State::Text;
         }
         match self.state {
@@ -121,7 +142,13 @@ impl LineEditor {
             }
             // A control byte ends any escape sequence and has its usual meaning.
             State::Escape(sequence) if !byte.is_ascii_control() => {
-                self.state = sequence.next(byte).map_or(State::Text, State::Escape);
+                match sequence.next(byte) {
+                    Ok(sequence) => self.state = State::Escape(sequence),
+                    Err(key) => {
+                        self.state = State::Text;
+                        self.press(key, echo);
+                    }
+                }
                 Event::None
             }
             State::Escape(_) | State::Text | State::Ended => self.edit(byte, echo),
@@ -134,23 +161,13 @@ impl LineEditor {
             b'\r' | b'\n' => {
                 self.state = State::Ended;
                 let _ = echo.write_char('\n');
+                self.history
+                    .keep(self.buffer.get(..self.len).unwrap_or_default());
                 Event::Line(self.stored())
             }
-            BACKSPACE | DELETE => {
-                if self.len > 0 {
-                    self.len -= 1;
-                    let _ = echo.write_str(RUB_OUT);
-                }
-                Event::None
-            }
-            CONTROL_U => {
-                for _ in 0..core::mem::take(&mut self.len) {
-                    let _ = echo.write_str(RUB_OUT);
-                }
-                Event::None
-            }
             CONTROL_C => {
-                self.len = 0;
+                (self.len, self.cursor) = (0, 0);
+                self.history.leave();
                 let _ = echo.write_str("^C\n");
                 Event::Cancelled
             }
@@ -158,24 +175,118 @@ impl LineEditor {
                 self.state = State::Escape(Sequence::Start);
                 Event::None
             }
-            b'\t' => self.append(b' ', echo),
-            b' '..=b'~' => self.append(byte, echo),
-            _ => self.reject(Rejection::NotText(byte), echo),
+            b'\t' => self.insert(b' ', echo),
+            b' '..=b'~' => self.insert(byte, echo),
+            _ => match Key::of_control(byte) {
+                Key::None => self.reject(Rejection::NotText(byte), echo),
+                key => {
+                    self.press(key, echo);
+                    Event::None
+                }
+            },
         }
     }
 
-    fn append(&mut self, byte: u8, echo: &mut dyn fmt::Write) -> Event<'_> {
-        let Some(free) = self.buffer.get_mut(self.len) else {
+    fn insert(&mut self, byte: u8, echo: &mut dyn fmt::Write) -> Event<'_> {
+        let at = self.cursor;
+        let Some(moved) = self.buffer.get_mut(at..=self.len) else {
             return self.reject(Rejection::TooLong, echo);
         };
-        *free = byte;
+        moved.rotate_right(1);
+        if let Some(first) = moved.first_mut() {
+            *first = byte;
+        }
         self.len += 1;
-        let _ = echo.write_char(char::from(byte));
+        self.cursor += 1;
+        self.redraw(at, (at, self.len - 1), echo);
         Event::None
     }
 
+    /// Does what a key is for.
+    fn press(&mut self, key: Key, echo: &mut dyn fmt::Write) {
+        let (at, len) = (self.cursor, self.len);
+        match key {
+            Key::None => {}
+            Key::Left => self.move_to(at.saturating_sub(1), echo),
+            Key::Right => self.move_to(len.min(at + 1), echo),
+            Key::Home => self.move_to(0, echo),
+            Key::End => self.move_to(len, echo),
+            Key::Backspace => self.remove(at.saturating_sub(1), at, echo),
+            Key::Delete => self.remove(at, len.min(at + 1), echo),
+            Key::Word => self.remove(self.word(), at, echo),
+            Key::Before => self.remove(0, at, echo),
+            Key::After => self.remove(at, len, echo),
+            Key::Up => {
+                let shown = self.buffer.get(..len).unwrap_or_default();
+                let kept = self.history.older(shown).copied();
+                self.replace(kept, echo);
+            }
+            Key::Down => {
+                let kept = self.history.newer().copied();
+                self.replace(kept, echo);
+            }
+        }
+    }
+
+    /// Where the word before the cursor starts.
+    fn word(&self) -> usize {
+        let before = self.buffer.get(..self.cursor).unwrap_or_default();
+        let is_blank = |byte: &u8| *byte == b' ';
+        let end = before.iter().rposition(|byte| !is_blank(byte));
+        let word = before.get(..end.unwrap_or(0)).unwrap_or_default();
+        word.iter().rposition(is_blank).map_or(0, |blank| blank + 1)
+    }
+
+    fn move_to(&mut self, cursor: usize, echo: &mut dyn fmt::Write) {
+        let old = core::mem::replace(&mut self.cursor, cursor);
+        times(old.saturating_sub(cursor), BACK, echo);
+        // What is there is written again on the way forward.
+        self.write(old, cursor, echo);
+    }
+
+    /// Removes a range that starts or ends at the cursor.
+    fn remove(&mut self, start: usize, end: usize, echo: &mut dyn fmt::Write) {
+        if start >= end || end > self.len {
+            return;
+        }
+        let shown = (self.cursor, self.len);
+        self.buffer.copy_within(end..self.len, start);
+        self.len -= end - start;
+        self.cursor = start;
+        self.redraw(start, shown, echo);
+    }
+
+    fn replace(&mut self, line: Option<Kept>, echo: &mut dyn fmt::Write) {
+        let shown = (self.cursor, self.len);
+        let line = line.as_ref().map(Kept::bytes);
+        let place = line.and_then(|line| Some((line, self.buffer.get_mut(..line.len())?)));
+        if let Some((line, place)) = place {
+            place.copy_from_slice(line);
+            (self.len, self.cursor) = (line.len(), line.len());
+            self.redraw(0, shown, echo);
+        }
+    }
+
+    /// Shows the line as it is from `from` on, where another is `shown`: its cursor, not before `from`, and its length.
+    fn redraw(&self, from: usize, shown: (usize, usize), echo: &mut dyn fmt::Write) {
+        let (cursor, len) = shown;
+        let gone = len.saturating_sub(self.len);
+        times(cursor - from, BACK, echo);
+        self.write(from, self.len, echo);
+        times(gone, ' ', echo);
+        times(self.len + gone - self.cursor, BACK, echo);
+    }
+
+    fn write(&self, from: usize, to: usize, echo: &mut dyn fmt::Write) {
+        for &byte in self.buffer.get(from..to).unwrap_or_default() {
+            // Here and below: what is not shown is lost, and the line is as it is.
+            let _ = echo.write_char(char::from(byte));
+        }
+    }
+
     fn reject(&mut self, why: Rejection, echo: &mut dyn fmt::Write) -> Event<'_> {
-        self.len = 0;
+        (self.len, self.cursor) = (0, 0);
+        self.history.leave();
         self.state = State::Discarding;
         // The answer starts on a line of its own, after what has been echoed.
         let _ = echo.write_char('\n');
@@ -207,20 +318,75 @@ enum Sequence {
     Start,
     /// ESC O: one more byte (function keys in application mode).
     Single,
-    /// ESC [ and so many parameter bytes.
-    Control(u8),
+    /// ESC [ and so many parameter bytes; the first is this one, if it is the only one.
+    Control(u8, u8),
+}
+
+/// What is not a character.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Key {
+    None,
+    Left,
+    Right,
+    Home,
+    End,
+    Up,
+    Down,
+    Backspace,
+    Delete,
+    /// Removes the word before the cursor.
+    Word,
+    /// Removes everything before it.
+    Before,
+    /// Removes everything after it.
+    After,
+}
+
+impl Key {
+    const fn of_control(byte: u8) -> Self {
+        match byte {
+            0x01 => Self::Home,
+            0x05 => Self::End,
+            0x08 | 0x7f => Self::Backspace,
+            0x0b => Self::After,
+            0x0e => Self::Down,
+            0x10 => Self::Up,
+            0x15 => Self::Before,
+            0x17 => Self::Word,
+            _ => Self::None,
+        }
+    }
+
+    /// By the last byte of a sequence, and its parameter if that is one byte.
+    const fn of_sequence(last: u8, parameter: u8) -> Self {
+        match (last, parameter) {
+            (b'A', _) => Self::Up,
+            (b'B', _) => Self::Down,
+            (b'C', _) => Self::Right,
+            (b'D', _) => Self::Left,
+            (b'H', _) | (b'~', b'1' | b'7') => Self::Home,
+            (b'F', _) | (b'~', b'4' | b'8') => Self::End,
+            (b'~', b'3') => Self::Delete,
+            _ => Self::None,
+        }
+    }
 }
 
 impl Sequence {
-    /// The state after one more byte; `None` when the sequence is complete.
-    fn next(self, byte: u8) -> Option<Self> {
+    /// The state after one more byte, or the key when the sequence is complete.
+    const fn next(self, byte: u8) -> Result<Self, Key> {
         /// No key sends more parameter bytes than this: a "sequence" that goes on is noise.
         const LONGEST: u8 = 16;
         match (self, byte) {
-            (Self::Start, b'[') => Some(Self::Control(0)),
-            (Self::Start, b'O') => Some(Self::Single),
-            (Self::Control(seen), b' '..=b'?') if seen < LONGEST => Some(Self::Control(seen + 1)),
-            _ => None,
+            (Self::Start, b'[') => Ok(Self::Control(0, 0)),
+            (Self::Start, b'O') => Ok(Self::Single),
+            (Self::Control(0, _), b' '..=b'?') => Ok(Self::Control(1, byte)),
+            (Self::Control(seen, _), b' '..=b'?') if seen < LONGEST => {
+                Ok(Self::Control(seen + 1, 0))
+            }
+            (Self::Control(_, parameter), b'@'..) => Err(Key::of_sequence(byte, parameter)),
+            (Self::Single, _) => Err(Key::of_sequence(byte, 0)),
+            _ => Err(Key::None),
         }
     }
 }
@@ -229,13 +395,16 @@ fn is_line_end(byte: u8) -> bool {
     byte == b'\r' || byte == b'\n'
 }
 
+fn times(count: usize, character: char, echo: &mut dyn fmt::Write) {
+    for _ in 0..count {
+        let _ = echo.write_char(character);
+    }
+}
+
 const CONTROL_C: u8 = 0x03;
-const BACKSPACE: u8 = 0x08;
-const CONTROL_U: u8 = 0x15;
 const ESCAPE: u8 = 0x1b;
-const DELETE: u8 = 0x7f;
-/// Steps back, overwrites the character and steps back again.
-const RUB_OUT: &str = "\x08 \x08";
+/// Moves the cursor to the left.
+const BACK: char = '\x08';
 
 #[cfg(test)]
 mod tests {
@@ -293,6 +462,12 @@ mod tests {
             (b"\x15\r", ""),
             (b"a\tb\r", "a b"),
             (b"ti\x1b[Ame\x1b[1;5C\x1bOP\x1bx\x1b[15~\r", "time"),
+            (b"tme\x1b[D\x1bODi\r", "time"),
+            (b"imex\x01t\x05\x08\r", "time"),
+            (b"xtime\x1b[H\x1b[3~\x1b[4~\x1b[3~\r", "time"),
+            (b"a  b  \x17time\x1b[1~\x0b\x0btime\r", "time"),
+            (b"x time\x1b[D\x1b[D\x1b[D\x1b[D\x15\r", "time"),
+            (b"x y\x17\x17\x17time\r", "time"),
             (b"time\x1b\r", "time"),
             (b"timex\x1b[\x08\r", "time"),
             (b"\x1b\x1b[Atime\r", "time"),
@@ -312,7 +487,7 @@ mod tests {
         let mut editor = LineEditor::new();
         assert_eq!(feed(&mut editor, b"ab\x08").1, "ab\x08 \x08");
         assert_eq!(editor.text(), "a");
-        assert_eq!(feed(&mut editor, b"\x1b[Ac\x15").1, "c\x08 \x08\x08 \x08");
+        assert_eq!(feed(&mut editor, b"\x1b[Ac\x15").1, "c\x08\x08  \x08\x08");
         assert_eq!(feed(&mut editor, b"\x03").1, "^C\n");
         assert_eq!(feed(&mut editor, b"x\r\n").1, "x\n");
         assert_eq!(editor.text(), "", "a complete line is not being typed");

@@ -76,7 +76,7 @@ pub struct Subject<'a, B, C, P> {
 /// Never with a [`Console`], which loses what it cannot say.
 pub fn run<B: Bench, C: Counter, P: FramePort, S: SerialPort>(
     subject: &mut Subject<'_, B, C, P>,
-    console: &mut Console<S>,
+    console: &mut Console<'_, S>,
     seconds: u16,
 ) -> Result<Tally, fmt::Error> {
     let mut tap = Tap::begin(console, CHECKS)?;
@@ -267,7 +267,7 @@ impl<B: Bench, C: Counter, P: FramePort> Subject<'_, B, C, P> {
     fn wait_for_stop<S: SerialPort>(
         &mut self,
         before: Option<(Fields, Ticks)>,
-        console: &mut Console<S>,
+        console: &mut Console<'_, S>,
         watch: &mut Watch,
     ) {
         let patience = u64::try_from(PATIENCE.as_nanos()).unwrap_or(u64::MAX);

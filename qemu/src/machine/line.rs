@@ -12,6 +12,8 @@ impl Machine {
         let mut dump = OsString::from("dumpdtb=");
         dump.push(escaped(file));
         line.option("-machine", dump);
+        // So that a second port among the extra arguments is the second here, too.
+        line.option("-serial", "null");
         line.0.extend(self.extra.iter().cloned());
         line.0
     }
@@ -268,7 +270,10 @@ mod tests {
             .dump_arguments(Path::new("/t,u"));
         let dump = dump.join(OsStr::new(" "));
         let dump = dump.to_string_lossy();
-        assert!(dump.contains("-machine dumpdtb=/t,,u -smp 2"), "{dump}");
+        assert!(
+            dump.contains("-machine dumpdtb=/t,,u -serial null -smp 2"),
+            "{dump}"
+        );
         assert!(!dump.contains("chardev"), "{dump}");
     }
 }

@@ -7,7 +7,7 @@ use std::process::Command;
 use std::thread;
 use std::time::Instant;
 
-use super::{Directory, KEY, Seat, Verdict, unpacked};
+use super::{Directory, KEY, NO_PORTS, Seat, Verdict, unpacked};
 use crate::PATIENCE;
 use crate::netns::Netns;
 use crate::process::Process;
@@ -279,6 +279,7 @@ impl<'n> Server<'n> {
 /// Where a server sits. It asks nobody.
 fn seat<'a>(netns: &'a Netns, directory: &'a Directory) -> Seat<'a> {
     Seat {
+        serial: &NO_PORTS,
         netns,
         server: Ipv4Addr::UNSPECIFIED,
         directory: directory.path(),

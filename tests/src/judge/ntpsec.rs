@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use super::{Seat, Verdict, unpacked};
 use crate::PATIENCE;
+use crate::netns::Netns;
 
 pub(super) fn ntpdig(seat: &Seat<'_>) -> Verdict {
     let server = seat.server.to_string();
@@ -73,6 +74,46 @@ pub(super) fn ntpd(seat: &Seat<'_>) -> Verdict {
             Instant::now() < deadline,
             "it has got no further: {said}\n{log}"
         );
+    }
+}
+
+/// ntpd with the guest's first serial port for its reference clock, in a network of its own, for the other one has the
+/// ports of this.
+pub(super) fn refclock(seat: &Seat<'_>) -> Verdict {
+    let netns = Netns::new();
+    let seat = &Seat {
+        netns: &netns,
+        ..*seat
+    };
+    let (directory, terminal) = (seat.directory.display(), &seat.serial[0]);
+    let configuration = format!(
+        "refclock nmea unit 0 mode 1 path {terminal} baud 9600 minpoll 4 maxpoll 4\ndisable ntp\n\
+         restrict default\nrestrict 127.0.0.1\ndriftfile {directory}/drift\n"
+    );
+    let file = seat.directory.join("conf");
+    fs::write(&file, configuration).expect("our own directory");
+    let mut ntpd = Command::new(unpacked("usr/sbin/ntpd"));
+    let ntpd = seat.start(ntpd.args(["-n", "-g", "-c"]).arg(file));
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        thread::sleep(Duration::from_secs(1));
+        let mut command = Command::new(unpacked("usr/bin/ntpq"));
+        command.args(["-n", "-c", "peers", "-c", "clockvar &1", "127.0.0.1"]);
+        let said = seat.run(&mut command).1;
+        // `*NMEA(0) .GPS. 0 l 3 16 3 0.0000 -0.2271 2.1879`, in ms.
+        if let Some(line) = said.lines().find(|line| line.starts_with("*NMEA(0)")) {
+            let offset = line.split_ascii_whitespace().nth(8);
+            let offset: f64 = offset.and_then(|word| word.parse().ok()).expect(line);
+            assert!(offset.abs() <= 1500.0, "{said}");
+            return Verdict::Accepts(line.to_owned());
+        }
+        let silent = said
+            .lines()
+            .find(|line| line.contains("timecode=\"$GPRMC,,V,"));
+        if let Some(line) = silent {
+            return Verdict::Refuses(line.to_owned());
+        }
+        assert!(Instant::now() < deadline, "{said}\n{}", ntpd.log());
     }
 }
 
