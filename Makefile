@@ -1,6 +1,6 @@
 # The verbs. Each is a line or two; logic lives in Rust or in qemu/setup.sh.
 .DEFAULT_GOAL := help
-.PHONY: help build run smoke test judges bench bench-peer icount lint loom miri pages doc clean
+.PHONY: help build run smoke test test-long soak judges bench bench-peer icount lint loom miri pages doc clean
 
 GUEST := --profile guest -p gnomon --target
 ARCH ?= x86_64
@@ -35,6 +35,16 @@ test: ## everything: host tests, and the tests that boot the image under QEMU
 	@$(MAKE) --no-print-directory build
 	cargo test --locked --release -p gnomon-clock -p gnomon-kernel -p gnomon-arch -p gnomon-qemu
 	cargo test --locked --release -p gnomon-tests
+
+test-long: ## the tests that take minutes: a soak of five minutes on each architecture, 100 million pages
+	@$(MAKE) --no-print-directory soak SECONDS=300 ARCH=x86_64
+	@$(MAKE) --no-print-directory soak SECONDS=300 ARCH=aarch64
+	@$(MAKE) --no-print-directory pages
+
+soak: ## a guest under mixed load for an hour, every answer judged, and a summary (SECONDS=300, ARCH=aarch64); as root
+	@qemu/setup.sh test
+	@$(MAKE) --no-print-directory build
+	cargo run --locked --release -p gnomon-tests --bin soak -- $(or $(SECONDS),3600) $(ARCH)
 
 judges: ## let every NTP client judge the guest, those that have to be compiled too: a table
 	@qemu/setup.sh judges

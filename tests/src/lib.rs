@@ -21,6 +21,7 @@ pub use gnomon_qemu::Arch;
 
 pub mod browser;
 pub mod console;
+pub mod footprint;
 pub mod gdb;
 pub mod guest;
 pub mod icount;
@@ -31,6 +32,7 @@ pub mod netns;
 pub mod ntp;
 pub mod peer;
 pub mod process;
+pub mod soak;
 pub mod truth;
 pub mod vhost_rtc;
 
