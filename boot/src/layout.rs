@@ -35,6 +35,12 @@ pub(crate) fn image() -> (u64, u64) {
     (&raw const text_start as u64, &raw const stack_top as u64)
 }
 
+/// Where the constants begin.
+#[cfg(feature = "provoke")]
+pub(crate) fn constants() -> u64 {
+    &raw const rodata_start as u64
+}
+
 /// Shows the first and last byte of each part of the image and how it should be mapped, and the guard page.
 pub(crate) fn parts(visit: &mut dyn FnMut(&'static str, u64, Option<Kind>)) {
     for (name, start, end, kind) in image_parts() {

@@ -15,6 +15,8 @@ mod glue;
 mod info;
 mod last_words;
 mod layout;
+#[cfg(feature = "provoke")]
+mod provoke;
 mod smoke;
 
 #[cfg(target_arch = "x86_64")]
@@ -115,6 +117,9 @@ extern "C" fn start(handover: u64) -> ! {
     };
     add(Finding::of(Source::VirtioRtc, &mut host_clock));
     clocks.each(&mut add);
+
+    #[cfg(feature = "provoke")]
+    provoke::as_asked(firmware.command_line(), &page);
 
     let is_refused = matches!(network, Network::Refused(..));
     let network = Text::<128>::of(&network);

@@ -74,6 +74,12 @@ pub fn image() -> PathBuf {
     built(arch().image(), "make build")
 }
 
+/// The image that fails when its command line asks it to.
+#[must_use]
+pub fn provoked_image() -> PathBuf {
+    built(&format!("provoke-{}", arch().image()), "make provoke")
+}
+
 /// The `gnomon-qemu` command under test.
 #[must_use]
 pub fn launcher() -> PathBuf {
