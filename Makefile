@@ -1,6 +1,6 @@
 # The verbs. Each is a line or two; logic lives in Rust or in qemu/setup.sh.
 .DEFAULT_GOAL := help
-.PHONY: help build provoke run smoke test test-long soak judges bench bench-peer icount lint loom miri pages doc clean
+.PHONY: help build provoke run smoke test test-long soak judges bench bench-peer icount lint deny advisories loom miri pages doc clean
 
 GUEST := --profile guest -p gnomon --target
 ARCH ?= x86_64
@@ -86,6 +86,16 @@ lint: ## rustfmt, clippy on the host and the bare target, docs: no warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --exclude gnomon --no-deps
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked $(GUEST) x86_64-unknown-none --no-deps
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked $(GUEST) aarch64-unknown-none -p gnomon-arch --no-deps
+
+DENY = PATH="$(CURDIR)/build/tools/bin:$$PATH" cargo deny --locked check
+
+deny: ## licenses, duplicates and sources of every dependency, by cargo-deny
+	@qemu/setup.sh deny
+	$(DENY) licenses bans sources
+
+advisories: ## what is known against any dependency; fetches cargo-deny's database
+	@qemu/setup.sh deny
+	$(DENY) advisories
 
 loom: ## the seqlock and the notifications in every order of loads and stores that the memory model allows
 	RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=$(TARGET)/loom cargo test --locked --release -p gnomon-clock -p gnomon-arch --test loom
