@@ -144,3 +144,20 @@ fn every_version_is_pinned_and_from_one_registry() {
         }
     }
 }
+
+#[test]
+fn the_tests_that_security_md_names_exist() {
+    let text = read("SECURITY.md");
+    let (_, table) = text.split_once("\n| Against ").expect("a table");
+    let mut words = table.split('`').skip(1).step_by(2);
+    let mut found = 0;
+    while let Some(file) = words.find(|word| word.contains(".rs")) {
+        let name = words.next().expect("a test");
+        assert!(
+            read(file).contains(&format!("fn {name}(")),
+            "{file}: {name}"
+        );
+        found += 1;
+    }
+    assert!(found > 20, "{found}");
+}
