@@ -5,7 +5,7 @@ use core::cell::RefCell;
 use core::fmt::{self, Display, Write};
 
 use gnomon_arch::dev::fw_cfg::{Access, FwCfg};
-use gnomon_arch::dev::net::{self, Nic};
+use gnomon_arch::dev::net;
 use gnomon_arch::dev::pci::{ConfigAccess, Function, Pci};
 use gnomon_arch::dev::rtc::{self, Rtc};
 use gnomon_arch::dev::virtio::pci::{PciTransport, Wake};
@@ -21,8 +21,8 @@ use gnomon_kernel::source::Driver;
 use gnomon_kernel::source::virtio_rtc::VirtioRtc;
 use gnomon_kernel::text::Text;
 
-use crate::glue::Requests;
-use crate::layout;
+use crate::glue::{Nic, Requests};
+use crate::{layout, platform};
 
 /// The vmclock page, and where it is or why there is none.
 pub(crate) struct Page {
@@ -130,17 +130,17 @@ pub(crate) fn nic_on_pci(
     let mmu = &mut mmu.borrow_mut();
     let started = PciTransport::new(&pci, function, mmu, wake, net::CONFIGURATION);
     let at = format_args!("PCI {function}");
-    started_nic(started.and_then(Nic::new), &at, others)
+    started_nic(started.map(platform::wire), &at, others)
 }
 
-/// What became of starting the first of `others` and one network devices.
+/// Starts the first of `others` and one network devices, and says what became of it.
 pub(crate) fn started_nic(
-    started: Result<Nic, virtio::Error>,
+    wire: Result<platform::Wire, virtio::Error>,
     at: &dyn Display,
     others: usize,
 ) -> (Option<Nic>, Network) {
     let at = Text::of(at);
-    match started {
+    match wire.and_then(Nic::new) {
         Ok(nic) => (Some(nic), Network::Running(at, others)),
         Err(why) => (None, Network::Refused(at, why)),
     }

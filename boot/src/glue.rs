@@ -2,8 +2,9 @@
 
 use core::time::Duration;
 
-use gnomon_arch::dev::net::{Frame, Nic};
+use gnomon_arch::dev::net::{self, Frame};
 use gnomon_arch::dev::rtc::Rtc;
+use gnomon_arch::dev::virtio::{self, Trouble};
 use gnomon_arch::machine::interrupt::Interrupts;
 use gnomon_arch::machine::power::Power;
 use gnomon_arch::machine::timer::{Alarm, Uptime};
@@ -11,12 +12,12 @@ use gnomon_arch::machine::{counter, io};
 use gnomon_clock::Counter;
 use gnomon_kernel::console::SerialPort;
 use gnomon_kernel::machine::Machine;
-use gnomon_kernel::net::port::{self, FramePort, PortCounters};
+use gnomon_kernel::net::port::{self, FramePort, Health, PortCounters};
 use gnomon_kernel::random::{Source, Take};
 use gnomon_kernel::source::virtio_rtc::{ANSWER_MAX, RequestQueue};
 
 use crate::last_words;
-use crate::platform::Entropy;
+use crate::platform::{Entropy, Wire};
 
 /// The console UART.
 pub(crate) struct Uart(pub(crate) io::Uart);
@@ -87,6 +88,9 @@ impl Machine for Board {
         self.power.reboot()
     }
 }
+
+/// The driver of the network device.
+pub(crate) type Nic = net::Nic<Wire>;
 
 /// The network device.
 pub(crate) struct Port(pub(crate) Nic);
@@ -159,6 +163,19 @@ impl FramePort for Port {
             dropped: counters.dropped,
             kicks: counters.kicks,
             lies: counters.lies,
+        }
+    }
+
+    fn tend(&mut self) {
+        self.0.tend();
+    }
+
+    fn health(&self) -> Health {
+        let health = self.0.health();
+        Health {
+            resets: health.resets,
+            trouble: health.trouble.map(Trouble::words),
+            dead: health.dead.map(virtio::Error::words),
         }
     }
 }

@@ -2,7 +2,6 @@
 
 use core::cell::RefCell;
 
-use gnomon_arch::dev::net;
 use gnomon_arch::machine::interrupt::Interrupts;
 use gnomon_arch::machine::io;
 use gnomon_arch::machine::mmu::{Kind, Mmu};
@@ -18,7 +17,7 @@ use gnomon_kernel::smoke::machine::{Bench, Mapping, Nic};
 use gnomon_kernel::smoke::{self, Subject};
 
 use crate::find::Page;
-use crate::glue::{Port, Uart};
+use crate::glue::{self, Port, Uart};
 use crate::{layout, platform};
 
 /// The machine under test.
@@ -103,7 +102,7 @@ impl Bench for Lab<'_> {
 /// that is not possible powered off as well, because whoever reads the stream knows how it went.
 pub(crate) fn run(
     mut lab: Lab<'_>,
-    nic: Option<net::Nic>,
+    nic: Option<glue::Nic>,
     mut console: Console<'_, Uart>,
     power: Power,
     seconds: u16,

@@ -11,8 +11,10 @@ use crate::config::{Idle, Smearing};
 use crate::duty::{Duty, Withheld};
 use crate::net;
 use crate::net::inet6::Known6;
+use crate::net::port::Health;
 use crate::random::Sources;
 use crate::serve::ntp::{self, Answer};
+use crate::serve::responder;
 use crate::serve::times::{Told, reference_id};
 use crate::service::Rested;
 use crate::services::Services;
@@ -41,6 +43,10 @@ pub struct View<'a> {
     pub server: ntp::Server,
     /// What the NTP server did.
     pub ntp: ntp::Counters,
+    /// What the NTP server remembers of its clients.
+    pub clients: &'a responder::Memory,
+    /// Connections of HTTP that clients hold.
+    pub connections: usize,
     /// Why the time is not served, if it is known and not served.
     pub withheld: Option<Withheld>,
     /// What that was judged by.
@@ -107,6 +113,10 @@ pub struct NetView<'a> {
     pub ipv6: Known6,
     /// Frames so far.
     pub frames: net::Counters,
+    /// How the device is.
+    pub health: Health,
+    /// The device is not relied on to wake the machine.
+    pub is_mute: bool,
 }
 
 /// Prints the few lines that end the boot, the time last.

@@ -140,6 +140,7 @@ where
                 stack,
                 ntp: 0,
                 others: 0,
+                tend_again: uptime.unwrap_or_default(),
             }
         });
         let http = match &mut network {
@@ -282,6 +283,7 @@ where
         self.core.follow_page();
         self.core.follow_life();
         self.core.follow_counter();
+        self.core.follow_device();
         let now = self.core.state();
         let Some(log) = &mut self.log else {
             if self.core.is_ready() || self.core.is_late() {

@@ -17,9 +17,11 @@ use gnomon_kernel::config::{Idle, Smearing};
 use gnomon_kernel::duty::{Conditions, Duty, OnViolation, Withheld};
 use gnomon_kernel::net;
 use gnomon_kernel::net::inet6::{Address6, Known6, Origin};
+use gnomon_kernel::net::port::Health;
 use gnomon_kernel::random;
 use gnomon_kernel::report::{self, NetView, SmearView, View};
 use gnomon_kernel::serve::ntp::{Counters, Server};
+use gnomon_kernel::serve::responder;
 use gnomon_kernel::service::Rested;
 use gnomon_kernel::services::Nothing;
 use gnomon_kernel::services::counters::Watch;
@@ -71,6 +73,7 @@ static NO_AUDIT: Audit = Audit::new();
 static NO_WATCH: Watch = Watch::new();
 static NO_DUTY: Duty = Duty::new(Conditions::DEFAULT);
 static NO_SOURCES: Table = Table::new();
+static NO_CLIENTS: responder::Memory = responder::Memory::new();
 
 fn view(fields: &Fields) -> View<'static> {
     View {
@@ -96,6 +99,8 @@ fn view(fields: &Fields) -> View<'static> {
                 dropped: 1,
                 kicks: 6,
             },
+            health: Health::default(),
+            is_mute: false,
         }),
         server: Server::new(1, 30),
         ntp: Counters {
@@ -104,6 +109,8 @@ fn view(fields: &Fields) -> View<'static> {
             mode: 2,
             ..Counters::default()
         },
+        clients: &NO_CLIENTS,
+        connections: 0,
         withheld: None,
         duty: &NO_DUTY,
         audit: &NO_AUDIT,
@@ -380,7 +387,8 @@ fn status_of_a_good_day() {
              serving     time\n\
              audit       updates 0, disruptions 0, violations 0, on_violation=alarm\n\
              uptime      12.345 s\n\
-             idle        adaptive, asleep 0.0 %, wake-ups 0, polls 0\n\
+             idle        adaptive, asleep 0.0 %, wake-ups 0, in vain 0, polls 0\n\
+             tables      limited clients 0 of 1024, departures 0 of 1024, connections 0 of 4\n\
              ntp         stratum 1, precision 2^-24 s\n\
              answered    6: time 5, INIT 0, STEP 1, XDSP 0, RATE 0, XAUD 0, XHLD 0, XDRN 0\n\
              of these    interleaved 0, authenticated 0, F323 0\n\
@@ -489,7 +497,7 @@ fn status_without_time_still_shows_the_page() {
         "host clock  initializing",
         "marker      0xfeed",
         "generation  not given",
-        "idle        poll, asleep 0.0 %, wake-ups 0, polls 0",
+        "idle        poll, asleep 0.0 %, wake-ups 0, in vain 0, polls 0",
     ] {
         assert!(
             out.lines().any(|shown| shown == line),

@@ -125,7 +125,9 @@ impl Guest {
     pub fn type_line(&mut self, line: &str) {
         // The empty line before it makes a prompt, and prompt and echo are unlike any log line.
         let typed = self.vm.send_serial(&format!("\r{line}\r"));
-        typed.expect("QEMU runs");
+        if let Err(error) = typed {
+            panic!("{error}; the guest said:\n{}", self.vm.serial_log());
+        }
         self.wait_said(&format!("{PROMPT}{line}\r\n"));
     }
 

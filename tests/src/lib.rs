@@ -34,7 +34,10 @@ pub mod peer;
 pub mod process;
 pub mod soak;
 pub mod truth;
+mod vhost;
+pub mod vhost_net;
 pub mod vhost_rtc;
+pub mod wire;
 
 /// How long anything may take. Machines are shared, and all that matters is that it happens.
 pub const PATIENCE: Duration = Duration::from_mins(2);

@@ -108,7 +108,7 @@ impl Drop for Link {
 }
 
 /// A frame with a UDP datagram for the guest's NTP server. Its checksum is left out, which IPv4 allows.
-fn frame(port: u16, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn frame(port: u16, payload: &[u8]) -> Vec<u8> {
     let length = |headers: usize| {
         u16::try_from(headers + payload.len())
             .expect("a short datagram")
@@ -121,8 +121,8 @@ fn frame(port: u16, payload: &[u8]) -> Vec<u8> {
     ip[9] = UDP;
     ip[12..16].copy_from_slice(&HERE.octets());
     ip[16..20].copy_from_slice(&GUEST.octets());
-    let sum = checksum(&ip);
-    ip[10..12].copy_from_slice(&sum.to_be_bytes());
+    let checksum = sum(&ip);
+    ip[10..12].copy_from_slice(&checksum.to_be_bytes());
     let mut frame = [GUEST_MAC, MAC].concat();
     frame.extend(IPV4);
     frame.extend(ip);
@@ -135,7 +135,7 @@ fn frame(port: u16, payload: &[u8]) -> Vec<u8> {
 }
 
 /// What is in a frame with a UDP datagram from the guest's NTP server to us.
-fn datagram(frame: &[u8]) -> Option<(u16, Vec<u8>)> {
+pub(crate) fn datagram(frame: &[u8]) -> Option<(u16, Vec<u8>)> {
     let headers: &[u8; HEADERS] = frame.first_chunk()?;
     let half = |at: usize| u16::from_be_bytes([headers[at], headers[at + 1]]);
     let is_ours = headers[12..14] == IPV4
@@ -149,11 +149,12 @@ fn datagram(frame: &[u8]) -> Option<(u16, Vec<u8>)> {
     Some((half(36), payload.to_vec()))
 }
 
-fn checksum(header: &[u8; 20]) -> u16 {
-    let sum: u32 = header
-        .chunks_exact(2)
-        .map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]])))
-        .sum();
+/// The internet checksum (RFC 1071); zero over what has one that is right.
+pub(crate) fn sum(bytes: &[u8]) -> u16 {
+    let words = bytes
+        .chunks(2)
+        .map(|pair| u32::from(pair[0]) << 8 | pair.get(1).map_or(0, |low| u32::from(*low)));
+    let sum: u32 = words.sum();
     let folded = (sum & 0xffff) + (sum >> 16);
     let folded = (folded & 0xffff) + (folded >> 16);
     !u16::try_from(folded).expect("folded twice")
@@ -166,7 +167,7 @@ mod tests {
     #[test]
     fn a_frame_turned_round_is_a_reply() {
         let mut frame = frame(40_000, b"what time is it?");
-        assert_eq!(checksum(frame[14..34].try_into().expect("20")), 0);
+        assert_eq!(sum(&frame[14..34]), 0);
         assert_eq!(datagram(&frame), None, "our own request");
         for (at, end) in [(26, 30), (34, 36)] {
             let (first, second) = frame.split_at_mut(end);

@@ -1,7 +1,7 @@
 //! What Gnomon is compared with: Debian's Linux with chrony, in the same machine, with the same page, whose
 //! time chrony takes from `ptp_vmclock`.
 
-use core::net::Ipv4Addr;
+use core::net::{Ipv4Addr, SocketAddr};
 use core::time::Duration;
 use std::fs;
 use std::time::Instant;
@@ -131,6 +131,12 @@ impl Contender {
                 ));
             }
         }
+    }
+
+    /// Where its HTTP server is, if it has one.
+    #[must_use]
+    pub fn http(self) -> SocketAddr {
+        (self.address(), 80).into()
     }
 
     /// A source of requests for it.

@@ -10,7 +10,7 @@ use core::ptr::NonNull;
 
 use super::ring::{Queue, RingMemory};
 use super::virtio::pci::VENDOR;
-use super::virtio::{Doorbell, Error, RaisedLine, Transport};
+use super::virtio::{Doorbell, Error, RaisedLine, Transport, Trouble};
 use crate::cell::TakeCell;
 
 /// Feature: the device has a MAC address.
@@ -27,6 +27,8 @@ const BUFFER: u32 = 2048;
 pub const FRAME_MAX: usize = 1514;
 const RECEIVE: usize = 128;
 const TRANSMIT: usize = 64;
+/// Looks at the device, one a second, during which it may leave a full transmit ring as it is.
+const PATIENCE: u8 = 5;
 /// Enough that a full transmit ring still leaves the receive ring full.
 const BUFFERS: usize = RECEIVE + TRANSMIT;
 
@@ -89,8 +91,20 @@ pub struct Counters {
     pub lies: u64,
 }
 
+/// How the device is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Health {
+    /// How often it had to be reset.
+    pub resets: u64,
+    /// Why, the last time.
+    pub trouble: Option<Trouble>,
+    /// Why it could not be started again yet.
+    pub dead: Option<Error>,
+}
+
 /// A running network device.
-pub struct Nic {
+pub struct Nic<T> {
+    transport: T,
     receive: Queue<Lent, RECEIVE>,
     transmit: Queue<Lent, TRANSMIT>,
     receive_bell: Doorbell,
@@ -102,6 +116,11 @@ pub struct Nic {
     wakes: bool,
     line: Option<RaisedLine>,
     counters: Counters,
+    health: Health,
+    /// An entry of a ring named no buffer that was lent.
+    is_lied_to: bool,
+    /// Frames sent at the last look, if the transmit ring was full then, and how many looks ago that was first so.
+    stuck: Option<(u64, u8)>,
 }
 
 /// Whether a PCI function with these ids is a virtio network device, modern or transitional.
@@ -112,13 +131,13 @@ pub const fn is_nic(vendor: u16, device: u16) -> bool {
     vendor == VENDOR && matches!(device, TRANSITIONAL | MODERN)
 }
 
-impl Nic {
+impl<T: Transport> Nic<T> {
     /// Brings the device behind `transport` up with all receive buffers in place.
     ///
     /// # Errors
     /// The device is unusable, or a device is running already (there is one set of
     /// rings).
-    pub fn new(mut transport: impl Transport) -> Result<Self, Error> {
+    pub fn new(mut transport: T) -> Result<Self, Error> {
         static RECEIVE_RING: TakeCell<RingMemory<RECEIVE>> = TakeCell::new(RingMemory::new());
         static TRANSMIT_RING: TakeCell<RingMemory<TRANSMIT>> = TakeCell::new(RingMemory::new());
         static POOL: TakeCell<[Buffer; BUFFERS]> =
@@ -148,14 +167,86 @@ impl Nic {
             wakes: transport.wakes(),
             line: transport.line(),
             counters: Counters::default(),
+            health: Health::default(),
+            is_lied_to: false,
+            stuck: None,
+            transport,
         };
         for buffer in POOL.take().into_iter().flatten() {
             nic.keep(buffer);
         }
-        nic.refill();
-        transport.start();
-        nic.receive_bell.ring();
+        nic.start();
         Ok(nic)
+    }
+
+    fn start(&mut self) {
+        self.refill();
+        self.transport.start();
+        self.receive_bell.ring();
+    }
+
+    /// Looks whether the device is in order, and resets it if not: to be called about once a second. Frames
+    /// that were under way are lost then. Never waits: a device that does not leave reset is looked
+    /// at again the next time.
+    pub fn tend(&mut self) -> Health {
+        if self.health.dead.is_none() {
+            let Some(trouble) = self.trouble() else {
+                return self.health;
+            };
+            self.health.resets += 1;
+            self.health.trouble = Some(trouble);
+        }
+        self.health.dead = self.restart().err();
+        self.health
+    }
+
+    fn trouble(&mut self) -> Option<Trouble> {
+        if let Some(trouble) = self.transport.complaint() {
+            return Some(trouble);
+        }
+        if self.is_lied_to {
+            return Some(Trouble::Lies);
+        }
+        let sent = self.counters.sent;
+        self.stuck = match self.stuck {
+            _ if self.transmit.room() > 0 => None,
+            Some((before, looks)) if before == sent => Some((sent, looks.saturating_add(1))),
+            _ => Some((sent, 0)),
+        };
+        let is_stuck = self.stuck.is_some_and(|(_, looks)| looks >= PATIENCE);
+        is_stuck.then_some(Trouble::Stuck)
+    }
+
+    /// Starts the device anew, if it has left reset.
+    fn restart(&mut self) -> Result<(), Error> {
+        if self.transport.greet().is_err() {
+            self.transport.set_status(0);
+            self.transport.greet()?;
+        }
+        let events = self.transport.negotiate(MAC | EVENT_IDX)? & EVENT_IDX != 0;
+        let Self {
+            receive,
+            transmit,
+            spare,
+            spare_count,
+            ..
+        } = self;
+        let mut keep = |lent| keep(spare, spare_count, reclaim(lent));
+        receive.clear(events, &mut keep);
+        transmit.clear(events, &mut keep);
+        self.receive_bell = self.transport.queue(0, self.receive.memory(), true)?;
+        self.transmit_bell = self.transport.queue(1, self.transmit.memory(), false)?;
+        self.is_lied_to = false;
+        self.stuck = None;
+        self.unsent = false;
+        self.start();
+        Ok(())
+    }
+
+    /// How the device was at the last look.
+    #[must_use]
+    pub const fn health(&self) -> Health {
+        self.health
     }
 
     /// The device's MAC address.
@@ -164,10 +255,11 @@ impl Nic {
         self.mac
     }
 
-    /// Whether the device can wake a sleeping CPU.
+    /// Whether the device can wake a sleeping CPU for what has to be done next. While its transmit ring is full
+    /// that is something for which it is asked for no interrupts.
     #[must_use]
     pub const fn wakes(&self) -> bool {
-        self.wakes
+        self.wakes && self.transmit.room() > 0
     }
 
     /// What has gone through.
@@ -179,7 +271,7 @@ impl Nic {
     /// Whether the device has something for [`Self::receive`]: one load.
     #[must_use]
     pub fn has_received(&self) -> bool {
-        self.receive.has_used()
+        self.receive.has_used() && self.transmit.room() > 0
     }
 
     /// Takes the next received frame off the ring, if there is room for an answer: while the device is
@@ -191,7 +283,8 @@ impl Nic {
                 return None;
             }
         }
-        loop {
+        // Of lies there can be many, and they may come faster than they are looked at.
+        for _ in 0..RECEIVE {
             match self.receive.pop()? {
                 Ok((lent, length)) => {
                     let buffer = reclaim(lent);
@@ -205,10 +298,10 @@ impl Nic {
                     self.counters.lies += 1;
                     self.keep(buffer);
                 }
-                // A lie used up one of at most 65,536 ring positions, so this loop ends.
-                Err(_) => self.counters.lies += 1,
+                Err(_) => self.note_lie(),
             }
         }
+        None
     }
 
     /// An empty frame to fill and send, if a buffer is free.
@@ -277,7 +370,7 @@ impl Nic {
         if let Some(line) = &self.line {
             line.lower();
         }
-        !self.receive.listen()
+        !self.receive.listen() || self.transmit.room() == 0
     }
 
     /// After sleeping: no interrupts while the ring is being looked at anyway.
@@ -287,10 +380,11 @@ impl Nic {
 
     /// Takes back what the device has sent.
     fn reap(&mut self) {
-        while let Some(entry) = self.transmit.pop() {
-            match entry {
-                Ok((lent, _)) => self.keep(reclaim(lent)),
-                Err(_) => self.counters.lies += 1,
+        for _ in 0..TRANSMIT {
+            match self.transmit.pop() {
+                Some(Ok((lent, _))) => self.keep(reclaim(lent)),
+                Some(Err(_)) => self.note_lie(),
+                None => break,
             }
             // Nobody waits for these: the event stays a whole turn of the index away.
             self.transmit.hush();
@@ -324,19 +418,34 @@ impl Nic {
     }
 
     fn keep(&mut self, buffer: &'static mut Buffer) {
-        // There are exactly as many places as buffers.
-        if let Some(place) = self.spare.get_mut(self.spare_count) {
-            *place = Some(buffer);
-            self.spare_count += 1;
-        }
+        keep(&mut self.spare, &mut self.spare_count, buffer);
+    }
+
+    #[cold]
+    fn note_lie(&mut self) {
+        self.counters.lies += 1;
+        self.is_lied_to = true;
     }
 }
 
-impl fmt::Debug for Nic {
+fn keep(
+    spare: &mut [Option<&'static mut Buffer>; BUFFERS],
+    count: &mut usize,
+    buffer: &'static mut Buffer,
+) {
+    // There are exactly as many places as buffers.
+    if let Some(place) = spare.get_mut(*count) {
+        *place = Some(buffer);
+        *count += 1;
+    }
+}
+
+impl<T> fmt::Debug for Nic<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Nic")
             .field("mac", &self.mac)
             .field("counters", &self.counters)
+            .field("health", &self.health)
             .finish_non_exhaustive()
     }
 }
@@ -359,4 +468,131 @@ fn mac_address(transport: &impl Transport, features: u64) -> [u8; 6] {
         }
     }
     mac
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use std::boxed::Box;
+
+    use super::*;
+    use crate::dev::registers::Registers;
+    use crate::dev::virtio::mmio::{self, MmioTransport};
+
+    const STATUS: usize = 0x070;
+    const QUEUE_SIZE_MAX: usize = 0x034;
+    const RUNNING: u32 = 15;
+
+    /// Registers of a network device that are plain memory: what is written is read again.
+    fn registers() -> Registers {
+        let block = Box::leak(Box::new([0_u64; 0x200 / 8]));
+        // SAFETY: memory of our own, aligned, and never given back.
+        let registers = unsafe { Registers::new(block.as_mut_ptr().cast(), 0x200) };
+        for (offset, value) in [
+            (0x000, u32::from_le_bytes(*b"virt")),
+            (0x004, 2),
+            (0x008, mmio::NETWORK),
+            // For either half: the upper one offers VERSION_1.
+            (0x010, 1),
+            (QUEUE_SIZE_MAX, 256),
+        ] {
+            registers.write32(offset, value);
+        }
+        registers
+    }
+
+    /// One test, since there is one set of rings.
+    #[test]
+    fn a_device_in_trouble_is_begun_anew_with() {
+        let registers = registers();
+        let transport = MmioTransport::new(registers, true).unwrap();
+        let mut nic = Nic::new(transport).unwrap();
+        let lent = |nic: &Nic<_>| RECEIVE - nic.receive.room();
+        assert_eq!(lent(&nic), RECEIVE);
+        assert_eq!(nic.tend(), Health::default());
+
+        for (resets, status, trouble) in [
+            (1, RUNNING | 64, Trouble::NeedsReset),
+            (2, 0, Trouble::Stopped),
+            (3, RUNNING & !4, Trouble::Stopped),
+        ] {
+            let mut frame = nic.allocate().unwrap();
+            frame.set_length(60);
+            nic.send(frame);
+            registers.write32(STATUS, status);
+            let health = nic.tend();
+            let trouble = Some(trouble);
+            let dead = None;
+            assert_eq!(
+                health,
+                Health {
+                    resets,
+                    trouble,
+                    dead
+                }
+            );
+            assert_eq!(registers.read32(STATUS), RUNNING);
+            assert_eq!((lent(&nic), nic.transmit.room()), (RECEIVE, TRANSMIT));
+            assert_eq!(nic.spare_count, TRANSMIT, "no buffer is lost");
+            assert_eq!(nic.tend(), health, "once");
+        }
+
+        // The rings say that half of all indices are used, and nothing was ever lent under the numbers in them.
+        let [_, _, received] = nic.receive.memory().addresses();
+        let [_, _, sent] = nic.transmit.memory().addresses();
+        for (used, length) in [(received, RECEIVE), (sent, TRANSMIT)] {
+            let used = used as *mut u16;
+            for place in 0..length * 4 {
+                // SAFETY: the used ring has so many halfwords behind its flags and its index; nobody else is here.
+                unsafe { used.wrapping_add(2 + place).write(u16::MAX) };
+            }
+            // SAFETY: as above.
+            unsafe { used.wrapping_add(1).write(0x8000) };
+        }
+        assert!(nic.receive().is_none());
+        assert_eq!(
+            nic.counters().lies,
+            RECEIVE as u64,
+            "a round of it is enough"
+        );
+        nic.kick();
+        assert_eq!(nic.counters().lies, (RECEIVE + TRANSMIT) as u64);
+        assert_eq!(nic.tend().trouble, Some(Trouble::Lies));
+        assert!(!nic.has_received());
+
+        // Nothing leaves the transmit ring.
+        while nic.transmit.room() > 0 {
+            let frame = nic.allocate().unwrap();
+            nic.send(frame);
+        }
+        assert!(!nic.wakes() && nic.prepare_sleep());
+        for _ in 0..PATIENCE {
+            assert_eq!(nic.tend().resets, 4);
+        }
+        assert_eq!(nic.tend().trouble, Some(Trouble::Stuck));
+        assert!(nic.wakes());
+
+        // It comes back as something that cannot be used, for a while.
+        registers.write32(STATUS, u32::MAX);
+        registers.write32(QUEUE_SIZE_MAX, 8);
+        for _ in 0..3 {
+            let health = nic.tend();
+            assert_eq!(
+                (health.resets, health.trouble),
+                (6, Some(Trouble::NeedsReset))
+            );
+            assert!(
+                matches!(health.dead, Some(Error::Queue { .. })),
+                "{health:?}"
+            );
+            assert!(nic.receive().is_none());
+            let frame = nic.allocate().unwrap();
+            nic.send(frame);
+            nic.kick();
+        }
+        registers.write32(QUEUE_SIZE_MAX, 256);
+        assert_eq!(nic.tend().dead, None);
+        assert_eq!((lent(&nic), nic.transmit.room()), (RECEIVE, TRANSMIT));
+        assert_eq!(nic.spare_count, TRANSMIT, "no buffer is lost");
+    }
 }

@@ -163,6 +163,41 @@ impl<T, const N: usize> Queue<T, N> {
         queue
     }
 
+    /// The memory, for a device that is told of it again.
+    #[must_use]
+    pub const fn memory(&self) -> &'static RingMemory<N> {
+        self.memory
+    }
+
+    /// Begins again with an empty queue and gives everything that was lent to `back`, for a device that
+    /// was reset. `events` is as for [`Self::new`].
+    pub fn clear(&mut self, events: bool, back: impl FnMut(T)) {
+        let memory = self.memory;
+        for index in [
+            &memory.available.flags,
+            &memory.available.index,
+            &memory.available.used_event,
+            &memory.used.flags,
+            &memory.used.index,
+            &memory.used.available_event,
+        ] {
+            index.store(0, Ordering::Relaxed);
+        }
+        self.slots
+            .iter_mut()
+            .filter_map(Option::take)
+            .for_each(back);
+        for (id, place) in (0..).zip(self.free.iter_mut()) {
+            *place = id;
+        }
+        self.free_count = N;
+        self.next_available = 0;
+        self.considered = 0;
+        self.last_used = 0;
+        self.events = events;
+        self.hush();
+    }
+
     /// How many more buffers can be pushed.
     #[must_use]
     pub const fn room(&self) -> usize {
@@ -457,6 +492,35 @@ mod tests {
         assert_eq!(queue.pop(), Some(Err(Lie { id: u32::from(id) })));
         assert_eq!(queue.pop(), None);
         assert_eq!(queue.room(), N);
+    }
+
+    #[test]
+    fn cleared_queue_is_like_a_new_one() {
+        let (mut queue, mut device) = pair::<u8>();
+        for round in 0..3 {
+            for token in 0..5 {
+                queue.push(token, 0x1000, 10, true).unwrap();
+            }
+            queue.publish();
+            let (id, ..) = device.take().unwrap();
+            device.give(id.into(), 10);
+            device.give(99, 0);
+            device.memory.used.index.store(0x1234, Ordering::Relaxed);
+            assert!(queue.pop().is_some_and(|entry| entry.is_ok()));
+            let mut back = Vec::new();
+            queue.clear(round % 2 == 0, |token| back.push(token));
+            assert_eq!(back.len(), 4, "each but the one that came back");
+            assert_eq!((queue.room(), queue.pop()), (N, None));
+            device = Device {
+                memory: queue.memory(),
+                next: 0,
+                used: 0,
+                told: 0,
+                events: round % 2 == 0,
+            };
+            assert_eq!(device.take(), None);
+            assert!(!queue.wants_notification());
+        }
     }
 
     #[test]

@@ -20,6 +20,8 @@ const ACKNOWLEDGE: u8 = 1;
 const DRIVER: u8 = 2;
 const DRIVER_OK: u8 = 4;
 const FEATURES_OK: u8 = 8;
+/// The device can do nothing more before it is reset (§2.1.2).
+const NEEDS_RESET: u8 = 64;
 const FAILED: u8 = 128;
 /// How often the status register is read before a reset is given up.
 const RESET_READS: u32 = 100_000;
@@ -116,6 +118,81 @@ pub trait Transport {
 
     /// The device's interrupt line, where it stays raised until it is told that it was heard.
     fn line(&self) -> Option<RaisedLine>;
+
+    /// The device status (§2.1): zero while it is reset, all ones where there is no device any more.
+    fn status(&self) -> u8;
+
+    /// Writes the device status; zero asks for a reset, which may take its time.
+    fn set_status(&self, status: u8);
+
+    /// Why a device that was started has to be reset, if it says so.
+    fn complaint(&self) -> Option<Trouble> {
+        let status = self.status();
+        if status & NEEDS_RESET != 0 {
+            Some(Trouble::NeedsReset)
+        } else if status & DRIVER_OK == 0 {
+            Some(Trouble::Stopped)
+        } else {
+            None
+        }
+    }
+
+    /// Begins to set the device up, if it has left reset.
+    ///
+    /// # Errors
+    /// It has not.
+    fn greet(&self) -> Result<(), Error> {
+        if self.status() != 0 {
+            return Err(Error::Reset);
+        }
+        self.set_status(ACKNOWLEDGE);
+        self.set_status(ACKNOWLEDGE | DRIVER);
+        Ok(())
+    }
+
+    /// Resets the device, waits for it, and begins to set it up.
+    ///
+    /// # Errors
+    /// It does not leave reset.
+    fn reset(&self) -> Result<(), Error> {
+        self.set_status(0);
+        if (0..RESET_READS).all(|_| self.status() != 0) {
+            return Err(Error::Reset);
+        }
+        self.greet()
+    }
+
+    /// Gives the device up for `error`, which comes back.
+    fn failed(&self, error: Error) -> Error {
+        self.set_status(FAILED);
+        error
+    }
+}
+
+/// Why a running device was reset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// It asked for it (`DEVICE_NEEDS_RESET`), or it is gone.
+    NeedsReset,
+    /// Its status is not that of a running device.
+    Stopped,
+    /// It has written into a ring what no honest device writes: who has which buffer is not known any more.
+    Lies,
+    /// Its transmit ring is full, and it has taken nothing out for long.
+    Stuck,
+}
+
+impl Trouble {
+    /// The reason in a few words.
+    #[must_use]
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::NeedsReset => "it asked to be reset",
+            Self::Stopped => "it does not say any more that it runs",
+            Self::Lies => "its rings had entries that no honest device writes",
+            Self::Stuck => "it took no frames",
+        }
+    }
 }
 
 /// Rings the device for one queue.

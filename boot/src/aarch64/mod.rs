@@ -4,11 +4,11 @@ mod acpi;
 mod clocks;
 mod firmware;
 mod image;
+mod wire;
 
 use core::fmt::{self, Display, Write};
 
 use gnomon_arch::dev::fw_cfg::{FwCfg, Mapped};
-use gnomon_arch::dev::net::Nic;
 use gnomon_arch::dev::pci::{BarSpace, ConfigAccess, Ecam, Function, Pci};
 use gnomon_arch::dev::registers::Registers;
 use gnomon_arch::dev::virtio::mmio::{self, MmioTransport};
@@ -29,10 +29,12 @@ use gnomon_kernel::services::counters::Rate;
 use gnomon_kernel::services::smccc::{self, Call, Conduit, Smccc, StolenTime};
 
 use crate::find::{self, HostClock, NO_CLOCK, Network, Page};
+use crate::glue::Nic;
 
 use acpi::NoAcpi;
 pub(crate) use clocks::Clocks;
 pub(crate) use firmware::{Firmware, Handover};
+pub(crate) use wire::{Wire, wire};
 
 /// The machine as its device tree or ACPI describes it.
 pub(crate) struct Hardware<'a> {
@@ -304,7 +306,7 @@ impl<'a> Hardware<'a> {
         let (device, registers) = first?;
         let interrupt = device.interrupt.map(line);
         let wakes = interrupt.is_some_and(|line| interrupts.enable(line));
-        let started = MmioTransport::new(registers, wakes).and_then(Nic::new);
+        let started = MmioTransport::new(registers, wakes).map(Wire::Mmio);
         let at = format_args!("mmio {:#x}", device.window.address);
         Some(find::started_nic(started, &at, others))
     }

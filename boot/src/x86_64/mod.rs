@@ -7,10 +7,9 @@ mod pvh;
 use core::fmt::{self, Display, Write};
 
 use gnomon_arch::dev::fw_cfg::FwCfg;
-use gnomon_arch::dev::net::Nic;
 use gnomon_arch::dev::pci::{ConfigAccess, Ecam};
 use gnomon_arch::dev::registers::Registers;
-use gnomon_arch::dev::virtio::pci::Wake;
+use gnomon_arch::dev::virtio::pci::{PciTransport, Wake};
 use gnomon_arch::machine::interrupt::Interrupts;
 use gnomon_arch::machine::io::{FwCfgPorts, PortConfig, Uart};
 use gnomon_arch::machine::mmu::Kind;
@@ -26,11 +25,20 @@ use gnomon_kernel::random::{Source, Take};
 use gnomon_kernel::services::hypervisor::Processor;
 
 use crate::find::{self, HostClock, Network, Page};
+use crate::glue::Nic;
 use crate::last_words::fatal;
 
 pub(crate) use clocks::Clocks;
 pub(crate) use firmware::Firmware;
 pub(crate) use pvh::Handover;
+
+/// How the network device is reached.
+pub(crate) type Wire = PciTransport;
+
+/// A device on PCI is reached so.
+pub(crate) const fn wire(transport: PciTransport) -> Wire {
+    transport
+}
 
 /// The machine as ACPI describes it.
 pub(crate) struct Hardware<'a> {

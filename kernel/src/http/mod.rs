@@ -143,6 +143,13 @@ impl Server {
         server
     }
 
+    /// How many connections clients have.
+    pub(crate) fn connections(&self) -> usize {
+        let all = self.connections.iter().flatten();
+        all.filter(|connection| !matches!(connection.phase, Phase::Idle))
+            .count()
+    }
+
     /// Whether it is time to look, apart from news of the stack's.
     pub(crate) fn is_due(&self, uptime: core::time::Duration) -> bool {
         self.look_again <= uptime

@@ -45,6 +45,24 @@ pub trait FramePort {
     fn can_wake(&self) -> bool;
     /// Frames received, sent, and dropped; ring entries that no honest device writes.
     fn counters(&self) -> PortCounters;
+    /// Looks whether the device is in order and begins anew with one that is not: called about once
+    /// a second.
+    fn tend(&mut self) {}
+    /// How the device was at the last look.
+    fn health(&self) -> Health {
+        Health::default()
+    }
+}
+
+/// How a device is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Health {
+    /// How often it had to be reset.
+    pub resets: u64,
+    /// Why, the last time, in a few words.
+    pub trouble: Option<&'static str>,
+    /// Why it could not be started again yet.
+    pub dead: Option<&'static str>,
 }
 
 /// What has gone through a port since it was opened.
@@ -63,34 +81,27 @@ pub struct PortCounters {
 }
 
 /// Bytes of the longest frame the IP stack sends or takes: Ethernet header and 1500 bytes.
-const FRAME_MAX: usize = 1514;
+pub(super) const FRAME_MAX: usize = 1514;
 
 /// A port with at most one received frame, as a `smoltcp` device: the service decides which frames
 /// the stack sees.
 pub(super) struct StackPort<'p, P: FramePort> {
     port: RefCell<&'p mut P>,
-    received: Option<P::Frame>,
+    received: Option<&'p [u8]>,
 }
 
 impl<'p, P: FramePort> StackPort<'p, P> {
-    pub(super) const fn new(port: &'p mut P, received: Option<P::Frame>) -> Self {
+    pub(super) const fn new(port: &'p mut P, received: Option<&'p [u8]>) -> Self {
         Self {
             port: RefCell::new(port),
             received,
-        }
-    }
-
-    /// Gives back a frame the stack did not take.
-    pub(super) fn finish(self) {
-        if let Some(frame) = self.received {
-            self.port.into_inner().release(frame);
         }
     }
 }
 
 impl<'p, P: FramePort> Device for StackPort<'p, P> {
     type RxToken<'a>
-        = Received<'a, 'p, P>
+        = Received<'a>
     where
         Self: 'a;
     type TxToken<'a>
@@ -100,13 +111,7 @@ impl<'p, P: FramePort> Device for StackPort<'p, P> {
 
     fn receive(&mut self, _: Instant) -> Option<(Self::RxToken<'_>, Self::TxToken<'_>)> {
         let frame = self.received.take()?;
-        Some((
-            Received {
-                frame,
-                port: &self.port,
-            },
-            ToSend { port: &self.port },
-        ))
+        Some((Received(frame), ToSend { port: &self.port }))
     }
 
     fn transmit(&mut self, _: Instant) -> Option<Self::TxToken<'_>> {
@@ -122,16 +127,11 @@ impl<'p, P: FramePort> Device for StackPort<'p, P> {
 }
 
 /// The one received frame, on its way into the stack.
-pub(super) struct Received<'a, 'p, P: FramePort> {
-    frame: P::Frame,
-    port: &'a RefCell<&'p mut P>,
-}
+pub(super) struct Received<'a>(&'a [u8]);
 
-impl<P: FramePort> RxToken for Received<'_, '_, P> {
+impl RxToken for Received<'_> {
     fn consume<R, F: FnOnce(&[u8]) -> R>(self, f: F) -> R {
-        let result = f(self.frame.bytes());
-        self.port.borrow_mut().release(self.frame);
-        result
+        f(self.0)
     }
 }
 

@@ -21,7 +21,7 @@ use super::frame;
 use super::gate::{self, Verdict};
 use super::icmpv6::{self, Message};
 use super::inet6::{Inet6, Known6};
-use super::port::{Frame, FramePort, StackPort};
+use super::port::{FRAME_MAX, Frame, FramePort, StackPort};
 use crate::config::{Ip6, is_host};
 use crate::http;
 use crate::serve::ntp;
@@ -192,13 +192,28 @@ impl<'s> Stack<'s> {
         if frame::is_ipv6(frame.bytes()) {
             return self.take_ipv6(port, frame, now);
         }
-        if !self.may_see(port, frame.bytes(), now) {
+        self.take_copy(port, frame, now);
+    }
+
+    /// Lets `smoltcp` look at a copy of the frame: a device that goes on writing into one that it has given would make
+    /// it stumble over lengths that it has checked. Out of line, since the copy is not to be on the stack of those
+    /// who need none.
+    #[inline(never)]
+    fn take_copy<P: FramePort>(&mut self, port: &mut P, frame: P::Frame, now: Instant) {
+        let mut copy = [0; FRAME_MAX];
+        let bytes = frame.bytes();
+        let place = copy.get_mut(..bytes.len());
+        let Some(place) = place else {
             return port.release(frame);
+        };
+        place.copy_from_slice(bytes);
+        port.release(frame);
+        if !self.may_see(port, place, now) {
+            return;
         }
-        let mut device = StackPort::new(port, Some(frame));
+        let mut device = StackPort::new(port, Some(place));
         self.interface
             .poll_ingress_single(now, &mut device, &mut self.sockets);
-        device.finish();
         // What the frame said may have changed the plans.
         self.next = Some(now);
         self.news = true;

@@ -119,6 +119,13 @@ impl Pairs {
         }
     }
 
+    /// How many replies are remembered, of [`CAPACITY`].
+    #[must_use]
+    pub fn remembered(&self) -> usize {
+        let pairs = self.sets.as_flattened().iter();
+        pairs.filter(|pair| pair.name.receive != 0).count()
+    }
+
     /// Forgets all pairs. Out of line: it happens once in a life.
     #[inline(never)]
     pub fn clear(&mut self) {

@@ -112,6 +112,14 @@ impl Limiter {
         self.sets.as_flattened_mut().fill(UNUSED);
     }
 
+    /// How many clients are remembered at `now` (time since start), of [`CAPACITY`].
+    #[must_use]
+    pub fn remembered(&self, now: Duration) -> usize {
+        let now = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
+        let buckets = self.sets.as_flattened().iter();
+        buckets.filter(|bucket| bucket.full_at > now).count()
+    }
+
     /// Judges a request of `client` at `now` (time since start). `random` are fresh random bits, of
     /// which the four highest are used.
     pub fn judge(

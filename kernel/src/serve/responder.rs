@@ -55,6 +55,20 @@ impl Memory {
     }
 }
 
+impl Memory {
+    /// How many clients the rate limit remembers at `now`, the time since start.
+    #[must_use]
+    pub fn limited(&self, now: Duration) -> usize {
+        self.limiter.remembered(now)
+    }
+
+    /// How many replies are remembered for interleaved mode.
+    #[must_use]
+    pub fn departed(&self) -> usize {
+        self.pairs.remembered()
+    }
+}
+
 impl Default for Memory {
     fn default() -> Self {
         Self::new()
@@ -135,6 +149,12 @@ impl<'m> Responder<'m> {
     #[must_use]
     pub const fn server(&self) -> Server {
         self.server
+    }
+
+    /// What is remembered of clients.
+    #[must_use]
+    pub const fn memory(&self) -> &Memory {
+        self.memory
     }
 
     /// What came of the datagrams so far.

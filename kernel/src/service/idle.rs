@@ -18,18 +18,29 @@ use crate::machine::Machine;
 use crate::net::port::FramePort;
 
 /// How long `idle=adaptive` looks on after a frame, and `idle=poll` before it does the rest of a round.
-pub(super) const SPIN: Duration = Duration::from_micros(100);
+pub(super) const SPIN: Duration = Duration::from_micros(SPIN_MICROS.unsigned_abs());
+const SPIN_MICROS: i64 = 100;
 /// Longest sleep. A PC's PM timer must be looked at every 4 s and its PIT cannot count further than
 /// this.
 const NAP: Duration = Duration::from_millis(50);
 /// Longest sleep when the network device cannot wake the machine.
 const SHORT_NAP: Duration = Duration::from_millis(1);
+/// The shortest sleep from whose end anything is concluded of the device: that a frame came during it and the
+/// timer ended it may be chance, and this makes it a small one.
+const TELLING: Duration = Duration::from_millis(5);
+/// So many times in a row it is not.
+const MUTE: u8 = 8;
+/// How long a sleep is in which a mute device is given another chance, and how many short ones come before it.
+const CHANCE: Duration = Duration::from_millis(10);
+const CHANCE_EVERY: u64 = 1000;
 
 /// What has come of having nothing to do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Rested {
     /// Sleeps that ended.
     pub wake_ups: u64,
+    /// Those of them that ended early, and nobody had sent a frame.
+    pub in_vain: u64,
     /// Looks at the network device that found nothing.
     pub polls: u64,
     /// Ticks of the counter asleep, and in all, since the start.
@@ -56,9 +67,47 @@ pub(super) struct Rest {
     pub(super) frame: Option<Ticks>,
     /// Up to when time has been counted.
     until: Option<Ticks>,
+    /// Sleeps in a row that went on to their end although a frame had come.
+    unheard: u8,
+    /// The last sleep, if nothing has been concluded from it.
+    slept: Option<Slept>,
+}
+
+/// A sleep, and how long it might have been.
+#[derive(Clone, Copy, Debug)]
+struct Slept {
+    begin: Ticks,
+    end: Ticks,
+    limit: Duration,
 }
 
 impl Rest {
+    /// Whether the network device says that it wakes the machine, and does not.
+    pub(super) const fn is_mute(&self) -> bool {
+        self.unheard >= MUTE
+    }
+
+    /// Concludes from the last sleep, after the round behind it, what the device is like.
+    fn conclude(&mut self) {
+        let Some(Slept { begin, end, limit }) = self.slept.take() else {
+            return;
+        };
+        let came = self.frame.is_some_and(|frame| frame.since(end) >= 0);
+        let limit_micros = i64::try_from(limit.as_micros()).unwrap_or(i64::MAX);
+        // Both are rounded: a tenth is left to the timer.
+        let is_early =
+            end.since(begin) / 9 < self.spin.saturating_mul(limit_micros) / SPIN_MICROS / 10;
+        match (is_early, came) {
+            (true, false) => self.counted.in_vain = self.counted.in_vain.wrapping_add(1),
+            (true, true) if limit >= TELLING => self.unheard = 0,
+            // Where nobody has said how long a tick is, nothing is early.
+            (false, true) if self.spin > 0 && limit >= TELLING => {
+                self.unheard = self.unheard.saturating_add(1);
+            }
+            (true | false, true) | (false, false) => {}
+        }
+    }
+
     fn count(&mut self, now: Ticks, asleep: bool) {
         // A counter that went back was disrupted.
         let since = |before| u64::try_from(now.since(before)).unwrap_or(0);
@@ -81,6 +130,7 @@ impl Rest {
 impl<M: Machine, C: Counter, P: FramePort> Core<'_, M, C, P> {
     /// Waits until something may have come, as the command line asks, and sleeps for `limit` at most.
     pub(super) fn rest(&mut self, limit: Duration) {
+        self.rest.conclude();
         let begin = match self.config.idle {
             Idle::Halt => None,
             Idle::Adaptive => self.rest.frame,
@@ -118,9 +168,11 @@ impl<M: Machine, C: Counter, P: FramePort> Core<'_, M, C, P> {
         };
         let mut limit = NAP.min(until_source).min(limit);
         if let Some(Network { port, stack, .. }) = &mut self.network {
-            if !port.can_wake() {
-                limit = limit.min(SHORT_NAP);
-            }
+            limit = limit.min(match (port.can_wake(), self.rest.is_mute()) {
+                (true, false) => NAP,
+                (true, true) if self.rest.counted.wake_ups.is_multiple_of(CHANCE_EVERY) => CHANCE,
+                _ => SHORT_NAP,
+            });
             if let Some(next) = stack.next_poll() {
                 let wait = next.total_micros().saturating_sub(now.total_micros());
                 limit = limit.min(Duration::from_micros(u64::try_from(wait).unwrap_or(0)));
@@ -130,12 +182,79 @@ impl<M: Machine, C: Counter, P: FramePort> Core<'_, M, C, P> {
                 return port.wake();
             }
         }
-        self.rest.count(self.clock.stamp().ticks, false);
+        let begin = self.clock.stamp().ticks;
+        self.rest.count(begin, false);
         self.machine.sleep(limit);
-        self.rest.count(self.clock.stamp().ticks, true);
+        let end = self.clock.stamp().ticks;
+        self.rest.count(end, true);
         self.rest.counted.wake_ups = self.rest.counted.wake_ups.wrapping_add(1);
+        self.rest.slept = Some(Slept { begin, end, limit });
         if let Some(Network { port, .. }) = &mut self.network {
             port.wake();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A tick is a nanosecond.
+    fn calibrated() -> Rest {
+        Rest {
+            spin: 100_000,
+            ..Rest::default()
+        }
+    }
+
+    fn sleep(rest: &mut Rest, limit: Duration, micros: i64, came: bool) {
+        let begin = Ticks(1_000_000);
+        let end = Ticks(begin.0.wrapping_add_signed(micros * 1000));
+        rest.slept = Some(Slept { begin, end, limit });
+        rest.frame = Some(Ticks(if came { end.0 } else { end.0 - 1 }));
+        rest.conclude();
+        // Once.
+        rest.conclude();
+    }
+
+    #[test]
+    fn a_device_is_mute_when_it_has_often_said_nothing() {
+        let mut rest = calibrated();
+        for _ in 1..MUTE {
+            sleep(&mut rest, NAP, 50_100, true);
+        }
+        // Nothing came; and something came, but so soon that it may be chance.
+        sleep(&mut rest, NAP, 50_100, false);
+        sleep(&mut rest, SHORT_NAP, 1010, true);
+        assert!(!rest.is_mute());
+        sleep(&mut rest, NAP, 50_100, true);
+        assert!(rest.is_mute());
+        sleep(&mut rest, SHORT_NAP, 1010, true);
+        assert!(rest.is_mute(), "the timer has ended that");
+        sleep(&mut rest, SHORT_NAP, 400, true);
+        assert!(rest.is_mute(), "too short to tell");
+        sleep(&mut rest, CHANCE, 400, true);
+        assert!(!rest.is_mute(), "the device has");
+        assert_eq!(rest.counted.in_vain, 0);
+    }
+
+    #[test]
+    fn wake_ups_for_nothing_are_counted() {
+        let mut rest = calibrated();
+        for _ in 0..1000 {
+            sleep(&mut rest, NAP, 5, false);
+        }
+        sleep(&mut rest, NAP, 50_000, false);
+        sleep(&mut rest, NAP, 30_000, true);
+        assert_eq!(rest.counted.in_vain, 1000);
+        assert!(!rest.is_mute());
+        // The longest limit there is, and a counter that went back.
+        sleep(&mut rest, Duration::MAX, -7, true);
+        assert!(!rest.is_mute());
+        let mut rest = Rest::default();
+        for _ in 0..100 {
+            sleep(&mut rest, NAP, 50_100, true);
+        }
+        assert!(!rest.is_mute(), "without a rate nobody knows");
     }
 }

@@ -12,7 +12,7 @@ use crate::console::SerialPort;
 use crate::duty::Withheld;
 use crate::machine::Machine;
 use crate::net::inet6::{Address6, Known6};
-use crate::net::port::FramePort;
+use crate::net::port::{FramePort, Health};
 use crate::net::stack::Address;
 use crate::report::{self, SmearName};
 use crate::serve::ntp::Answer;
@@ -48,6 +48,10 @@ pub(super) struct State {
     pub(super) address: Option<Address>,
     /// Changes of addresses.
     pub(super) addresses: u64,
+    /// How the network device is.
+    pub(super) device: Health,
+    /// It is not relied on to wake the machine.
+    pub(super) is_mute: bool,
     /// Second lives of this machine.
     pub(super) lives: u64,
     /// Unannounced moves of the counter, if there is to be an alarm.
@@ -142,6 +146,7 @@ where
             self.tell_contradictions();
         }
         self.tell_counter(before, now);
+        self.tell_device(before, now);
         match (now.time, before.withheld, now.withheld) {
             (_, before, Some(why)) if before != now.withheld => {
                 let kiss = Answer::from(why).kiss();
@@ -265,6 +270,31 @@ where
             _ => self.log(format_args!(
                 "counter: the page does not contradict it any more"
             )),
+        }
+    }
+
+    fn tell_device(&mut self, before: &State, now: &State) {
+        let (was, is) = (before.device, now.device);
+        if let (true, Some(trouble)) = (was.resets != is.resets, is.trouble) {
+            self.log(format_args!(
+                "network: the device was reset, the {}. time, since {trouble}",
+                is.resets
+            ));
+        }
+        match (was.dead, is.dead) {
+            (before, Some(why)) if before != is.dead => self.log(format_args!(
+                "network: the device is dead, {why}; it is tried again every second"
+            )),
+            (Some(_), None) => self.log(format_args!("network: the device works again")),
+            _ => {}
+        }
+        if before.is_mute != now.is_mute {
+            let words = if now.is_mute {
+                "does not wake the machine, which looks at it every millisecond"
+            } else {
+                "wakes the machine again"
+            };
+            self.log(format_args!("network: the device {words}"));
         }
     }
 

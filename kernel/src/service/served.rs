@@ -36,6 +36,8 @@ const READS: usize = 256;
 const REPORT_DEADLINE: Duration = Duration::from_millis(1500);
 /// A bound with which it is not known any more which second it is.
 const WORST: Bound = Bound::from_nanos(500_000_000);
+/// How often the network device is looked after. A look is a trip to the host.
+const TEND: Duration = Duration::from_secs(1);
 /// How long the network is left alone after it was started over.
 const RESTART_PACE: Duration = Duration::from_secs(1);
 
@@ -100,6 +102,8 @@ pub(super) struct Network<'a, P> {
     pub(super) ntp: u64,
     /// Frames that the IP stack was given.
     pub(super) others: u64,
+    /// When the device is looked after again.
+    pub(super) tend_again: Duration,
 }
 
 /// What it takes to tell a client the time.
@@ -182,6 +186,7 @@ impl<M: Machine, C: Counter, P: FramePort> Core<'_, M, C, P> {
             stack,
             ntp,
             others,
+            ..
         }) = &mut self.network
         else {
             return;
@@ -286,6 +291,21 @@ impl<M: Machine, C: Counter, P: FramePort> Core<'_, M, C, P> {
             stack.restart(port, instant(self.uptime), random);
         }
         self.follow_network();
+    }
+
+    /// Looks after the network device. Where nothing tells how time passes it is left as it is.
+    pub(super) fn follow_device(&mut self) {
+        if let (
+            Some(Network {
+                port, tend_again, ..
+            }),
+            Some(uptime),
+        ) = (&mut self.network, self.uptime)
+            && *tend_again <= uptime
+        {
+            *tend_again = uptime + TEND;
+            port.tend();
+        }
     }
 
     /// Asks the sources of time that are due.
@@ -410,6 +430,12 @@ impl<M: Machine, C: Counter, P: FramePort> Core<'_, M, C, P> {
             },
             address: self.network.as_ref().and_then(|net| net.stack.address()),
             addresses: self.network.as_ref().map_or(0, |net| net.stack.changes()),
+            device: self
+                .network
+                .as_ref()
+                .map(|net| net.port.health())
+                .unwrap_or_default(),
+            is_mute: self.rest.is_mute(),
             lives: self.life.begun,
             shifts: if alarm { self.watch.shifts() } else { 0 },
             rate_differs: self.rate_differs(),
@@ -473,11 +499,13 @@ impl<M: Machine, C: Counter, P: FramePort> Core<'_, M, C, P> {
             fields: self.clock.fields(),
             counter: C::ID,
             net: match &self.network {
-                Some(network) => Ok(network.view(self.found.nic)),
+                Some(network) => Ok(network.view(self.found.nic, self.rest.is_mute())),
                 None => Err(self.found.nic),
             },
             server: self.ntp.server(),
             ntp: self.ntp.counters(),
+            clients: self.ntp.memory(),
+            connections: self.http.connections(),
             withheld,
             duty: &self.duty,
             audit: self.clock.audit(),
@@ -506,7 +534,7 @@ impl<M: Machine, C: Counter, P: FramePort> Subject for Core<'_, M, C, P> {
 }
 
 impl<P: FramePort> Network<'_, P> {
-    fn view<'v>(&self, nic: &'v str) -> NetView<'v> {
+    fn view<'v>(&self, nic: &'v str, is_mute: bool) -> NetView<'v> {
         let address = self.stack.address();
         let counters = self.port.counters();
         NetView {
@@ -525,6 +553,8 @@ impl<P: FramePort> Network<'_, P> {
                 ntp: self.ntp,
                 stack: self.others,
             },
+            health: self.port.health(),
+            is_mute,
         }
     }
 }

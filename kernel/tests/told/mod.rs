@@ -9,8 +9,10 @@ use gnomon_clock::{
 use gnomon_kernel::config::Idle;
 use gnomon_kernel::duty::{Conditions, Duty};
 use gnomon_kernel::net::inet6::Known6;
+use gnomon_kernel::net::port::Health;
 use gnomon_kernel::report::{NetView, View};
 use gnomon_kernel::serve::ntp::{Counters, Server};
+use gnomon_kernel::serve::responder;
 use gnomon_kernel::service::Rested;
 use gnomon_kernel::services::Nothing;
 use gnomon_kernel::services::counters::Watch;
@@ -60,6 +62,7 @@ static NO_AUDIT: Audit = Audit::new();
 static NO_WATCH: Watch = Watch::new();
 static NO_DUTY: Duty = Duty::new(Conditions::DEFAULT);
 static NO_SOURCES: Table = Table::new();
+static NO_CLIENTS: responder::Memory = responder::Memory::new();
 
 /// The view at C1.
 pub(crate) fn view(fields: &Fields) -> View<'static> {
@@ -78,6 +81,8 @@ pub(crate) fn view(fields: &Fields) -> View<'static> {
             dhcp: true,
             ipv6: Known6::default(),
             frames: net::Counters::default(),
+            health: Health::default(),
+            is_mute: false,
         }),
         server: Server::new(1, 30),
         ntp: Counters {
@@ -86,6 +91,8 @@ pub(crate) fn view(fields: &Fields) -> View<'static> {
             mode: 2,
             ..Counters::default()
         },
+        clients: &NO_CLIENTS,
+        connections: 0,
         withheld: None,
         duty: &NO_DUTY,
         audit: &NO_AUDIT,

@@ -1,8 +1,7 @@
 //! The virtio MMIO transport (virtio 1.3 §4.2), version 2 of its register layout.
 
 use super::{
-    ACKNOWLEDGE, DRIVER, DRIVER_OK, Doorbell, Error, FAILED, FEATURES_OK, RESET_READS, RaisedLine,
-    Transport, VERSION_1,
+    ACKNOWLEDGE, DRIVER, DRIVER_OK, Doorbell, Error, FEATURES_OK, RaisedLine, Transport, VERSION_1,
 };
 use crate::dev::registers::Registers;
 use crate::dev::ring::RingMemory;
@@ -66,26 +65,8 @@ impl MmioTransport {
             device,
             wakes,
         };
-        transport.set_status(0);
-        if (0..RESET_READS).all(|_| transport.status() != 0) {
-            return Err(Error::Reset);
-        }
-        transport.set_status(ACKNOWLEDGE);
-        transport.set_status(ACKNOWLEDGE | DRIVER);
+        transport.reset()?;
         Ok(transport)
-    }
-
-    fn failed(&self, error: Error) -> Error {
-        self.set_status(FAILED);
-        error
-    }
-
-    fn status(&self) -> u32 {
-        self.registers.read32(STATUS)
-    }
-
-    fn set_status(&self, status: u8) {
-        self.registers.write32(STATUS, u32::from(status));
     }
 }
 
@@ -106,7 +87,7 @@ impl Transport for MmioTransport {
             self.registers.write32(DRIVER_FEATURES, half);
         }
         self.set_status(ACKNOWLEDGE | DRIVER | FEATURES_OK);
-        if self.status() & u32::from(FEATURES_OK) == 0 {
+        if self.status() & FEATURES_OK == 0 {
             return Err(self.failed(Error::Features { offered }));
         }
         Ok(chosen)
@@ -158,5 +139,13 @@ impl Transport for MmioTransport {
             status: self.registers.part(INTERRUPT_STATUS, 4)?,
             acknowledge: self.registers.part(INTERRUPT_ACKNOWLEDGE, 4)?,
         })
+    }
+
+    fn status(&self) -> u8 {
+        u8::try_from(self.registers.read32(STATUS)).unwrap_or(u8::MAX)
+    }
+
+    fn set_status(&self, status: u8) {
+        self.registers.write32(STATUS, u32::from(status));
     }
 }

@@ -2,8 +2,7 @@
 //! modern interface.
 
 use super::{
-    ACKNOWLEDGE, DRIVER, DRIVER_OK, Doorbell, Error, FAILED, FEATURES_OK, RESET_READS, RaisedLine,
-    Transport, VERSION_1,
+    ACKNOWLEDGE, DRIVER, DRIVER_OK, Doorbell, Error, FEATURES_OK, RaisedLine, Transport, VERSION_1,
 };
 use crate::dev::pci::{CAPABILITY_MSI_X, CAPABILITY_VENDOR, Function, Message, Pci};
 use crate::dev::registers::Registers;
@@ -108,29 +107,6 @@ impl PciTransport {
         }
         Ok(transport)
     }
-
-    fn reset(&mut self) -> Result<(), Error> {
-        self.set_status(0);
-        if (0..RESET_READS).all(|_| self.status() != 0) {
-            return Err(Error::Reset);
-        }
-        self.set_status(ACKNOWLEDGE);
-        self.set_status(ACKNOWLEDGE | DRIVER);
-        Ok(())
-    }
-
-    fn failed(&self, error: Error) -> Error {
-        self.set_status(FAILED);
-        error
-    }
-
-    fn status(&self) -> u8 {
-        self.common.read8(0x14)
-    }
-
-    fn set_status(&self, status: u8) {
-        self.common.write8(0x14, status);
-    }
 }
 
 impl Transport for PciTransport {
@@ -206,6 +182,14 @@ impl Transport for PciTransport {
 
     fn line(&self) -> Option<RaisedLine> {
         self.pin_status.map(RaisedLine::Read)
+    }
+
+    fn status(&self) -> u8 {
+        self.common.read8(0x14)
+    }
+
+    fn set_status(&self, status: u8) {
+        self.common.write8(0x14, status);
     }
 }
 

@@ -30,5 +30,22 @@ pub(in crate::shell) fn net(view: &View<'_>, out: &mut dyn Write) -> fmt::Result
             frames.lies
         )?;
     }
+    let health = &net.health;
+    if let Some(trouble) = health.trouble {
+        writeln!(
+            out,
+            "resets      {}, the last since {trouble}",
+            health.resets
+        )?;
+    }
+    if let Some(why) = health.dead {
+        writeln!(out, "dead        {why}")?;
+    }
+    if net.is_mute {
+        writeln!(
+            out,
+            "wake-ups    none by the device, which is looked at every millisecond"
+        )?;
+    }
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! `status`, `sources` and `audit`: what the time rests on.
 
 use core::fmt::{self, Write};
+use core::time::Duration;
 
 use gnomon_clock::page::flag;
 use gnomon_clock::{
@@ -11,8 +12,10 @@ use gnomon_clock::{
 use super::{Coded, Seconds};
 use crate::config::{Idle, Smearing};
 use crate::duty::OnViolation;
+use crate::http;
 use crate::report::{Page, SmearLine, SmearView, TimeLine, View, Width};
 use crate::serve::times::Told;
+use crate::serve::{interleave, limit};
 use crate::services::counters::PageRate;
 use crate::source::{Entry, State};
 
@@ -72,11 +75,23 @@ pub(in crate::shell) fn status(view: &View<'_>, out: &mut dyn Write) -> fmt::Res
     let asleep = rested.per_mille_asleep().unwrap_or(0);
     writeln!(
         out,
-        "idle        {idle}, asleep {}.{} %, wake-ups {}, polls {}",
+        "idle        {idle}, asleep {}.{} %, wake-ups {}, in vain {}, polls {}",
         asleep / 10,
         asleep % 10,
         rested.wake_ups,
+        rested.in_vain,
         rested.polls
+    )?;
+    let uptime = Duration::from_nanos(view.uptime.unwrap_or_default());
+    writeln!(
+        out,
+        "tables      limited clients {} of {}, departures {} of {}, connections {} of {}",
+        view.clients.limited(uptime),
+        limit::CAPACITY,
+        view.clients.departed(),
+        interleave::CAPACITY,
+        view.connections,
+        http::CONNECTIONS
     )?;
     let server = &view.server;
     writeln!(
