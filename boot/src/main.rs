@@ -123,6 +123,7 @@ extern "C" fn start(handover: u64) -> ! {
             interrupts,
             alarm: Alarm::default(),
             services: &services,
+            clocks: &mut clocks,
             network: match (&nic, is_refused) {
                 (Some(_), _) => Nic::Running(network.as_str()),
                 (None, true) => Nic::Refused(network.as_str()),

@@ -16,9 +16,11 @@ use gnomon_kernel::services::Services;
 use gnomon_kernel::services::counters::Rate;
 use gnomon_kernel::smoke::machine::{Bench, Mapping, Nic};
 use gnomon_kernel::smoke::{self, Subject};
+use gnomon_kernel::source::rtc::Look;
 
 use crate::find::Page;
 use crate::glue::{Port, Uart};
+use crate::platform::Clocks;
 use crate::{layout, platform};
 
 /// The machine under test.
@@ -30,6 +32,7 @@ pub(crate) struct Lab<'a> {
     pub(crate) interrupts: Interrupts,
     pub(crate) alarm: Alarm,
     pub(crate) services: &'a dyn Services,
+    pub(crate) clocks: &'a mut Clocks,
     pub(crate) network: Nic<'a>,
 }
 
@@ -92,6 +95,10 @@ impl Bench for Lab<'_> {
 
     fn uart_loopback(&mut self) -> Option<bool> {
         io::Uart::steal()?.loopback()
+    }
+
+    fn rtc(&mut self) -> Result<Look, &'static str> {
+        self.clocks.look_at_rtc()
     }
 
     fn nic(&self) -> Nic<'_> {

@@ -11,6 +11,7 @@
 mod link;
 pub mod machine;
 pub mod page;
+pub mod rtc;
 pub mod tap;
 
 use core::fmt;
@@ -20,6 +21,7 @@ use gnomon_clock::{Counter, Fields, Ticks, VmclockPage};
 
 use self::machine::{Bench, Measured, Pair, Readings, Rule as MachineRule};
 use self::page::{Rates, Rule as PageRule, Stop, Watch};
+use self::rtc::Rtc;
 use self::tap::{Check, Outcome, Tally, Tap};
 use crate::console::{Console, SerialPort};
 use crate::net::port::FramePort;
@@ -29,6 +31,11 @@ use crate::services::counters::Rate;
 pub const SECONDS: u16 = 3;
 /// For how long somebody may take to begin stopping the machine, and to say so.
 pub const PATIENCE: Duration = Duration::from_secs(3);
+/// How often the real-time clock is looked at, ns: often enough to tell when its second begins, and seldom enough to
+/// leave the time to the page.
+const RTC_EVERY: u64 = 500_000;
+/// For how much longer the page is watched until the real-time clock has gone on, ns.
+const RTC_LATER: u64 = 4_000_000_000;
 /// How often a UART that takes nothing is asked again before a line is given up.
 const DRAIN: u32 = 1_000_000;
 /// Readings of the counter between two looks at the page.
@@ -87,8 +94,9 @@ pub fn run<B: Bench, C: Counter, P: FramePort, S: SerialPort>(
     let rough = stated.map_or_else(|| subject.rough_rate(), |rate| Some(rate.hertz));
     let mut readings = Readings::default();
     let mut watch = Watch::new(C::ID, rough);
+    let mut rtc = Rtc::default();
     let length = Duration::from_secs(seconds.into());
-    subject.look_for(length, &mut readings, &mut watch);
+    subject.look_for(length, &mut readings, &mut watch, &mut rtc);
     if subject.page.is_some() {
         // From before anybody can have stopped it.
         let before = subject.look(&mut watch);
@@ -96,10 +104,9 @@ pub fn run<B: Bench, C: Counter, P: FramePort, S: SerialPort>(
         tap.out().drain(DRAIN);
         subject.wait_for_stop(before, tap.out(), &mut watch);
     }
-    let independent = subject.bench.independent_timer();
-    let measured = readings.rate().filter(|_| independent.is_some());
+    let seen = Seen::new(readings, rtc, subject.bench.independent_timer(), rough);
     for &rule in MachineRule::ALL {
-        let outcome = subject.try_machine(rule, &readings, measured, rough);
+        let outcome = subject.try_machine(rule, &seen);
         tap.tell(rule.check(), &outcome)?;
         // Nothing may be on its way when the UART is tried.
         tap.out().drain(DRAIN);
@@ -115,8 +122,9 @@ pub fn run<B: Bench, C: Counter, P: FramePort, S: SerialPort>(
     };
     tap.tell(&RESERVED, &reserved)?;
     let rates = Rates {
-        measured: measured
-            .zip(independent)
+        measured: seen
+            .measured
+            .zip(seen.independent)
             .map(|(Measured { hertz, error }, source)| Rate {
                 hertz,
                 unit: error,
@@ -137,16 +145,51 @@ pub fn run<B: Bench, C: Counter, P: FramePort, S: SerialPort>(
     Ok(tally)
 }
 
+/// What was seen of the machine's clocks while the page was watched.
+struct Seen {
+    readings: Readings,
+    rtc: Rtc,
+    /// What the counter is measured by.
+    independent: Option<&'static str>,
+    /// The counter's rate by that.
+    measured: Option<Measured>,
+    /// The same by a timer, where there is one: the real-time clock can be held against that.
+    by_timer: Option<Measured>,
+    /// The counter's rate, roughly.
+    rough: Option<u64>,
+}
+
+impl Seen {
+    /// Seconds of the real-time clock measure the counter where there is no timer.
+    #[inline(never)]
+    fn new(
+        mut readings: Readings,
+        rtc: Rtc,
+        timer: Option<&'static str>,
+        rough: Option<u64>,
+    ) -> Self {
+        let by_timer = readings.rate().filter(|_| timer.is_some());
+        let pairs = rtc.pairs().filter(|_| timer.is_none());
+        for (place, pair) in pairs.into_iter().flatten().enumerate() {
+            readings.beside(place, pair);
+        }
+        let independent = timer.or(pairs.map(|_| "the real-time clock"));
+        Self {
+            measured: readings.rate().filter(|_| independent.is_some()),
+            readings,
+            rtc,
+            independent,
+            by_timer,
+            rough,
+        }
+    }
+}
+
 impl<B: Bench, C: Counter, P: FramePort> Subject<'_, B, C, P> {
     /// Tries what a rule is about.
     #[inline(never)]
-    fn try_machine(
-        &mut self,
-        rule: MachineRule,
-        readings: &Readings,
-        measured: Option<Measured>,
-        rough: Option<u64>,
-    ) -> Outcome {
+    fn try_machine(&mut self, rule: MachineRule, seen: &Seen) -> Outcome {
+        let measured = seen.measured;
         match rule {
             MachineRule::Memory => machine::memory(self.bench.memory(), self.bench.image()),
             MachineRule::Tables => {
@@ -158,15 +201,18 @@ impl<B: Bench, C: Counter, P: FramePort> Subject<'_, B, C, P> {
                 self.bench.undefined_instruction(),
                 &"an undefined instruction was caught",
             ),
-            MachineRule::Order => readings.order(),
-            MachineRule::Cost => readings.cheap(measured.map(|rate| rate.hertz).or(rough)),
-            MachineRule::Rate => readings.steady(self.bench.independent_timer()),
+            MachineRule::Order => seen.readings.order(),
+            MachineRule::Cost => {
+                let known = measured.map(|rate| rate.hertz).or(seen.rough);
+                seen.readings.cheap(known)
+            }
+            MachineRule::Rate => seen.readings.steady(seen.independent),
             MachineRule::Stated => machine::stated(self.bench.stated_rate(), measured, C::ID),
             MachineRule::Interrupts => self.interrupt(),
             MachineRule::Uart => machine::uart(self.bench.uart_loopback()),
             MachineRule::Virtio => machine::nic(&self.bench.nic()),
             MachineRule::Network => self.link(),
-            MachineRule::Rtc => Outcome::skip(&"Gnomon does not read this machine's"),
+            MachineRule::Rtc => seen.rtc.outcome(seen.by_timer),
         }
     }
 
@@ -210,13 +256,20 @@ impl<B: Bench, C: Counter, P: FramePort> Subject<'_, B, C, P> {
 
     /// Looks at the page and at the counter.
     #[inline(never)]
-    fn look_for(&mut self, length: Duration, readings: &mut Readings, watch: &mut Watch) {
+    fn look_for(
+        &mut self,
+        length: Duration,
+        readings: &mut Readings,
+        watch: &mut Watch,
+        rtc: &mut Rtc,
+    ) {
         let length = u64::try_from(length.as_nanos()).unwrap_or(u64::MAX);
         let begin = self.pair();
         if let Some(begin) = begin {
             readings.beside(0, begin);
         }
         let mut is_past_half = false;
+        let mut rtc_next = 0;
         for _ in 0..LOOKS {
             self.look(watch);
             let before = self.counter.read();
@@ -235,12 +288,17 @@ impl<B: Bench, C: Counter, P: FramePort> Subject<'_, B, C, P> {
                             readings.beside(1, pair);
                         }
                     }
+                    if elapsed >= rtc_next {
+                        rtc_next = elapsed.saturating_add(RTC_EVERY);
+                        self.look_at_rtc(rtc, watch, is_past_half);
+                    }
                     elapsed
                 }
                 // Without a timer the readings are all there is.
                 _ => 0,
             };
-            let is_over = elapsed >= length || begin.is_none();
+            let rtc_end = if rtc.is_enough() { 0 } else { RTC_LATER };
+            let is_over = elapsed >= length.saturating_add(rtc_end) || begin.is_none();
             if is_over && readings.reads() >= machine::READS {
                 break;
             }
@@ -248,6 +306,15 @@ impl<B: Bench, C: Counter, P: FramePort> Subject<'_, B, C, P> {
         if let Some(end) = self.pair() {
             readings.beside(2, end);
         }
+    }
+
+    /// One look at the real-time clock, beside the page's time.
+    #[inline(never)]
+    fn look_at_rtc(&mut self, rtc: &mut Rtc, watch: &Watch, late: bool) {
+        let before = self.counter.read();
+        let look = self.bench.rtc();
+        let after = self.counter.read();
+        rtc.look((before, after), look, watch.utc(after), late);
     }
 
     /// One look at the page.

@@ -210,6 +210,13 @@ impl Watch {
         self.stop = Some((stop, around(before), around(after)));
     }
 
+    /// UTC by the page as it was seen last, s since 1970.
+    #[must_use]
+    pub fn utc(&self, ticks: Ticks) -> Option<i64> {
+        let reading = self.line?.at(ticks).ok()?;
+        Some(reading.utc?.time.seconds())
+    }
+
     /// What became of a rule.
     #[must_use]
     #[inline(never)]
