@@ -463,6 +463,7 @@ impl Machine {
             interactive,
             ports,
             page,
+            page_is_ours: page.is_some() && tree.is_some(),
             incoming,
             child,
         };
@@ -749,10 +750,10 @@ fn version(program: &Path) -> Option<String> {
 
 /// A directory of one's own, which goes away with this.
 #[derive(Debug)]
-struct Directory(PathBuf);
+pub(crate) struct Directory(pub(crate) PathBuf);
 
 impl Directory {
-    fn new() -> io::Result<Self> {
+    pub(crate) fn new() -> io::Result<Self> {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let nanos = SystemTime::UNIX_EPOCH

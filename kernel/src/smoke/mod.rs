@@ -1,12 +1,14 @@
 //! Smoke test: the machine and its vmclock page against the rules, told as TAP version 14.
 //!
 //! [`page`] and [`machine`] judge plain facts; this module gathers them: it watches the page for a while, waits to be
-//! stopped, tries the machine, and tells everything in one stream. On the way the serial line is asked for one thing:
+//! stopped, tries the machine, and tells everything in one stream. On the way the serial line asks for this:
 //!
 //! * `# watching the page for N s` is said when that begins;
 //! * `# waiting for a stop of the machine` asks whoever listens to stop the machine, to let it go on, and then to
 //!   say `stopped NANOSECONDS`, by a clock that went on meanwhile, and a carriage return. When nobody does within
 //!   [`PATIENCE`], that check is skipped.
+//! * Who has done so is asked for more: `# waiting for a snapshot of the machine to be saved and loaded`, to which the
+//!   answer is `loaded`.
 
 mod link;
 pub mod machine;
@@ -14,7 +16,7 @@ pub mod page;
 pub mod rtc;
 pub mod tap;
 
-use core::fmt;
+use core::fmt::{self, Write};
 use core::time::Duration;
 
 use gnomon_clock::{Counter, Fields, Ticks, VmclockPage};
@@ -26,6 +28,7 @@ use self::tap::{Check, Outcome, Tally, Tap};
 use crate::console::{Console, SerialPort};
 use crate::net::port::FramePort;
 use crate::services::counters::Rate;
+use crate::text::Text;
 
 /// How long the page is watched unless the command line says otherwise, seconds.
 pub const SECONDS: u16 = 3;
@@ -102,7 +105,16 @@ pub fn run<B: Bench, C: Counter, P: FramePort, S: SerialPort>(
         let before = subject.look(&mut watch);
         tap.comment(&"waiting for a stop of the machine")?;
         tap.out().drain(DRAIN);
-        subject.wait_for_stop(before, tap.out(), &mut watch);
+        let stopped = subject.wait_for(Line::stopped, tap.out(), &mut watch);
+        if let (Some((stop, after)), Some(before)) = (stopped, before) {
+            watch.stopped(stop, before, after);
+            tap.comment(&"waiting for a snapshot of the machine to be saved and loaded")?;
+            tap.out().drain(DRAIN);
+            let loaded = subject.wait_for(Line::loaded, tap.out(), &mut watch);
+            if let Some(((), now)) = loaded {
+                watch.loaded(&after.0, &now.0);
+            }
+        }
     }
     let seen = Seen::new(readings, rtc, subject.bench.independent_timer(), rough);
     for &rule in MachineRule::ALL {
@@ -329,33 +341,35 @@ impl<B: Bench, C: Counter, P: FramePort> Subject<'_, B, C, P> {
         copy
     }
 
-    /// Waits until somebody says that the machine was stopped, looking at the page meanwhile.
+    /// Waits until somebody says what `understand` understands, looking at the page meanwhile. Gives that, and the page and
+    /// the counter after it.
     #[inline(never)]
-    fn wait_for_stop<S: SerialPort>(
+    fn wait_for<T, S: SerialPort>(
         &mut self,
-        before: Option<(Fields, Ticks)>,
+        understand: fn(&Line) -> Option<T>,
         console: &mut Console<'_, S>,
         watch: &mut Watch,
-    ) {
-        let patience = u64::try_from(PATIENCE.as_nanos()).unwrap_or(u64::MAX);
-        let Some(begin) = self.bench.uptime() else {
-            return;
-        };
-        let mut line = Line::default();
+    ) -> Option<(T, (Fields, Ticks))> {
+        /// What goes by between two looks, at most, ns: while the machine was stopped, nobody could say anything.
+        const STEP: u64 = 10_000_000;
+        let mut left = u64::try_from(PATIENCE.as_nanos()).unwrap_or(u64::MAX);
+        let mut last = self.bench.uptime()?;
+        let mut line = Line(Text::EMPTY);
         for _ in 0..LOOKS {
             let now = self.bench.uptime().unwrap_or(u64::MAX);
-            if now.saturating_sub(begin) >= patience {
-                return;
-            }
+            left = left.checked_sub(now.saturating_sub(last).min(STEP))?;
+            last = now;
             self.look(watch);
-            let Some(stop) = console.receive().and_then(|byte| line.take(byte)) else {
+            let Some(byte) = console.receive() else {
                 continue;
             };
-            if let (Some((was, at)), Some((is, now))) = (before, self.look(watch)) {
-                watch.stopped(stop, (&was, at), (&is, now));
+            if line.take(byte)
+                && let Some(said) = understand(&core::mem::replace(&mut line, Line(Text::EMPTY)))
+            {
+                return self.look(watch).map(|after| (said, after));
             }
-            return;
         }
+        None
     }
 
     /// Sets the alarm and waits for its interrupt.
@@ -402,37 +416,30 @@ impl<B: Bench, C: Counter, P: FramePort> Subject<'_, B, C, P> {
     }
 }
 
-/// A line that is being received, as far as it can be `stopped NANOSECONDS`.
-#[derive(Debug, Default)]
-struct Line {
-    /// Bytes of the word that have been received.
-    matched: usize,
-    nanos: u64,
-}
+/// A line that is being received.
+#[derive(Debug)]
+struct Line(Text<40>);
 
 impl Line {
-    /// Takes a byte; gives the stop when that has ended the line.
-    fn take(&mut self, byte: u8) -> Option<Stop> {
-        const WORD: &[u8] = b"stopped ";
-        if let Some(expected) = WORD.get(self.matched) {
-            self.matched = match byte {
-                _ if byte == *expected => self.matched + 1,
-                b's' => 1,
-                _ => 0,
-            };
-            return None;
+    /// Takes a byte; whether it has ended the line.
+    fn take(&mut self, byte: u8) -> bool {
+        let is_end = matches!(byte, b'\r' | b'\n');
+        if !is_end {
+            // A line that is longer than any that is waited for is none of these.
+            let _ = self.0.write_char(char::from(byte));
         }
-        match byte {
-            b'0'..=b'9' => {
-                let digit = u64::from(byte - b'0');
-                self.nanos = self.nanos.saturating_mul(10).saturating_add(digit);
-                None
-            }
-            b'\r' | b'\n' => Some(Stop { nanos: self.nanos }),
-            _ => {
-                *self = Self::default();
-                None
-            }
-        }
+        is_end
+    }
+
+    /// It says `stopped NANOSECONDS`, behind whatever noise.
+    fn stopped(&self) -> Option<Stop> {
+        let (_, nanos) = self.0.as_str().rsplit_once("stopped ")?;
+        let nanos = nanos.parse().ok()?;
+        Some(Stop { nanos })
+    }
+
+    /// It says `loaded`.
+    fn loaded(&self) -> Option<()> {
+        self.0.as_str().ends_with("loaded").then_some(())
     }
 }

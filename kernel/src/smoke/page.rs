@@ -85,6 +85,8 @@ checks! {
     Marker = "vmclock disruption_marker", "disruption_marker changes when the counter may have been disrupted", "UAPI.13 v1.1, disruption_marker";
     /// `vm_generation_counter`.
     Generation = "vmclock vm_generation_counter", "vm_generation_counter remains constant over pause and resume", "UAPI.13 v1.1, VM Generation Counter";
+    /// Both of them over a snapshot.
+    Snapshot = "vmclock snapshot", "disruption_marker, and vm_generation_counter where it is present, change when a snapshot is loaded", "UAPI.13 v1.1, disruption_marker, VM Generation Counter";
     /// `NOTIFICATION_PRESENT`.
     Notification = "vmclock notification", "every update is notified when NOTIFICATION_PRESENT is set", "UAPI.13 v1.1, NOTIFICATION_PRESENT";
 }
@@ -134,6 +136,8 @@ pub struct Watch {
     broken: [Option<Evidence>; RULES],
     /// The last page before a stop, and a counter value under it; the same after it.
     stop: Option<(Stop, Around, Around)>,
+    /// The marker before and after a snapshot was loaded.
+    snapshot: Option<(u64, u64)>,
 }
 
 /// The page, its time and a counter value beside a stop.
@@ -167,6 +171,7 @@ impl Watch {
             periods: None,
             broken: [const { None }; RULES],
             stop: None,
+            snapshot: None,
         }
     }
 
@@ -201,10 +206,10 @@ impl Watch {
 
     /// Takes note of a stop of the machine: the page and the counter as they were when it was asked for, and as they
     /// are now.
-    pub fn stopped(&mut self, stop: Stop, before: (&Fields, Ticks), after: (&Fields, Ticks)) {
-        let around = |(fields, ticks): (&Fields, Ticks)| Around {
-            fields: *fields,
-            line: Timeline::from_page(fields, self.counter).ok(),
+    pub fn stopped(&mut self, stop: Stop, before: (Fields, Ticks), after: (Fields, Ticks)) {
+        let around = |(fields, ticks): (Fields, Ticks)| Around {
+            fields,
+            line: Timeline::from_page(&fields, self.counter).ok(),
             ticks,
         };
         self.stop = Some((stop, around(before), around(after)));
@@ -215,6 +220,22 @@ impl Watch {
     pub fn utc(&self, ticks: Ticks) -> Option<i64> {
         let reading = self.line?.at(ticks).ok()?;
         Some(reading.utc?.time.seconds())
+    }
+
+    /// Takes note of a snapshot that was loaded: the page before it was asked for, and as it is now.
+    pub fn loaded(&mut self, before: &Fields, after: &Fields) {
+        let (was, is) = (before.disruption_marker, after.disruption_marker);
+        if was == is {
+            self.break_rule(Rule::Snapshot, &format_args!("{was:#x} before and after"));
+        }
+        let generations = (before.vm_generation(), after.vm_generation());
+        if let (Some(was), Some(is)) = generations
+            && was == is
+        {
+            let unchanged = format_args!("vm_generation_counter {was:#x} before and after");
+            self.break_rule(Rule::Snapshot, &unchanged);
+        }
+        self.snapshot = Some((was, is));
     }
 
     /// What became of a rule.
@@ -272,6 +293,10 @@ impl Watch {
                 Outcome::skip(&"advertised, and Gnomon does not take the interrupt")
             }
             Rule::Marker | Rule::Generation => self.over_a_stop(rule),
+            Rule::Snapshot => match self.snapshot {
+                Some((was, is)) => Outcome::ok(&format_args!("{was:#x}, then {is:#x}")),
+                None => Outcome::skip(&"nobody has loaded one"),
+            },
             _ if self.timed == 0 => Outcome::skip(&"the page carries no time"),
             Rule::Leap => match LeapIndicator::try_from(fields.leap_indicator) {
                 Ok(leap) => Outcome::ok(&leap),
