@@ -120,10 +120,11 @@ extern "C" fn start(handover: u64) -> ! {
             mmu: &mmu,
             page: &page,
             uptime: log.uptime,
-            interrupts,
             alarm: Alarm::default(),
             services: &services,
             clocks: &mut clocks,
+            notifier: hardware.notifier(&interrupts),
+            interrupts,
             network: match (&nic, is_refused) {
                 (Some(_), _) => Nic::Running(network.as_str()),
                 (None, true) => Nic::Refused(network.as_str()),

@@ -14,13 +14,13 @@ use gnomon_kernel::discover::Window;
 use gnomon_kernel::memory::MemoryRange;
 use gnomon_kernel::services::Services;
 use gnomon_kernel::services::counters::Rate;
-use gnomon_kernel::smoke::machine::{Bench, Mapping, Nic};
+use gnomon_kernel::smoke::machine::{Bench, Mapping, Nic, Notice};
 use gnomon_kernel::smoke::{self, Subject};
 use gnomon_kernel::source::rtc::Look;
 
 use crate::find::Page;
 use crate::glue::{Port, Uart};
-use crate::platform::Clocks;
+use crate::platform::{Clocks, Notifier};
 use crate::{layout, platform};
 
 /// The machine under test.
@@ -33,6 +33,7 @@ pub(crate) struct Lab<'a> {
     pub(crate) alarm: Alarm,
     pub(crate) services: &'a dyn Services,
     pub(crate) clocks: &'a mut Clocks,
+    pub(crate) notifier: Notifier,
     pub(crate) network: Nic<'a>,
 }
 
@@ -99,6 +100,10 @@ impl Bench for Lab<'_> {
 
     fn rtc(&mut self) -> Result<Look, &'static str> {
         self.clocks.look_at_rtc()
+    }
+
+    fn notice(&mut self) -> Notice {
+        self.notifier.look(&self.interrupts)
     }
 
     fn nic(&self) -> Nic<'_> {

@@ -14,10 +14,14 @@ use gnomon_kernel::discover::Window;
 use gnomon_kernel::memory::{MemoryKind, MemoryRange};
 use gnomon_kernel::net::port::{Frame, FramePort, PortCounters};
 use gnomon_kernel::services::counters::Rate;
-use gnomon_kernel::smoke::machine::{self, Bench, Mapping, Nic, Pair, Readings, Tables};
+use gnomon_kernel::smoke::machine::{
+    self, Bench, Mapping, Measured, Nic, Notice, Pair, Readings, Tables,
+};
 use gnomon_kernel::smoke::page::{Rates, Rule, Stop, Watch};
+use gnomon_kernel::smoke::rtc::Rtc;
 use gnomon_kernel::smoke::tap::{Outcome, Tap};
 use gnomon_kernel::smoke::{self, Subject};
+use gnomon_kernel::source::rtc::Look;
 
 const GIGAHERTZ: u64 = 1_000_000_000;
 const RATES: Rates = Rates {
@@ -102,15 +106,21 @@ fn an_honest_page_breaks_nothing_and_all_that_can_be_said_is_said() {
     let stop = Stop { nanos: 10_000_000 };
     watch.stopped(
         stop,
-        (&last, Ticks(last.counter_value)),
-        (&after, Ticks(after.counter_value)),
+        (last, Ticks(last.counter_value)),
+        (after, Ticks(after.counter_value)),
     );
+    let restored = Fields {
+        disruption_marker: 7,
+        vm_generation_counter: 8,
+        ..after
+    };
+    watch.loaded(&after, &restored);
     let all: String = Rule::ALL
         .iter()
         .map(|rule| is(&watch.outcome(*rule, &RATES)))
         .collect();
     assert_eq!(
-        all, "++++++++++++++++++++++?",
+        all, "+++++++++++++++++++++++?",
         "only the notification is open"
     );
 }
@@ -122,7 +132,7 @@ fn a_page_without_time_breaks_nothing() {
         .iter()
         .map(|rule| is(&watch.outcome(*rule, &RATES)))
         .collect();
-    assert_eq!(all, "++++++++++++???????????");
+    assert_eq!(all, "++++++++++++????????????");
     let nothing = Watch::new(CounterId::X86Tsc, None);
     assert!(broken(&nothing).is_empty());
 }
@@ -270,7 +280,7 @@ fn a_stop_needs_another_marker_unless_the_time_goes_on() {
     let page = good();
     let stopped = |after: Fields, ticks: u64, nanos: u64| {
         let mut watch = seen(&[page, after]);
-        watch.stopped(Stop { nanos }, (&page, Ticks(1000)), (&after, Ticks(ticks)));
+        watch.stopped(Stop { nanos }, (page, Ticks(1000)), (after, Ticks(ticks)));
         broken(&watch)
     };
     // A counter that has stood still for most of it.
@@ -297,6 +307,169 @@ fn a_stop_needs_another_marker_unless_the_time_goes_on() {
         [Rule::Generation]
     );
     assert_eq!(stopped(page, u64::MAX, u64::MAX), [Rule::Marker]);
+}
+
+#[test]
+fn a_snapshot_raises_marker_and_generation() {
+    let page = good();
+    let loaded = |marker, generation| {
+        let mut watch = seen(&[page]);
+        let after = Fields {
+            disruption_marker: marker,
+            vm_generation_counter: generation,
+            ..page
+        };
+        watch.loaded(&page, &after);
+        broken(&watch)
+    };
+    assert_eq!(loaded(6, 8), []);
+    assert_eq!(loaded(6, 7), [Rule::Snapshot]);
+    assert_eq!(loaded(5, 8), [Rule::Snapshot]);
+}
+
+#[test]
+fn updates_are_notified_where_that_is_promised() {
+    const SECOND: u64 = GIGAHERTZ;
+    let flagged = |number: u64| {
+        let page = later(&good(), number * 50_000_000);
+        Fields {
+            seq_count: 2 + 2 * u32::try_from(number).expect("small"),
+            flags: page.flags | flag::NOTIFICATION_PRESENT,
+            ..page
+        }
+    };
+    // What is looked at: the number of the page, and what a look gives before it, at a counter value.
+    let judged = |looks: &[(u64, Notice, u64)]| {
+        let mut watch = watch();
+        for (number, notice, ticks) in looks {
+            watch.saw(&flagged(*number), Ticks(*ticks));
+            watch.noticed(*notice, Ticks(*ticks));
+        }
+        is(&watch.outcome(Rule::Notification, &RATES))
+    };
+    use Notice::{Arrived, None, Undescribed, Unknown};
+    assert_eq!(judged(&[(0, None, 1)]), '?', "no update");
+    assert_eq!(judged(&[(0, None, 1), (1, Arrived, 2)]), '+');
+    assert_eq!(
+        judged(&[(0, None, 1), (1, None, 2), (1, Arrived, SECOND)]),
+        '+',
+        "after the copy that has it"
+    );
+    assert_eq!(
+        judged(&[(0, None, 1), (1, None, 2)]),
+        '?',
+        "too late to tell"
+    );
+    assert_eq!(
+        judged(&[(0, None, 1), (1, None, 2), (1, None, 3 * SECOND)]),
+        '-'
+    );
+    assert_eq!(
+        judged(&[
+            (0, None, 1),
+            (1, Arrived, 2),
+            (2, None, 3),
+            (2, None, 3 * SECOND),
+            (2, Arrived, 4 * SECOND)
+        ]),
+        '-',
+        "one of two is late"
+    );
+    assert_eq!(judged(&[(0, Undescribed, 1)]), '-');
+    assert_eq!(judged(&[(0, Unknown("why"), 1), (1, None, 2)]), '?');
+    // The update that sets the flag need not be notified, nor one after which it is gone.
+    let mut watch = watch();
+    for (page, ticks) in [(good(), 1), (flagged(1), 2), (good(), 3 * SECOND)] {
+        watch.saw(&page, Ticks(ticks));
+        watch.noticed(None, Ticks(ticks));
+    }
+    assert_eq!(is(&watch.outcome(Rule::Notification, &RATES)), '?');
+}
+
+/// 2026-11-20T12:00:00Z.
+const NOON: i64 = 1_795_176_000;
+
+/// What is made of a clock that shows these seconds, one look each 10 ms of a counter of 1 GHz.
+fn clock(looks: u64, page: Option<i64>, shows: impl Fn(u64) -> Look) -> Rtc {
+    let mut rtc = Rtc::default();
+    for number in 0..looks {
+        let nanos = number * 10_000_000;
+        let seconds = i64::try_from(nanos / GIGAHERTZ).expect("small");
+        let at = (Ticks(nanos), Ticks(nanos + 1000));
+        let page = page.map(|page| page + seconds);
+        rtc.look(at, Ok(shows(nanos)), page, number >= looks / 2);
+    }
+    rtc
+}
+
+/// A clock that is set to `start` and runs by this share of the true rate, in ppm.
+fn clock_from(start: i64, ppm: u64) -> impl Fn(u64) -> Look {
+    move |nanos| {
+        let shown = (nanos / 1000 * ppm + 700_000_000_000) / 1_000_000_000_000;
+        // For a moment of each second it is being updated.
+        if nanos % GIGAHERTZ == 0 {
+            return Look::Busy;
+        }
+        Look::Seconds(start + i64::try_from(shown).expect("small"))
+    }
+}
+
+#[test]
+fn a_real_time_clock_is_plausible_or_not() {
+    const RIGHT: u64 = 1_000_000;
+    let rate = Some(Measured {
+        hertz: GIGAHERTZ,
+        error: 1000,
+    });
+    let judged = |rtc: &Rtc| is(&rtc.outcome(rate));
+    for page in [None, Some(NOON), Some(NOON + 80_000)] {
+        let rtc = clock(400, page, clock_from(NOON, RIGHT));
+        assert!(rtc.is_enough());
+        assert_eq!(judged(&rtc), '+', "{rtc:?}");
+    }
+    for (start, ppm, page, why) in [
+        (NOON, RIGHT, Some(NOON + 90_000), "another day"),
+        (NOON, RIGHT, Some(NOON - 90_000), "another day"),
+        (0, RIGHT, None, "never set"),
+        (102 * 365 * 86_400 * 2, RIGHT, None, "another century"),
+        (NOON, 1_200_000, Some(NOON), "too fast"),
+        (NOON, 800_000, Some(NOON), "too slow"),
+    ] {
+        let rtc = clock(400, page, clock_from(start, ppm));
+        assert_eq!(judged(&rtc), '-', "{why}: {rtc:?}");
+    }
+    let still = clock(400, None, |_| Look::Seconds(NOON));
+    assert!(!still.is_enough());
+    assert_eq!(judged(&still), '-');
+    let back = clock(400, None, |nanos| {
+        Look::Seconds(NOON + i64::try_from(nanos / GIGAHERTZ % 3).expect("small"))
+    });
+    assert_eq!(judged(&back), '-');
+    assert_eq!(judged(&clock(400, None, |_| Look::Busy)), '-');
+    assert_eq!(judged(&clock(400, None, |_| Look::Silent("empty"))), '-');
+    let mut absent = Rtc::default();
+    absent.look((Ticks(0), Ticks(1)), Err("none"), None, false);
+    assert!(absent.is_enough());
+    assert_eq!(judged(&absent), '?');
+}
+
+#[test]
+fn a_real_time_clock_measures_the_counter() {
+    let measured = |ppm| {
+        let rtc = clock(400, None, clock_from(NOON, ppm));
+        let mut readings = Readings::default();
+        for (place, pair) in rtc.pairs().expect("enough").into_iter().enumerate() {
+            readings.beside(place, pair);
+        }
+        assert_eq!(is(&readings.steady(Some("it"))), '+');
+        readings.rate().expect("a rate")
+    };
+    let right = measured(1_000_000);
+    assert!(right.hertz.abs_diff(GIGAHERTZ) <= right.error, "{right:?}");
+    // Some looks are 20 ms apart, and at least 2 s were seen.
+    assert!(right.error < 3 * GIGAHERTZ / 100, "{right:?}");
+    let fast = measured(900_000);
+    assert!(fast.hertz.abs_diff(GIGAHERTZ) > fast.error, "{fast:?}");
 }
 
 #[test]
@@ -391,7 +564,7 @@ fn the_counter_is_judged() {
     readings.cost(6500, 65);
     assert_eq!(is(&readings.cheap(Some(GIGAHERTZ))), '+');
 
-    let measured = Some(machine::Measured {
+    let measured = Some(Measured {
         hertz: GIGAHERTZ,
         error: 1000,
     });
@@ -520,6 +693,16 @@ impl Bench for Lab {
     fn uart_loopback(&mut self) -> Option<bool> {
         Some(true)
     }
+    fn rtc(&mut self) -> Result<Look, &'static str> {
+        // At the start half of the page's second is over.
+        let seconds = (self.world.now() + 500_000_000) / 1_000_000_000;
+        Ok(Look::Seconds(
+            1_795_000_000 - 37 + i64::try_from(seconds).expect("small"),
+        ))
+    }
+    fn notice(&mut self) -> Notice {
+        Notice::None
+    }
     fn nic(&self) -> Nic<'_> {
         Nic::Running("virtio-net")
     }
@@ -531,6 +714,7 @@ struct Line {
     said: Rc<RefCell<String>>,
     answer: VecDeque<u8>,
     gives: &'static [u8],
+    loads: &'static [u8],
     world: World,
     lasts: u64,
 }
@@ -542,6 +726,9 @@ impl SerialPort for Line {
     fn send(&mut self, bytes: &[u8]) -> usize {
         let mut said = self.said.borrow_mut();
         said.push_str(core::str::from_utf8(bytes).expect("text"));
+        if said.ends_with("to be saved and loaded\r\n") {
+            self.answer.extend(self.loads);
+        }
         if said.ends_with("# waiting for a stop of the machine\r\n") {
             *self.world.0.borrow_mut() += self.lasts;
             self.answer.extend(self.gives);
@@ -629,8 +816,8 @@ impl FramePort for Net {
     }
 }
 
-/// A run on a good machine with this page, stopped as `lasts` and answered with `gives`.
-fn run(fields: &Fields, lasts: u64, gives: &'static [u8]) -> (u32, String) {
+/// A run on a good machine with this page, stopped as `lasts`, and answered with `gives` and then with `loads`.
+fn run(fields: &Fields, lasts: u64, [gives, loads]: [&'static [u8]; 2]) -> (u32, String) {
     let world = World::default();
     let page = VmclockPage::new(fields);
     let mut lab = Lab {
@@ -655,6 +842,7 @@ fn run(fields: &Fields, lasts: u64, gives: &'static [u8]) -> (u32, String) {
         Some(Line {
             said: Rc::clone(&said),
             gives,
+            loads,
             world,
             lasts,
             ..Line::default()
@@ -668,14 +856,16 @@ fn run(fields: &Fields, lasts: u64, gives: &'static [u8]) -> (u32, String) {
 
 #[test]
 fn a_good_machine_passes_from_end_to_end() {
-    let (failed, said) = run(&good(), 1_000_100_000, b"stopped 1000000000\r");
+    let (failed, said) = run(&good(), 1_000_100_000, [b"stopped 1000000000\r", b""]);
     assert_eq!(failed, 0, "{said}");
     for expected in [
-        "TAP version 14\n1..37\n",
+        "TAP version 14\n1..38\n",
         "ok 11 - network link: DHCP offered, and 10.0.2.2 is at 02:00:00:00:00:09 by ARP\n",
+        "ok 12 - real-time clock: 2026-11-18T",
         "ok 13 - vmclock discovery: \\\\_SB.VCLK\n",
         "disruption_marker: 0x5 before and after a stop of 1.00 s",
-        "ok 37 - vmclock notification # SKIP not advertised\n",
+        "ok 37 - vmclock snapshot # SKIP nobody has loaded one\n",
+        "ok 38 - vmclock notification # SKIP not advertised\n",
     ] {
         assert!(said.contains(expected), "{expected}: {said}");
     }
@@ -683,7 +873,7 @@ fn a_good_machine_passes_from_end_to_end() {
 
 #[test]
 fn a_stop_that_the_page_does_not_know_of_fails() {
-    let (failed, said) = run(&good(), 0, b"noise\rstostopped 1000000000\r");
+    let (failed, said) = run(&good(), 0, [b"noise\rstostopped 1000000000\r", b""]);
     assert_eq!(failed, 1, "{said}");
     assert!(
         said.contains("not ok 35 - vmclock disruption_marker: "),
@@ -692,9 +882,18 @@ fn a_stop_that_the_page_does_not_know_of_fails() {
 }
 
 #[test]
+fn a_snapshot_that_the_page_does_not_know_of_fails() {
+    let answers: [&[u8]; 2] = [b"stopped 1000000000\r", b"loa\rwas loaded\r"];
+    let (failed, said) = run(&good(), 1_000_100_000, answers);
+    assert_eq!(failed, 1, "{said}");
+    let expected = "not ok 37 - vmclock snapshot: 0x5 before and after\n";
+    assert!(said.contains(expected), "{said}");
+}
+
+#[test]
 fn without_an_answer_the_stop_is_skipped() {
     for nothing in [&b""[..], b"stopped", b"stopped x\r", b"stopped 12 3\r"] {
-        let (failed, said) = run(&good(), 0, nothing);
+        let (failed, said) = run(&good(), 0, [nothing, b"loaded\r"]);
         assert_eq!(failed, 0, "{said}");
         assert!(
             said.contains("disruption_marker # SKIP nobody has stopped the machine\n"),

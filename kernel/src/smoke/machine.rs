@@ -41,8 +41,23 @@ pub trait Bench {
     fn uart_loopback(&mut self) -> Option<bool>;
     /// Looks at the real-time clock; `Err` says why there is none.
     fn rtc(&mut self) -> Result<Look, &'static str>;
+    /// Looks for an interrupt that says that the vmclock page was updated.
+    fn notice(&mut self) -> Notice;
     /// What became of the network device.
     fn nic(&self) -> Nic<'_>;
+}
+
+/// What a look for the page's notification gives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// None since the last look.
+    None,
+    /// There was one.
+    Arrived,
+    /// The machine's description names no interrupt for it.
+    Undescribed,
+    /// It cannot be looked for, and why.
+    Unknown(&'static str),
 }
 
 /// How a part of memory is mapped.

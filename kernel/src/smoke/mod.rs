@@ -21,7 +21,7 @@ use core::time::Duration;
 
 use gnomon_clock::{Counter, Fields, Ticks, VmclockPage};
 
-use self::machine::{Bench, Measured, Pair, Readings, Rule as MachineRule};
+use self::machine::{Bench, Measured, Notice, Pair, Readings, Rule as MachineRule};
 use self::page::{Rates, Rule as PageRule, Stop, Watch};
 use self::rtc::Rtc;
 use self::tap::{Check, Outcome, Tally, Tap};
@@ -331,11 +331,20 @@ impl<B: Bench, C: Counter, P: FramePort> Subject<'_, B, C, P> {
 
     /// One look at the page.
     #[inline(never)]
-    fn look(&self, watch: &mut Watch) -> Option<(Fields, Ticks)> {
+    fn look(&mut self, watch: &mut Watch) -> Option<(Fields, Ticks)> {
         let page = self.page?;
+        // One that is there before the copy is made is about an update that the copy has.
+        let notice = if watch.is_notified() {
+            self.bench.notice()
+        } else {
+            Notice::None
+        };
         let copy = page.snapshot_with(|| self.counter.read()).ok();
         match &copy {
-            Some((fields, ticks)) => watch.saw(fields, *ticks),
+            Some((fields, ticks)) => {
+                watch.saw(fields, *ticks);
+                watch.noticed(notice, *ticks);
+            }
             None => watch.refused(page.seq_count(), self.counter.read()),
         }
         copy

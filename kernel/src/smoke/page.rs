@@ -9,12 +9,16 @@ use gnomon_clock::{
     TaiOffset, Ticks, TimeType, Timeline, Unusable, Violation,
 };
 
+use super::machine::Notice;
 use super::tap::{Check, Evidence, Outcome};
 use crate::report::Width;
 use crate::services::counters::{PageRate, Rate};
 
 /// How long `seq_count` may stay odd, ns: Linux gives the page up after that.
 const ODD_LONGEST: u64 = 100_000_000;
+
+/// How late a notification may be, s. The host may have to wait for a processor.
+const NOTICE_LATEST: u64 = 2;
 
 /// Writes the checks down once: their order, names and rules.
 macro_rules! checks {
@@ -138,6 +142,7 @@ pub struct Watch {
     stop: Option<(Stop, Around, Around)>,
     /// The marker before and after a snapshot was loaded.
     snapshot: Option<(u64, u64)>,
+    notices: Notices,
 }
 
 /// The page, its time and a counter value beside a stop.
@@ -172,6 +177,7 @@ impl Watch {
             broken: [const { None }; RULES],
             stop: None,
             snapshot: None,
+            notices: Notices::default(),
         }
     }
 
@@ -220,6 +226,18 @@ impl Watch {
     pub fn utc(&self, ticks: Ticks) -> Option<i64> {
         let reading = self.line?.at(ticks).ok()?;
         Some(reading.utc?.time.seconds())
+    }
+
+    /// Whether the last page says that its updates are notified.
+    #[must_use]
+    pub fn is_notified(&self) -> bool {
+        let fields = self.last.as_ref();
+        fields.is_some_and(|fields| fields.has(flag::NOTIFICATION_PRESENT))
+    }
+
+    /// Takes note of a look for a notification before the copy that was [seen](Self::saw) last.
+    pub fn noticed(&mut self, notice: Notice, ticks: Ticks) {
+        self.notices.look(notice, ticks, self.hertz);
     }
 
     /// Takes note of a snapshot that was loaded: the page before it was asked for, and as it is now.
@@ -289,9 +307,7 @@ impl Watch {
             Rule::Notification if self.flags & flag::NOTIFICATION_PRESENT == 0 => {
                 Outcome::skip(&"not advertised")
             }
-            Rule::Notification => {
-                Outcome::skip(&"advertised, and Gnomon does not take the interrupt")
-            }
+            Rule::Notification => self.notices.outcome(),
             Rule::Marker | Rule::Generation => self.over_a_stop(rule),
             Rule::Snapshot => match self.snapshot {
                 Some((was, is)) => Outcome::ok(&format_args!("{was:#x}, then {is:#x}")),
@@ -313,6 +329,10 @@ impl Watch {
     #[inline(never)]
     fn update(&mut self, fields: &Fields) {
         self.line = None;
+        // The update that sets the flag may be the first that is notified.
+        if self.is_notified() && fields.has(flag::NOTIFICATION_PRESENT) {
+            self.notices.updated();
+        }
         if let Some(last) = &self.last {
             let forward = fields.seq_count.wrapping_sub(last.seq_count).cast_signed();
             let (was, is) = (last.seq_count, fields.seq_count);
@@ -620,6 +640,73 @@ impl Watch {
         Outcome::of(
             holds,
             &format_args!("{was:#x} before and after a stop of {stopped}, {elapsed} by the page"),
+        )
+    }
+}
+
+/// Updates that the page says are notified, and what came.
+#[derive(Clone, Copy, Debug, Default)]
+struct Notices {
+    updates: u64,
+    arrived: u64,
+    /// An update is not notified yet.
+    is_due: bool,
+    /// Since when, as far as somebody has looked.
+    since: Option<Ticks>,
+    /// For how many seconds one was not.
+    late: u64,
+    is_undescribed: bool,
+    unknown: Option<&'static str>,
+}
+
+impl Notices {
+    /// The page was updated.
+    const fn updated(&mut self) {
+        self.updates += 1;
+        self.is_due = true;
+    }
+
+    #[inline(never)]
+    fn look(&mut self, notice: Notice, ticks: Ticks, hertz: u64) {
+        match notice {
+            Notice::None => {}
+            Notice::Arrived => {
+                self.arrived += 1;
+                (self.is_due, self.since) = (false, None);
+            }
+            Notice::Undescribed => self.is_undescribed = true,
+            Notice::Unknown(why) => self.unknown = Some(why),
+        }
+        if self.is_due {
+            let since = *self.since.get_or_insert(ticks);
+            let waited = u64::try_from(ticks.since(since)).unwrap_or(0);
+            self.late = self.late.max(waited.checked_div(hertz).unwrap_or(0));
+        }
+    }
+
+    #[inline(never)]
+    fn outcome(&self) -> Outcome {
+        let Self {
+            updates,
+            arrived,
+            late,
+            ..
+        } = *self;
+        if self.is_undescribed {
+            return Outcome::not_ok(&"advertised, and no interrupt is described for it");
+        }
+        if let Some(why) = self.unknown {
+            return Outcome::skip(&format_args!("advertised, and {why}"));
+        }
+        if updates == 0 {
+            return Outcome::skip(&"advertised, and there was no update");
+        }
+        if late < NOTICE_LATEST && arrived == 0 {
+            return Outcome::skip(&"advertised, and the first update was too late to tell");
+        }
+        Outcome::of(
+            late < NOTICE_LATEST,
+            &format_args!("{arrived} for {updates} updates, one missing for {late} s at most"),
         )
     }
 }
