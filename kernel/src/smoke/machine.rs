@@ -373,16 +373,16 @@ impl Readings {
         measured(first?, last?)
     }
 
-    /// The order of the readings.
+    /// The order of the readings, of which there have to be so many.
     #[must_use]
     #[inline(never)]
-    pub fn order(&self) -> Outcome {
+    pub fn order(&self, least: u64) -> Outcome {
         match self.back {
             Some((before, after)) => {
                 Outcome::not_ok(&format_args!("{}, then {}", before.0, after.0))
             }
             None => Outcome::of(
-                self.reads >= READS && self.still < self.reads,
+                self.reads >= least && self.still < self.reads,
                 &format_args!(
                     "{} readings in order, {} like the one before",
                     self.reads, self.still

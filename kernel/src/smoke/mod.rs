@@ -10,6 +10,7 @@
 //! * Who has done so is asked for more: `# waiting for a snapshot of the machine to be saved and loaded`, to which the
 //!   answer is `loaded`.
 
+pub mod beside;
 mod link;
 pub mod machine;
 pub mod page;
@@ -51,19 +52,19 @@ const ALARM: u64 = 20_000;
 const ALARM_LATEST: u64 = 2_000_000_000;
 
 /// The page is where it may be.
-const DISCOVERY: Check = Check {
+pub(crate) const DISCOVERY: Check = Check {
     name: "vmclock discovery",
     rule: "a device with _HID AMZNC10C or _CID VMCLOCK, or a node compatible with amazon,vmclock, describes one page",
     source: "UAPI.13 v1.1, Discovery via ACPI, Discovery via Device Tree",
 };
 /// And in memory that is nobody else's.
-const RESERVED: Check = Check {
+pub(crate) const RESERVED: Check = Check {
     name: "vmclock reserved memory",
     rule: "the page is in no range reported as AddressRangeMemory or AddressRangeACPI",
     source: "UAPI.13 v1.1, Discovery via ACPI",
 };
 /// Checks in all.
-const CHECKS: usize = MachineRule::ALL.len() + 2 + PageRule::ALL.len();
+pub const CHECKS: usize = MachineRule::ALL.len() + 2 + PageRule::ALL.len();
 
 /// What is tested.
 #[expect(missing_debug_implementations, reason = "devices are not for printing")]
@@ -90,9 +91,9 @@ pub fn run<B: Bench, C: Counter, P: FramePort, S: SerialPort>(
     seconds: u16,
 ) -> Result<Tally, fmt::Error> {
     let mut tap = Tap::begin(console, CHECKS)?;
-    tap.comment(&format_args!("Gnomon {}", crate::report::VERSION))?;
-    tap.comment(&format_args!("watching the page for {seconds} s"))?;
-    tap.out().drain(DRAIN);
+    tap.comment(console, &format_args!("Gnomon {}", crate::report::VERSION))?;
+    tap.comment(console, &format_args!("watching the page for {seconds} s"))?;
+    console.drain(DRAIN);
     let stated = subject.bench.stated_rate();
     let rough = stated.map_or_else(|| subject.rough_rate(), |rate| Some(rate.hertz));
     let mut readings = Readings::default();
@@ -100,39 +101,49 @@ pub fn run<B: Bench, C: Counter, P: FramePort, S: SerialPort>(
     let mut rtc = Rtc::default();
     let length = Duration::from_secs(seconds.into());
     subject.look_for(length, &mut readings, &mut watch, &mut rtc);
+    let is_disrupted = watch.is_disrupted();
     if subject.page.is_some() {
         // From before anybody can have stopped it.
         let before = subject.look(&mut watch);
-        tap.comment(&"waiting for a stop of the machine")?;
-        tap.out().drain(DRAIN);
-        let stopped = subject.wait_for(Line::stopped, tap.out(), &mut watch);
+        tap.comment(console, &"waiting for a stop of the machine")?;
+        console.drain(DRAIN);
+        let stopped = subject.wait_for(Line::stopped, console, &mut watch);
         if let (Some((stop, after)), Some(before)) = (stopped, before) {
             watch.stopped(stop, before, after);
-            tap.comment(&"waiting for a snapshot of the machine to be saved and loaded")?;
-            tap.out().drain(DRAIN);
-            let loaded = subject.wait_for(Line::loaded, tap.out(), &mut watch);
+            tap.comment(
+                console,
+                &"waiting for a snapshot of the machine to be saved and loaded",
+            )?;
+            console.drain(DRAIN);
+            let loaded = subject.wait_for(Line::loaded, console, &mut watch);
             if let Some(((), now)) = loaded {
                 watch.loaded(&after.0, &now.0);
             }
         }
     }
-    let seen = Seen::new(readings, rtc, subject.bench.independent_timer(), rough);
+    let seen = Seen::new(
+        readings,
+        rtc,
+        subject.bench.independent_timer(),
+        rough,
+        is_disrupted,
+    );
     for &rule in MachineRule::ALL {
         let outcome = subject.try_machine(rule, &seen);
-        tap.tell(rule.check(), &outcome)?;
+        tap.tell(console, rule.check(), &outcome)?;
         // Nothing may be on its way when the UART is tried.
-        tap.out().drain(DRAIN);
+        console.drain(DRAIN);
     }
     let found = match subject.place {
         Ok(place) => Outcome::ok(&place),
         Err(why) => Outcome::not_ok(&why),
     };
-    tap.tell(&DISCOVERY, &found)?;
+    tap.tell(console, &DISCOVERY, &found)?;
     let reserved = match subject.bench.page() {
         Some(window) => machine::reserved(subject.bench.memory(), window),
         None => Outcome::skip(&"there is no page"),
     };
-    tap.tell(&RESERVED, &reserved)?;
+    tap.tell(console, &RESERVED, &reserved)?;
     let rates = Rates {
         measured: seen
             .measured
@@ -149,10 +160,10 @@ pub fn run<B: Bench, C: Counter, P: FramePort, S: SerialPort>(
             Some(_) => watch.outcome(rule, &rates),
             None => Outcome::skip(&"there is no page"),
         };
-        tap.tell(rule.check(), &outcome)?;
-        tap.out().drain(DRAIN);
+        tap.tell(console, rule.check(), &outcome)?;
+        console.drain(DRAIN);
     }
-    let tally = tap.end()?;
+    let tally = tap.end(console)?;
     console.drain(DRAIN);
     Ok(tally)
 }
@@ -172,16 +183,17 @@ struct Seen {
 }
 
 impl Seen {
-    /// Seconds of the real-time clock measure the counter where there is no timer.
+    /// Seconds of the real-time clock measure the counter where there is no timer, unless the machine stood still at times.
     #[inline(never)]
     fn new(
         mut readings: Readings,
         rtc: Rtc,
         timer: Option<&'static str>,
         rough: Option<u64>,
+        is_disrupted: bool,
     ) -> Self {
-        let by_timer = readings.rate().filter(|_| timer.is_some());
-        let pairs = rtc.pairs().filter(|_| timer.is_none());
+        let by_timer = readings.rate().filter(|_| timer.is_some() && !is_disrupted);
+        let pairs = rtc.pairs().filter(|_| timer.is_none() && !is_disrupted);
         for (place, pair) in pairs.into_iter().flatten().enumerate() {
             readings.beside(place, pair);
         }
@@ -213,7 +225,7 @@ impl<B: Bench, C: Counter, P: FramePort> Subject<'_, B, C, P> {
                 self.bench.undefined_instruction(),
                 &"an undefined instruction was caught",
             ),
-            MachineRule::Order => seen.readings.order(),
+            MachineRule::Order => seen.readings.order(machine::READS),
             MachineRule::Cost => {
                 let known = measured.map(|rate| rate.hertz).or(seen.rough);
                 seen.readings.cheap(known)

@@ -18,7 +18,7 @@ use crate::services::counters::{PageRate, Rate};
 const ODD_LONGEST: u64 = 100_000_000;
 
 /// How late a notification may be, s. The host may have to wait for a processor.
-const NOTICE_LATEST: u64 = 2;
+const NOTICE_LATEST: u64 = 3;
 
 /// Writes the checks down once: their order, names and rules.
 macro_rules! checks {
@@ -181,6 +181,15 @@ impl Watch {
         }
     }
 
+    /// The same beside a service, whose audit has seen the page since the machine was started.
+    #[must_use]
+    pub fn beside(counter: CounterId, hertz: Option<u64>, audit: &Audit) -> Self {
+        Self {
+            audit: audit.clone(),
+            ..Self::new(counter, hertz)
+        }
+    }
+
     /// Takes a copy of the page that the seqlock has let through, and the counter read inside it.
     pub fn saw(&mut self, fields: &Fields, ticks: Ticks) {
         self.copies += 1;
@@ -226,6 +235,14 @@ impl Watch {
     pub fn utc(&self, ticks: Ticks) -> Option<i64> {
         let reading = self.line?.at(ticks).ok()?;
         Some(reading.utc?.time.seconds())
+    }
+
+    /// Whether the marker has changed: a clock of the host's may have gone on while the machine stood still.
+    #[must_use]
+    pub fn is_disrupted(&self) -> bool {
+        let marker =
+            |fields: &Option<Fields>| fields.as_ref().map(|fields| fields.disruption_marker);
+        marker(&self.first) != marker(&self.last)
     }
 
     /// Whether the last page says that its updates are notified.
