@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use crate::attend::Signals;
 use crate::child::End;
-use crate::publish::PublishError;
+use crate::publish::{PublishError, Report};
 use crate::qmp::{QmpError, readable};
 use crate::scenario::Scenario;
 use crate::serial::SerialError;
@@ -26,6 +26,8 @@ const WATCHING: &str = "# watching the page";
 const WAITING: &str = "# waiting for a stop";
 /// And when a snapshot is to be loaded.
 const WAITING_FOR_SNAPSHOT: &str = "# waiting for a snapshot";
+/// How often the guest is told that a scenario is not over yet.
+const SLICE: Duration = Duration::from_secs(1);
 /// How often is looked whether somebody wants this to end.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -125,6 +127,14 @@ pub fn follow(
             publisher.play(scenario)?;
         }
         if line.starts_with(WAITING) {
+            let is_over = |report: &Report| report.scenario.is_none_or(|scenario| scenario.over);
+            while let Some(publisher) = vm.publisher()
+                && publisher.wait(SLICE, is_over).is_none()
+                && begin.elapsed() < limit
+            {
+                // The guest looks on meanwhile, if it knows that somebody is there.
+                vm.send_serial("wait\r")?;
+            }
             let begin = Instant::now();
             vm.stop()?;
             sleep(STOP);

@@ -6,7 +6,7 @@
 //! * `# watching the page for N s` is said when that begins;
 //! * `# waiting for a stop of the machine` asks whoever listens to stop the machine, to let it go on, and then to
 //!   say `stopped NANOSECONDS`, by a clock that went on meanwhile, and a carriage return. When nobody does within
-//!   [`PATIENCE`], that check is skipped.
+//!   [`PATIENCE`], that check is skipped; any other line asks for as long again.
 //! * Who has done so is asked for more: `# waiting for a snapshot of the machine to be saved and loaded`, to which the
 //!   answer is `loaded`.
 
@@ -108,15 +108,15 @@ pub fn run<B: Bench, C: Counter, P: FramePort, S: SerialPort>(
         tap.comment(console, &"waiting for a stop of the machine")?;
         console.drain(DRAIN);
         let stopped = subject.wait_for(Line::stopped, console, &mut watch);
-        if let (Some((stop, after)), Some(before)) = (stopped, before) {
-            watch.stopped(stop, before, after);
+        if let (Some((nanos, after)), Some(before)) = (stopped, before) {
+            watch.stopped(Stop { nanos }, before, after);
             tap.comment(
                 console,
                 &"waiting for a snapshot of the machine to be saved and loaded",
             )?;
             console.drain(DRAIN);
             let loaded = subject.wait_for(Line::loaded, console, &mut watch);
-            if let Some(((), now)) = loaded {
+            if let Some((_, now)) = loaded {
                 watch.loaded(&after.0, &now.0);
             }
         }
@@ -362,18 +362,19 @@ impl<B: Bench, C: Counter, P: FramePort> Subject<'_, B, C, P> {
         copy
     }
 
-    /// Waits until somebody says what `understand` understands, looking at the page meanwhile. Gives that, and the page and
-    /// the counter after it.
+    /// Waits until somebody says what `understand` understands, looking at the page meanwhile. Gives its number, and the
+    /// page and the counter after it.
     #[inline(never)]
-    fn wait_for<T, S: SerialPort>(
+    fn wait_for<S: SerialPort>(
         &mut self,
-        understand: fn(&Line) -> Option<T>,
+        understand: fn(&Line) -> Option<u64>,
         console: &mut Console<'_, S>,
         watch: &mut Watch,
-    ) -> Option<(T, (Fields, Ticks))> {
+    ) -> Option<(u64, (Fields, Ticks))> {
         /// What goes by between two looks, at most, ns: while the machine was stopped, nobody could say anything.
         const STEP: u64 = 10_000_000;
-        let mut left = u64::try_from(PATIENCE.as_nanos()).unwrap_or(u64::MAX);
+        let patience = u64::try_from(PATIENCE.as_nanos()).unwrap_or(u64::MAX);
+        let mut left = patience;
         let mut last = self.bench.uptime()?;
         let mut line = Line(Text::EMPTY);
         for _ in 0..LOOKS {
@@ -384,10 +385,12 @@ impl<B: Bench, C: Counter, P: FramePort> Subject<'_, B, C, P> {
             let Some(byte) = console.receive() else {
                 continue;
             };
-            if line.take(byte)
-                && let Some(said) = understand(&core::mem::replace(&mut line, Line(Text::EMPTY)))
-            {
-                return self.look(watch).map(|after| (said, after));
+            if line.take(byte) {
+                if let Some(number) = understand(&line) {
+                    return self.look(watch).map(|after| (number, after));
+                }
+                // Somebody is there, and not ready yet.
+                (line, left) = (Line(Text::EMPTY), patience);
             }
         }
         None
@@ -453,14 +456,13 @@ impl Line {
     }
 
     /// It says `stopped NANOSECONDS`, behind whatever noise.
-    fn stopped(&self) -> Option<Stop> {
+    fn stopped(&self) -> Option<u64> {
         let (_, nanos) = self.0.as_str().rsplit_once("stopped ")?;
-        let nanos = nanos.parse().ok()?;
-        Some(Stop { nanos })
+        nanos.parse().ok()
     }
 
     /// It says `loaded`.
-    fn loaded(&self) -> Option<()> {
-        self.0.as_str().ends_with("loaded").then_some(())
+    fn loaded(&self) -> Option<u64> {
+        self.0.as_str().ends_with("loaded").then_some(0)
     }
 }
