@@ -329,6 +329,7 @@ fn a_snapshot_raises_marker_and_generation() {
 
 #[test]
 fn updates_are_notified_where_that_is_promised() {
+    use Notice::{Arrived, None, Undescribed, Unknown};
     const SECOND: u64 = GIGAHERTZ;
     let flagged = |number: u64| {
         let page = later(&good(), number * 50_000_000);
@@ -347,7 +348,6 @@ fn updates_are_notified_where_that_is_promised() {
         }
         is(&watch.outcome(Rule::Notification, &RATES))
     };
-    use Notice::{Arrived, None, Undescribed, Unknown};
     assert_eq!(judged(&[(0, None, 1)]), '?', "no update");
     assert_eq!(judged(&[(0, None, 1), (1, Arrived, 2)]), '+');
     assert_eq!(

@@ -55,10 +55,8 @@ pub fn with_page(blob: &[u8], address: u64, interrupt: Option<u32>) -> Result<Ve
     let compatible = ("compatible", &b"amazon,vmclock\0"[..]);
     let mut page = node("ptp", &[compatible, ("reg", &register)]);
     if let Some(number) = interrupt {
-        /// What a GIC's binding calls a shared interrupt, and a rising edge.
-        const SHARED_RISING: [u32; 2] = [0, 1];
-        let [shared, rising] = SHARED_RISING;
-        let cells = [shared, number, rising].map(u32::to_be_bytes).concat();
+        // As a GIC's binding has it: shared, its number, a rising edge.
+        let cells = [0, number, 1].map(u32::to_be_bytes).concat();
         page.add_property(DeviceTreeProperty::new_unchecked("interrupts", cells));
     }
     tree.root.add_child(page);

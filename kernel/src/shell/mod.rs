@@ -178,15 +178,12 @@ impl Shell {
     pub fn go_on(&mut self, out: &mut dyn Write, subject: &mut dyn Subject) {
         if let Some(tap) = &mut self.smoke {
             let number = usize::try_from(tap.told()).unwrap_or(usize::MAX);
-            match beside::check(number, &subject.desk()) {
-                Some((check, outcome)) => {
-                    let _ = tap.tell(out, check, &outcome);
-                }
-                None => {
-                    let _ = tap.end(out);
-                    self.smoke = None;
-                    let _ = self.prompt(out);
-                }
+            if let Some((check, outcome)) = beside::check(number, &subject.desk()) {
+                let _ = tap.tell(out, check, &outcome);
+            } else {
+                let _ = tap.end(out);
+                self.smoke = None;
+                let _ = self.prompt(out);
             }
             return;
         }

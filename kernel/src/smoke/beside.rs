@@ -20,6 +20,7 @@ const LOOKS: u32 = 16;
 const ALONE: &str = "not beside a service: boot with `smoke` on the command line";
 
 /// Makes the check of this number, from 0; `None` behind the last.
+#[must_use]
 #[inline(never)]
 pub fn check(number: usize, desk: &Desk<'_>) -> Option<(&'static Check, Outcome)> {
     let number = match MachineRule::ALL.get(number) {

@@ -39,7 +39,10 @@ pub trait Bench {
     fn alarm_rang(&mut self) -> bool;
     /// Sends a byte through the console UART's loopback; `None` when it has none.
     fn uart_loopback(&mut self) -> Option<bool>;
-    /// Looks at the real-time clock; `Err` says why there is none.
+    /// Looks at the real-time clock.
+    ///
+    /// # Errors
+    /// Why there is none.
     fn rtc(&mut self) -> Result<Look, &'static str>;
     /// Looks for an interrupt that says that the vmclock page was updated.
     fn notice(&mut self) -> Notice;
