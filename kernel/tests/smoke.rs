@@ -344,7 +344,7 @@ fn updates_are_notified_where_that_is_promised() {
         let mut watch = watch();
         for (number, notice, ticks) in looks {
             watch.saw(&flagged(*number), Ticks(*ticks));
-            watch.noticed(*notice, Ticks(*ticks));
+            watch.noticed(*notice, Some(Ticks(*ticks)));
         }
         is(&watch.outcome(Rule::Notification, &RATES))
     };
@@ -377,11 +377,21 @@ fn updates_are_notified_where_that_is_promised() {
     );
     assert_eq!(judged(&[(0, Undescribed, 1)]), '-');
     assert_eq!(judged(&[(0, Unknown("why"), 1), (1, None, 2)]), '?');
+    // One that arrived while the page was being written is about the next copy.
+    let mut early = watch();
+    early.saw(&flagged(0), Ticks(1));
+    early.refused(3, Ticks(2));
+    early.noticed(Arrived, Option::None);
+    for ticks in [3, 4 * SECOND] {
+        early.saw(&flagged(1), Ticks(ticks));
+        early.noticed(None, Some(Ticks(ticks)));
+    }
+    assert_eq!(is(&early.outcome(Rule::Notification, &RATES)), '+');
     // The update that sets the flag need not be notified, nor one after which it is gone.
     let mut watch = watch();
     for (page, ticks) in [(good(), 1), (flagged(1), 2), (good(), 4 * SECOND)] {
         watch.saw(&page, Ticks(ticks));
-        watch.noticed(None, Ticks(ticks));
+        watch.noticed(None, Some(Ticks(ticks)));
     }
     assert_eq!(is(&watch.outcome(Rule::Notification, &RATES)), '?');
 }

@@ -440,9 +440,9 @@ impl<'a> Hardware<'a> {
             return Notifier::Unknown("ACPI's way, GED, is not followed here");
         };
         match tree.vmclock_interrupt().map(line) {
-            None => Notifier::Undescribed,
             Some(line) if interrupts.remember(line) => Notifier::Line(line.number),
-            Some(_) => Notifier::Unknown("no interrupt controller is known"),
+            None if interrupts.wake() => Notifier::Undescribed,
+            _ => Notifier::Unknown("no interrupt controller is known"),
         }
     }
 

@@ -79,7 +79,7 @@ fn of_page(rule: PageRule, desk: &Desk<'_>) -> Outcome {
             Some(Ok(fields)) => {
                 let now = desk.meter.read();
                 watch.saw(&fields, now);
-                watch.noticed(Notice::Unknown(ALONE), now);
+                watch.noticed(Notice::Unknown(ALONE), Some(now));
             }
             Some(Err(_)) => watch.refused(1, desk.meter.read()),
             None => return Outcome::skip(&"there is no page"),

@@ -352,13 +352,12 @@ impl<B: Bench, C: Counter, P: FramePort> Subject<'_, B, C, P> {
             Notice::None
         };
         let copy = page.snapshot_with(|| self.counter.read()).ok();
-        match &copy {
-            Some((fields, ticks)) => {
-                watch.saw(fields, *ticks);
-                watch.noticed(notice, *ticks);
-            }
-            None => watch.refused(page.seq_count(), self.counter.read()),
+        if let Some((fields, ticks)) = &copy {
+            watch.saw(fields, *ticks);
+        } else {
+            watch.refused(page.seq_count(), self.counter.read());
         }
+        watch.noticed(notice, copy.as_ref().map(|(_, ticks)| *ticks));
         copy
     }
 

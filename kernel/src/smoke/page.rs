@@ -252,8 +252,9 @@ impl Watch {
         fields.is_some_and(|fields| fields.has(flag::NOTIFICATION_PRESENT))
     }
 
-    /// Takes note of a look for a notification before the copy that was [seen](Self::saw) last.
-    pub fn noticed(&mut self, notice: Notice, ticks: Ticks) {
+    /// Takes note of a look for a notification before the copy that was [seen](Self::saw) last, at these ticks; `None`
+    /// when there was no copy to be had after it.
+    pub fn noticed(&mut self, notice: Notice, ticks: Option<Ticks>) {
         self.notices.look(notice, ticks, self.hertz);
     }
 
@@ -672,6 +673,8 @@ struct Notices {
     since: Option<Ticks>,
     /// For how many seconds one was not.
     late: u64,
+    /// One has arrived, and the update that it is about has not been seen yet.
+    is_early: bool,
     is_undescribed: bool,
     unknown: Option<&'static str>,
 }
@@ -684,15 +687,21 @@ impl Notices {
     }
 
     #[inline(never)]
-    fn look(&mut self, notice: Notice, ticks: Ticks, hertz: u64) {
+    fn look(&mut self, notice: Notice, ticks: Option<Ticks>, hertz: u64) {
         match notice {
             Notice::None => {}
             Notice::Arrived => {
                 self.arrived += 1;
-                (self.is_due, self.since) = (false, None);
+                self.is_early = true;
             }
             Notice::Undescribed => self.is_undescribed = true,
             Notice::Unknown(why) => self.unknown = Some(why),
+        }
+        let Some(ticks) = ticks else {
+            return;
+        };
+        if core::mem::take(&mut self.is_early) {
+            (self.is_due, self.since) = (false, None);
         }
         if self.is_due {
             let since = *self.since.get_or_insert(ticks);

@@ -135,12 +135,9 @@ impl Rtc {
         match self.apart {
             Some(apart) => Outcome::of(
                 is_date && apart <= APART,
-                &format_args!("{date}, {seconds} s later than at first, {apart} s from the page"),
+                &format_args!("{date}, {seconds} s counted, {apart} s from the page"),
             ),
-            None => Outcome::of(
-                is_date,
-                &format_args!("{date}, {seconds} s later than at first"),
-            ),
+            None => Outcome::of(is_date, &format_args!("{date}, {seconds} s counted")),
         }
     }
 }
