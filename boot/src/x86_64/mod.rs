@@ -26,8 +26,8 @@ use gnomon_kernel::random::{Source, Take};
 use gnomon_kernel::services::hypervisor::Processor;
 use gnomon_kernel::smoke::machine::Notice;
 
-use crate::fatal;
 use crate::find::{self, HostClock, Network, Page};
+use crate::last_words::fatal;
 
 pub(crate) use clocks::Clocks;
 pub(crate) use firmware::Firmware;
