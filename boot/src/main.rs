@@ -51,7 +51,6 @@ use crate::last_words::fatal;
 use crate::platform::{Firmware, Handover, Hardware};
 use crate::smoke::Lab;
 use gnomon_kernel::shell::Facts;
-use gnomon_kernel::smoke::machine::Nic;
 use gnomon_kernel::text::Text;
 use heapless::Vec;
 
@@ -134,11 +133,7 @@ extern "C" fn start(handover: u64) -> ! {
             clocks: &mut clocks,
             notifier: hardware.notifier(&interrupts),
             interrupts,
-            network: match (&nic, is_refused) {
-                (Some(_), _) => Nic::Running(network.as_str()),
-                (None, true) => Nic::Refused(network.as_str()),
-                (None, false) => Nic::Absent(network.as_str()),
-            },
+            network: smoke::device(nic.is_some(), is_refused, network.as_str()),
         };
         smoke::run(lab, nic, log.console, power, seconds);
     }

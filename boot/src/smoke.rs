@@ -111,6 +111,15 @@ impl Bench for Lab<'_> {
     }
 }
 
+/// What became of the network device.
+pub(crate) const fn device(runs: bool, is_refused: bool, words: &str) -> Nic<'_> {
+    match (runs, is_refused) {
+        (true, _) => Nic::Running(words),
+        (false, true) => Nic::Refused(words),
+        (false, false) => Nic::Absent(words),
+    }
+}
+
 /// Runs the smoke test and ends the machine: powered off when nothing has failed; otherwise in failure, and where
 /// that is not possible powered off as well, because whoever reads the stream knows how it went.
 pub(crate) fn run(
