@@ -51,7 +51,6 @@ use crate::last_words::fatal;
 use crate::platform::{Firmware, Handover, Hardware};
 use crate::smoke::Lab;
 use gnomon_kernel::shell::Facts;
-use gnomon_kernel::smoke::machine::Nic;
 use gnomon_kernel::text::Text;
 use heapless::Vec;
 
@@ -129,14 +128,12 @@ extern "C" fn start(handover: u64) -> ! {
             mmu: &mmu,
             page: &page,
             uptime: log.uptime,
-            interrupts,
             alarm: Alarm::default(),
             services: &services,
-            network: match (&nic, is_refused) {
-                (Some(_), _) => Nic::Running(network.as_str()),
-                (None, true) => Nic::Refused(network.as_str()),
-                (None, false) => Nic::Absent(network.as_str()),
-            },
+            clocks: &mut clocks,
+            notifier: hardware.notifier(&interrupts),
+            interrupts,
+            network: smoke::device(nic.is_some(), is_refused, network.as_str()),
         };
         smoke::run(lab, nic, log.console, power, seconds);
     }

@@ -13,11 +13,13 @@ use gnomon_kernel::discover::Window;
 use gnomon_kernel::memory::MemoryRange;
 use gnomon_kernel::services::Services;
 use gnomon_kernel::services::counters::Rate;
-use gnomon_kernel::smoke::machine::{Bench, Mapping, Nic};
+use gnomon_kernel::smoke::machine::{Bench, Mapping, Nic, Notice};
 use gnomon_kernel::smoke::{self, Subject};
+use gnomon_kernel::source::rtc::Look;
 
 use crate::find::Page;
 use crate::glue::{self, Port, Uart};
+use crate::platform::{Clocks, Notifier};
 use crate::{layout, platform};
 
 /// The machine under test.
@@ -29,6 +31,8 @@ pub(crate) struct Lab<'a> {
     pub(crate) interrupts: Interrupts,
     pub(crate) alarm: Alarm,
     pub(crate) services: &'a dyn Services,
+    pub(crate) clocks: &'a mut Clocks,
+    pub(crate) notifier: Notifier,
     pub(crate) network: Nic<'a>,
 }
 
@@ -93,8 +97,25 @@ impl Bench for Lab<'_> {
         io::Uart::steal()?.loopback()
     }
 
+    fn rtc(&mut self) -> Result<Look, &'static str> {
+        self.clocks.look_at_rtc()
+    }
+
+    fn notice(&mut self) -> Notice {
+        self.notifier.look(&self.interrupts)
+    }
+
     fn nic(&self) -> Nic<'_> {
         self.network
+    }
+}
+
+/// What became of the network device.
+pub(crate) const fn device(runs: bool, is_refused: bool, words: &str) -> Nic<'_> {
+    match (runs, is_refused) {
+        (true, _) => Nic::Running(words),
+        (false, true) => Nic::Refused(words),
+        (false, false) => Nic::Absent(words),
     }
 }
 

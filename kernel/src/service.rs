@@ -37,8 +37,8 @@ use crate::source::{Driver, Sources, Table};
 
 /// Bytes of console input that are looked at in one round.
 const INPUT: usize = 64;
-/// The longest line that a command prints again and again, generously.
-const LINE: usize = 256;
+/// The most that a command prints again and again, generously.
+const LINE: usize = 768;
 /// What a read of the clock is taken to cost until it has been measured, ns.
 const RESOLUTION: u64 = 1000;
 /// How long the log does not look at the time again.

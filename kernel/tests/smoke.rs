@@ -14,10 +14,16 @@ use gnomon_kernel::discover::Window;
 use gnomon_kernel::memory::{MemoryKind, MemoryRange};
 use gnomon_kernel::net::port::{Frame, FramePort, PortCounters};
 use gnomon_kernel::services::counters::Rate;
-use gnomon_kernel::smoke::machine::{self, Bench, Mapping, Nic, Pair, Readings, Tables};
+use gnomon_kernel::smoke::machine::{
+    self, Bench, Mapping, Measured, Nic, Notice, Pair, Readings, Tables,
+};
 use gnomon_kernel::smoke::page::{Rates, Rule, Stop, Watch};
 use gnomon_kernel::smoke::tap::{Outcome, Tap};
 use gnomon_kernel::smoke::{self, Subject};
+use gnomon_kernel::source::rtc::Look;
+
+#[path = "smoke/rtc.rs"]
+mod rtc;
 
 const GIGAHERTZ: u64 = 1_000_000_000;
 const RATES: Rates = Rates {
@@ -102,15 +108,21 @@ fn an_honest_page_breaks_nothing_and_all_that_can_be_said_is_said() {
     let stop = Stop { nanos: 10_000_000 };
     watch.stopped(
         stop,
-        (&last, Ticks(last.counter_value)),
-        (&after, Ticks(after.counter_value)),
+        (last, Ticks(last.counter_value)),
+        (after, Ticks(after.counter_value)),
     );
+    let restored = Fields {
+        disruption_marker: 7,
+        vm_generation_counter: 8,
+        ..after
+    };
+    watch.loaded(&after, &restored);
     let all: String = Rule::ALL
         .iter()
         .map(|rule| is(&watch.outcome(*rule, &RATES)))
         .collect();
     assert_eq!(
-        all, "++++++++++++++++++++++?",
+        all, "+++++++++++++++++++++++?",
         "only the notification is open"
     );
 }
@@ -122,7 +134,7 @@ fn a_page_without_time_breaks_nothing() {
         .iter()
         .map(|rule| is(&watch.outcome(*rule, &RATES)))
         .collect();
-    assert_eq!(all, "++++++++++++???????????");
+    assert_eq!(all, "++++++++++++????????????");
     let nothing = Watch::new(CounterId::X86Tsc, None);
     assert!(broken(&nothing).is_empty());
 }
@@ -270,7 +282,7 @@ fn a_stop_needs_another_marker_unless_the_time_goes_on() {
     let page = good();
     let stopped = |after: Fields, ticks: u64, nanos: u64| {
         let mut watch = seen(&[page, after]);
-        watch.stopped(Stop { nanos }, (&page, Ticks(1000)), (&after, Ticks(ticks)));
+        watch.stopped(Stop { nanos }, (page, Ticks(1000)), (after, Ticks(ticks)));
         broken(&watch)
     };
     // A counter that has stood still for most of it.
@@ -297,6 +309,93 @@ fn a_stop_needs_another_marker_unless_the_time_goes_on() {
         [Rule::Generation]
     );
     assert_eq!(stopped(page, u64::MAX, u64::MAX), [Rule::Marker]);
+}
+
+#[test]
+fn a_snapshot_raises_marker_and_generation() {
+    let page = good();
+    let loaded = |marker, generation| {
+        let mut watch = seen(&[page]);
+        let after = Fields {
+            disruption_marker: marker,
+            vm_generation_counter: generation,
+            ..page
+        };
+        watch.loaded(&page, &after);
+        broken(&watch)
+    };
+    assert_eq!(loaded(6, 8), []);
+    assert_eq!(loaded(6, 7), [Rule::Snapshot]);
+    assert_eq!(loaded(5, 8), [Rule::Snapshot]);
+}
+
+#[test]
+fn updates_are_notified_where_that_is_promised() {
+    use Notice::{Arrived, None, Undescribed, Unknown};
+    const SECOND: u64 = GIGAHERTZ;
+    let flagged = |number: u64| {
+        let page = later(&good(), number * 50_000_000);
+        Fields {
+            seq_count: 2 + 2 * u32::try_from(number).expect("small"),
+            flags: page.flags | flag::NOTIFICATION_PRESENT,
+            ..page
+        }
+    };
+    // What is looked at: the number of the page, and what a look gives before it, at a counter value.
+    let judged = |looks: &[(u64, Notice, u64)]| {
+        let mut watch = watch();
+        for (number, notice, ticks) in looks {
+            watch.saw(&flagged(*number), Ticks(*ticks));
+            watch.noticed(*notice, Some(Ticks(*ticks)));
+        }
+        is(&watch.outcome(Rule::Notification, &RATES))
+    };
+    assert_eq!(judged(&[(0, None, 1)]), '?', "no update");
+    assert_eq!(judged(&[(0, None, 1), (1, Arrived, 2)]), '+');
+    assert_eq!(
+        judged(&[(0, None, 1), (1, None, 2), (1, Arrived, SECOND)]),
+        '+',
+        "after the copy that has it"
+    );
+    assert_eq!(
+        judged(&[(0, None, 1), (1, None, 2)]),
+        '?',
+        "too late to tell"
+    );
+    assert_eq!(
+        judged(&[(0, None, 1), (1, None, 2), (1, None, 4 * SECOND)]),
+        '-'
+    );
+    assert_eq!(
+        judged(&[
+            (0, None, 1),
+            (1, Arrived, 2),
+            (2, None, 3),
+            (2, None, 4 * SECOND),
+            (2, Arrived, 5 * SECOND)
+        ]),
+        '-',
+        "one of two is late"
+    );
+    assert_eq!(judged(&[(0, Undescribed, 1)]), '-');
+    assert_eq!(judged(&[(0, Unknown("why"), 1), (1, None, 2)]), '?');
+    // One that arrived while the page was being written is about the next copy.
+    let mut early = watch();
+    early.saw(&flagged(0), Ticks(1));
+    early.refused(3, Ticks(2));
+    early.noticed(Arrived, Option::None);
+    for ticks in [3, 4 * SECOND] {
+        early.saw(&flagged(1), Ticks(ticks));
+        early.noticed(None, Some(Ticks(ticks)));
+    }
+    assert_eq!(is(&early.outcome(Rule::Notification, &RATES)), '+');
+    // The update that sets the flag need not be notified, nor one after which it is gone.
+    let mut watch = watch();
+    for (page, ticks) in [(good(), 1), (flagged(1), 2), (good(), 4 * SECOND)] {
+        watch.saw(&page, Ticks(ticks));
+        watch.noticed(None, Some(Ticks(ticks)));
+    }
+    assert_eq!(is(&watch.outcome(Rule::Notification, &RATES)), '?');
 }
 
 #[test]
@@ -357,11 +456,11 @@ fn the_machines_facts_are_judged() {
 fn the_counter_is_judged() {
     let mut readings = Readings::default();
     (1..machine::READS).for_each(|ticks| readings.read(Ticks(ticks)));
-    assert_eq!(is(&readings.order()), '-', "too few");
+    assert_eq!(is(&readings.order(machine::READS)), '-', "too few");
     readings.read(Ticks(machine::READS));
-    assert_eq!(is(&readings.order()), '+');
+    assert_eq!(is(&readings.order(machine::READS)), '+');
     readings.read(Ticks(machine::READS - 1));
-    assert_eq!(is(&readings.order()), '-');
+    assert_eq!(is(&readings.order(machine::READS)), '-');
     let mut still = Readings::default();
     (0..=machine::READS).for_each(|_| still.read(Ticks(5)));
     assert_eq!(still.reads(), machine::READS + 1);
@@ -391,7 +490,7 @@ fn the_counter_is_judged() {
     readings.cost(6500, 65);
     assert_eq!(is(&readings.cheap(Some(GIGAHERTZ))), '+');
 
-    let measured = Some(machine::Measured {
+    let measured = Some(Measured {
         hertz: GIGAHERTZ,
         error: 1000,
     });
@@ -419,12 +518,14 @@ fn the_stream_is_tap_14() {
     let mut out = String::new();
     let check = Rule::TaiOffset.check();
     let mut tap = Tap::begin(&mut out, 3).expect("a string");
-    tap.comment(&"words").expect("a string");
-    tap.tell(check, &Outcome::ok(&"a\\b #c")).expect("a string");
-    tap.tell(check, &Outcome::not_ok(&"37 s"))
+    tap.comment(&mut out, &"words").expect("a string");
+    tap.tell(&mut out, check, &Outcome::ok(&"a\\b #c"))
         .expect("a string");
-    tap.tell(check, &Outcome::skip(&"no")).expect("a string");
-    let tally = tap.end().expect("a string");
+    tap.tell(&mut out, check, &Outcome::not_ok(&"37 s"))
+        .expect("a string");
+    tap.tell(&mut out, check, &Outcome::skip(&"no"))
+        .expect("a string");
+    let tally = tap.end(&mut out).expect("a string");
     assert_eq!((tally.ok, tally.not_ok, tally.skipped), (1, 1, 1));
     assert_eq!(
         out,
@@ -520,6 +621,16 @@ impl Bench for Lab {
     fn uart_loopback(&mut self) -> Option<bool> {
         Some(true)
     }
+    fn rtc(&mut self) -> Result<Look, &'static str> {
+        // At the start half of the page's second is over.
+        let seconds = (self.world.now() + 500_000_000) / 1_000_000_000;
+        Ok(Look::Seconds(
+            1_795_000_000 - 37 + i64::try_from(seconds).expect("small"),
+        ))
+    }
+    fn notice(&mut self) -> Notice {
+        Notice::None
+    }
     fn nic(&self) -> Nic<'_> {
         Nic::Running("virtio-net")
     }
@@ -531,6 +642,7 @@ struct Line {
     said: Rc<RefCell<String>>,
     answer: VecDeque<u8>,
     gives: &'static [u8],
+    loads: &'static [u8],
     world: World,
     lasts: u64,
 }
@@ -542,6 +654,9 @@ impl SerialPort for Line {
     fn send(&mut self, bytes: &[u8]) -> usize {
         let mut said = self.said.borrow_mut();
         said.push_str(core::str::from_utf8(bytes).expect("text"));
+        if said.ends_with("to be saved and loaded\r\n") {
+            self.answer.extend(self.loads);
+        }
         if said.ends_with("# waiting for a stop of the machine\r\n") {
             *self.world.0.borrow_mut() += self.lasts;
             self.answer.extend(self.gives);
@@ -629,8 +744,8 @@ impl FramePort for Net {
     }
 }
 
-/// A run on a good machine with this page, stopped as `lasts` and answered with `gives`.
-fn run(fields: &Fields, lasts: u64, gives: &'static [u8]) -> (u32, String) {
+/// A run on a good machine with this page, stopped as `lasts`, and answered with `gives` and then with `loads`.
+fn run(fields: &Fields, lasts: u64, [gives, loads]: [&'static [u8]; 2]) -> (u32, String) {
     let world = World::default();
     let page = VmclockPage::new(fields);
     let mut lab = Lab {
@@ -655,6 +770,7 @@ fn run(fields: &Fields, lasts: u64, gives: &'static [u8]) -> (u32, String) {
         Some(Line {
             said: Rc::clone(&said),
             gives,
+            loads,
             world,
             lasts,
             ..Line::default()
@@ -668,14 +784,16 @@ fn run(fields: &Fields, lasts: u64, gives: &'static [u8]) -> (u32, String) {
 
 #[test]
 fn a_good_machine_passes_from_end_to_end() {
-    let (failed, said) = run(&good(), 1_000_100_000, b"stopped 1000000000\r");
+    let (failed, said) = run(&good(), 1_000_100_000, [b"stopped 1000000000\r", b""]);
     assert_eq!(failed, 0, "{said}");
     for expected in [
-        "TAP version 14\n1..37\n",
+        "TAP version 14\n1..38\n",
         "ok 11 - network link: DHCP offered, and 10.0.2.2 is at 02:00:00:00:00:09 by ARP\n",
+        "ok 12 - real-time clock: 2026-11-18T",
         "ok 13 - vmclock discovery: \\\\_SB.VCLK\n",
         "disruption_marker: 0x5 before and after a stop of 1.00 s",
-        "ok 37 - vmclock notification # SKIP not advertised\n",
+        "ok 37 - vmclock snapshot # SKIP nobody has loaded one\n",
+        "ok 38 - vmclock notification # SKIP not advertised\n",
     ] {
         assert!(said.contains(expected), "{expected}: {said}");
     }
@@ -683,7 +801,7 @@ fn a_good_machine_passes_from_end_to_end() {
 
 #[test]
 fn a_stop_that_the_page_does_not_know_of_fails() {
-    let (failed, said) = run(&good(), 0, b"noise\rstostopped 1000000000\r");
+    let (failed, said) = run(&good(), 0, [b"noise\rstostopped 1000000000\r", b""]);
     assert_eq!(failed, 1, "{said}");
     assert!(
         said.contains("not ok 35 - vmclock disruption_marker: "),
@@ -692,9 +810,18 @@ fn a_stop_that_the_page_does_not_know_of_fails() {
 }
 
 #[test]
+fn a_snapshot_that_the_page_does_not_know_of_fails() {
+    let answers: [&[u8]; 2] = [b"stopped 1000000000\r", b"loa\rwas loaded\r"];
+    let (failed, said) = run(&good(), 1_000_100_000, answers);
+    assert_eq!(failed, 1, "{said}");
+    let expected = "not ok 37 - vmclock snapshot: 0x5 before and after\n";
+    assert!(said.contains(expected), "{said}");
+}
+
+#[test]
 fn without_an_answer_the_stop_is_skipped() {
     for nothing in [&b""[..], b"stopped", b"stopped x\r", b"stopped 12 3\r"] {
-        let (failed, said) = run(&good(), 0, nothing);
+        let (failed, said) = run(&good(), 0, [nothing, b"loaded\r"]);
         assert_eq!(failed, 0, "{said}");
         assert!(
             said.contains("disruption_marker # SKIP nobody has stopped the machine\n"),

@@ -55,6 +55,7 @@ pub mod qmp;
 pub mod scenario;
 mod serial;
 pub mod smoke;
+mod snapshot;
 mod sys;
 pub mod tree;
 pub mod vm;

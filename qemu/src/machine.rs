@@ -178,6 +178,7 @@ pub struct Machine {
     qemu: Option<PathBuf>,
     vmclock: bool,
     rtc: bool,
+    page_interrupt: Option<u32>,
     publish: Option<publish::Options>,
     paused: bool,
     reboots: bool,
@@ -206,6 +207,7 @@ impl Machine {
             qemu: None,
             vmclock: true,
             rtc: false,
+            page_interrupt: None,
             publish: Some(publish::Options::default()),
             paused: false,
             reboots: true,
@@ -315,6 +317,16 @@ impl Machine {
         Self {
             vmclock: present,
             publish,
+            ..self
+        }
+    }
+
+    /// Says in an aarch64 machine's device tree that this shared interrupt notifies the page's updates. Nobody here
+    /// raises it.
+    #[must_use]
+    pub fn page_interrupt(self, number: u32) -> Self {
+        Self {
+            page_interrupt: Some(number),
             ..self
         }
     }
@@ -463,6 +475,7 @@ impl Machine {
             interactive,
             ports,
             page,
+            page_is_ours: page.is_some() && tree.is_some(),
             incoming,
             child,
         };
@@ -501,7 +514,7 @@ impl Machine {
         let Ok(blob) = fs::read(&dumped) else {
             return Err(explain(program, &mut child, None));
         };
-        fs::write(&ours, tree::with_page(&blob, page)?)?;
+        fs::write(&ours, tree::with_page(&blob, page, self.page_interrupt)?)?;
         Ok(ours)
     }
 }
@@ -749,10 +762,10 @@ fn version(program: &Path) -> Option<String> {
 
 /// A directory of one's own, which goes away with this.
 #[derive(Debug)]
-struct Directory(PathBuf);
+pub(crate) struct Directory(pub(crate) PathBuf);
 
 impl Directory {
-    fn new() -> io::Result<Self> {
+    pub(crate) fn new() -> io::Result<Self> {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let nanos = SystemTime::UNIX_EPOCH

@@ -278,7 +278,13 @@ impl Smoke {
         let watch = self.watch.or(played);
         let word = watch.map_or_else(|| "smoke".to_owned(), |seconds| format!("smoke={seconds}"));
         self.guest.append = format!("{} {word}", self.guest.append);
-        let (machine, scenario) = self.guest.machine(0, 0)?;
+        let (mut machine, scenario) = self.guest.machine(0, 0)?;
+        // A host of another date has a real-time clock of that date.
+        if let Some(date) = scenario.as_ref().and_then(Scenario::first_date) {
+            let date = date.to_string();
+            let date = date.split('.').next().unwrap_or_default();
+            machine = machine.arg("-rtc").arg(format!("base={date}"));
+        }
         let mut vm = machine.start_with(notice())?;
         let limit = PATIENCE + Duration::from_secs(watch.unwrap_or(0).into());
         let mut show = |line: &str| {

@@ -48,7 +48,7 @@ use core::time::Duration;
 
 use gnomon_clock::calendar::{DAY, Date};
 use gnomon_clock::page::flag;
-use gnomon_clock::{ClockStatus, Fields, SmearingHint, Span};
+use gnomon_clock::{ClockStatus, Fields, SmearingHint, Span, Timestamp, Utc};
 
 use crate::page::Scale;
 
@@ -200,12 +200,24 @@ impl Scenario {
     /// The scale of its first page, if it names one.
     #[must_use]
     pub fn first_scale(&self) -> Option<Scale> {
-        let mut changes = self.steps.iter().map_while(|step| match step.statement {
-            Statement::Change(change) => Some(change),
-            _ => None,
-        });
-        changes.find_map(|change| match change {
+        self.first_changes().find_map(|change| match change {
             Change::Scale(scale) => Some(scale),
+            _ => None,
+        })
+    }
+
+    /// The date of its first page in UTC, if it names one.
+    #[must_use]
+    pub fn first_date(&self) -> Option<Timestamp<Utc>> {
+        self.first_changes().find_map(|change| match change {
+            Change::Date(since) => Timestamp::from_parts(0, 0).checked_add(since),
+            _ => None,
+        })
+    }
+
+    fn first_changes(&self) -> impl Iterator<Item = Change> {
+        self.steps.iter().map_while(|step| match step.statement {
+            Statement::Change(change) => Some(change),
             _ => None,
         })
     }

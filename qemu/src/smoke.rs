@@ -1,7 +1,8 @@
 //! The other side of the guest's smoke test: listens to its TAP, does what it asks for, and says how it went.
 //!
 //! The guest is Gnomon with `smoke` on its command line. When it begins to watch the page, a scenario is played to it;
-//! when it waits for a stop of the machine, the machine is stopped and goes on, and the guest is told for how long.
+//! when it waits for a stop of the machine, the machine is stopped and goes on, and the guest is told for how long;
+//! when it waits for a snapshot, one is saved and loaded.
 
 use core::fmt;
 use core::time::Duration;
@@ -11,8 +12,8 @@ use std::time::Instant;
 
 use crate::attend::Signals;
 use crate::child::End;
-use crate::publish::PublishError;
-use crate::qmp::readable;
+use crate::publish::{PublishError, Report};
+use crate::qmp::{QmpError, readable};
 use crate::scenario::Scenario;
 use crate::serial::SerialError;
 use crate::vm::Vm;
@@ -23,6 +24,10 @@ pub const STOP: Duration = Duration::from_secs(1);
 const WATCHING: &str = "# watching the page";
 /// And when it is to be stopped.
 const WAITING: &str = "# waiting for a stop";
+/// And when a snapshot is to be loaded.
+const WAITING_FOR_SNAPSHOT: &str = "# waiting for a snapshot";
+/// How often the guest is told that a scenario is not over yet.
+const SLICE: Duration = Duration::from_secs(1);
 /// How often is looked whether somebody wants this to end.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -122,12 +127,30 @@ pub fn follow(
             publisher.play(scenario)?;
         }
         if line.starts_with(WAITING) {
+            let is_over = |report: &Report| report.scenario.is_none_or(|scenario| scenario.over);
+            while let Some(publisher) = vm.publisher()
+                && publisher.wait(SLICE, is_over).is_none()
+                && begin.elapsed() < limit
+            {
+                // The guest looks on meanwhile, if it knows that somebody is there.
+                vm.send_serial("wait\r")?;
+            }
             let begin = Instant::now();
             vm.stop()?;
             sleep(STOP);
             vm.cont()?;
             let nanos = begin.elapsed().as_nanos();
             vm.send_serial(&format!("stopped {nanos}\r"))?;
+        }
+        if line.starts_with(WAITING_FOR_SNAPSHOT) {
+            match vm.load_snapshot() {
+                Ok(()) => vm.send_serial("loaded\r")?,
+                // It waits no longer for what cannot be.
+                Err(PublishError::Qmp(QmpError::Command { command, reason })) => {
+                    say(&format!("# no snapshot: {command}: {reason}"));
+                }
+                Err(error) => return Err(error.into()),
+            }
         }
     }
     let verdict = match (stream.is_complete(), end) {

@@ -4,7 +4,7 @@
 //! (`-machine dumpdtb=`), adds what the binding asks for (Linux
 //! `Documentation/devicetree/bindings/ptp/amazon,vmclock.yaml`), and starts the machine with it
 //! (`-dtb`): a node `amazon,vmclock`, and below `/reserved-memory` one with `no-map`, so that no guest
-//! takes the page for ordinary memory. There is no interrupt: QEMU could not raise it.
+//! takes the page for ordinary memory. There is no interrupt unless somebody says so: QEMU could not raise it.
 
 use core::fmt;
 
@@ -18,11 +18,12 @@ const PAGE: u64 = 0x1000;
 /// What a bus of 64-bit addresses says of itself.
 const WIDE: u32 = 2;
 
-/// Adds a vmclock page at `address` to the flattened tree `blob`.
+/// Adds a vmclock page at `address` to the flattened tree `blob`, with the shared interrupt of this number (GIC, rising
+/// edge) if there is one.
 ///
 /// # Errors
 /// When the blob is no device tree, or its root has other than 64-bit addresses.
-pub fn with_page(blob: &[u8], address: u64) -> Result<Vec<u8>, TreeError> {
+pub fn with_page(blob: &[u8], address: u64, interrupt: Option<u32>) -> Result<Vec<u8>, TreeError> {
     let tree = Fdt::new(blob).map_err(TreeError::Malformed)?;
     let mut tree = DeviceTree::from_fdt(&tree);
     let root = &tree.root;
@@ -52,8 +53,13 @@ pub fn with_page(blob: &[u8], address: u64) -> Result<Vec<u8>, TreeError> {
         reserved.add_child(node("vmclock", &[("reg", &register), ("no-map", &[])]));
     }
     let compatible = ("compatible", &b"amazon,vmclock\0"[..]);
-    tree.root
-        .add_child(node("ptp", &[compatible, ("reg", &register)]));
+    let mut page = node("ptp", &[compatible, ("reg", &register)]);
+    if let Some(number) = interrupt {
+        // As a GIC's binding has it: shared, its number, a rising edge.
+        let cells = [0, number, 1].map(u32::to_be_bytes).concat();
+        page.add_property(DeviceTreeProperty::new_unchecked("interrupts", cells));
+    }
+    tree.root.add_child(page);
     Ok(tree.to_dtb())
 }
 
@@ -89,8 +95,8 @@ mod tests {
             tree.root
                 .add_property(DeviceTreeProperty::new_unchecked(name, WIDE));
         }
-        let once = with_page(&tree.to_dtb(), 0x4001_0000).expect("a tree");
-        let twice = with_page(&once, 0x4002_0000).expect("a tree with reserved memory");
+        let once = with_page(&tree.to_dtb(), 0x4001_0000, None).expect("a tree");
+        let twice = with_page(&once, 0x4002_0000, None).expect("a tree with reserved memory");
         let tree = Fdt::new(&twice).expect("well formed");
         for address in ["40010000", "40020000"] {
             let find = |path: &str| {
@@ -117,11 +123,11 @@ mod tests {
     fn other_trees_are_refused() {
         let narrow = DeviceTree::new().to_dtb();
         assert_eq!(
-            with_page(&narrow, 0),
+            with_page(&narrow, 0, None),
             Err(TreeError::Cells("#address-cells"))
         );
         for end in 0..narrow.len() {
-            let error = with_page(&narrow[..end], 0).expect_err("cut");
+            let error = with_page(&narrow[..end], 0, None).expect_err("cut");
             assert!(matches!(error, TreeError::Malformed(_)), "{end}");
         }
     }

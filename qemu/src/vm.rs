@@ -37,6 +37,8 @@ pub struct Vm {
     pub(crate) interactive: bool,
     pub(crate) ports: Option<Ports>,
     pub(crate) page: Option<u64>,
+    /// QEMU has no device for it, and marks nothing.
+    pub(crate) page_is_ours: bool,
     /// Memory is on its way, with a page that QEMU will not mark.
     pub(crate) incoming: bool,
     pub(crate) child: Child,

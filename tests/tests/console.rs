@@ -1,14 +1,17 @@
 //! The serial console, typed at.
 
 use std::process::Command;
+use std::time::Instant;
 
+use gnomon_qemu::smoke::Stream;
 use gnomon_tests::console::PROMPT;
 use gnomon_tests::guest::{Guest, machine, place};
 use gnomon_tests::process::Process;
-use gnomon_tests::{Arch, Slot, arch, launcher};
+use gnomon_tests::{Arch, PATIENCE, Slot, arch, launcher};
 
 gnomon_tests::on_both![
     every_command_tells_its_part,
+    the_smoke_test_is_made_beside_the_service,
     typing_is_edited_and_mistakes_are_named,
     garbage_is_answered_with_one_line,
     console_that_is_off_logs_and_does_not_listen,
@@ -20,7 +23,7 @@ fn every_command_tells_its_part() {
     let help = guest.command("help");
     let commands = [
         "help", "time", "status", "sources", "page", "audit", "leap", "counter", "bench", "net",
-        "services", "acpi", "pci", "mem", "reboot", "poweroff",
+        "services", "acpi", "pci", "mem", "smoke", "reboot", "poweroff",
     ];
     for command in commands {
         let mut words = help
@@ -85,6 +88,34 @@ fn every_command_tells_its_part() {
         times.lines().filter(|line| line.contains(" ± ")).count(),
         5,
         "{times}"
+    );
+}
+
+fn the_smoke_test_is_made_beside_the_service() {
+    let (mut guest, client) = Guest::serving();
+    let end = Instant::now() + PATIENCE;
+    // The service's audit has to have seen an update.
+    let said = loop {
+        guest.type_line("smoke");
+        // Nobody has to wait for it.
+        client.ask().assert_right();
+        let said = guest.wait_prompt();
+        if said.contains("vmclock nested intervals: over ") {
+            break said;
+        }
+        assert!(Instant::now() < end, "{said}");
+    };
+    let mut stream = Stream::default();
+    said.lines().for_each(|line| stream.line(line.trim_end()));
+    assert!(stream.is_complete(), "{said}");
+    assert_eq!(stream.failed, [""; 0], "{said}");
+    for alone in ["timer interrupt", "uart loopback", "real-time clock"] {
+        let is_skipped = stream.skipped.iter().any(|name| name == alone);
+        assert!(is_skipped, "{alone}: {said}");
+    }
+    assert!(
+        said.contains("counter order: 4096 readings in order"),
+        "{said}"
     );
 }
 

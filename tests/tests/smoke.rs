@@ -1,16 +1,22 @@
 //! The smoke test against what there is to test: stock QEMU, our publisher, every scenario, and hosts that break one
 //! rule each. The table of what fails is the test.
 
-use core::fmt::Write;
+use core::fmt::Write as _;
 use core::sync::atomic::{AtomicUsize, Ordering};
 use core::time::Duration;
-use std::fs;
+use std::fs::{self, File};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{self, Command, Stdio};
 use std::sync::Mutex;
 use std::thread;
 
+use gnomon_clock::Fields;
+use gnomon_clock::page::flag;
+use gnomon_qemu::machine::STATUS_FAILURE;
+use gnomon_qemu::page::PAGES;
 use gnomon_qemu::smoke::Stream;
+use gnomon_qemu::{End, Machine};
 use gnomon_tests::guest::{Guest, machine};
 use gnomon_tests::{Arch, PATIENCE, Slot, arch, launcher};
 use serde_json::json;
@@ -18,7 +24,9 @@ use serde_json::json;
 gnomon_tests::on_both![
     stock_qemu_passes_or_is_skipped,
     our_publisher_passes,
-    a_marker_that_misses_a_stop_fails,
+    a_marker_that_misses_a_stop_and_a_snapshot_fails,
+    a_real_time_clock_of_another_day_fails,
+    a_notification_that_is_advertised_is_looked_for,
 ];
 
 /// What cannot be said of a page without time, and nothing else is skipped there but what nobody offers.
@@ -68,8 +76,8 @@ fn our_publisher_passes() {
     assert!(said.contains("is at 52:55:0a:00:02:02 by ARP"), "{said}");
 }
 
-/// A machine that is stopped behind the back of whoever writes its page.
-fn a_marker_that_misses_a_stop_fails() {
+/// A machine that is stopped behind the back of whoever writes its page, and is told that a snapshot was loaded.
+fn a_marker_that_misses_a_stop_and_a_snapshot_fails() {
     let mut guest = Guest::start(machine().append("smoke=2"));
     guest.wait_said("# watching the page");
     let _page = guest.take_page();
@@ -81,40 +89,125 @@ fn a_marker_that_misses_a_stop_fails() {
     guest.qmp().execute("cont", json!({})).expect("QEMU runs");
     let said = format!("stopped {}\r", stop.as_nanos());
     guest.send_serial(&said).expect("QEMU runs");
+    guest.wait_said("# waiting for a snapshot of the machine");
+    guest.send_serial("loaded\r").expect("QEMU runs");
+    let failed = ["vmclock disruption_marker", "vmclock snapshot"];
+    assert_fails(guest, &failed);
+}
+
+/// Waits until these checks have failed, and the machine with them.
+fn assert_fails(mut guest: Guest, failed: &[&str]) -> String {
     let said = guest.wait_said(" skipped");
     let mut stream = Stream::default();
     said.lines().for_each(|line| stream.line(line));
-    assert_eq!(stream.failed, ["vmclock disruption_marker"], "{said}");
-    let end = guest.wait_exit(PATIENCE);
+    assert_eq!(stream.failed, failed, "{said}");
+    let status = if failed.is_empty() { 0 } else { STATUS_FAILURE };
     assert_eq!(
-        end,
-        Some(gnomon_qemu::End::Status(
-            gnomon_qemu::machine::STATUS_FAILURE
-        )),
+        guest.wait_exit(PATIENCE),
+        Some(End::Status(status)),
         "{said}"
     );
+    said
 }
 
-/// A scenario's file or its text, what has to fail in it, and what may: nothing else does.
-type Case = (
-    &'static str,
-    &'static [&'static str],
-    &'static [&'static str],
-);
+/// Far from the page's time, which is ours.
+fn a_real_time_clock_of_another_day_fails() {
+    let machine = machine().append("smoke=1").arg("-rtc");
+    let guest = Guest::start(machine.arg("base=2001-02-03T04:05:06"));
+    let said = assert_fails(guest, &["real-time clock"]);
+    let expected = "real-time clock: 2001-02-03T04:05:";
+    assert!(said.contains(expected), "{said}");
+}
+
+/// Starts a machine under test, and once it watches, promises notifications on its page and updates that. Calls
+/// `notify` after the first update that has to be notified.
+fn notifying(machine: Machine, notify: impl FnOnce(&mut Guest)) -> Guest {
+    /// Long enough for the guest to see each page.
+    const EACH: Duration = Duration::from_secs(1);
+    let mut guest = Guest::start(machine.append("smoke=6 serial2=json"));
+    guest.wait_said("# watching the page");
+    let mut page = guest.take_page();
+    let promising = Fields {
+        flags: page.valid.flags | flag::NOTIFICATION_PRESENT,
+        ..page.valid
+    };
+    page.publish(&promising);
+    thread::sleep(EACH);
+    page.publish(&promising);
+    notify(&mut guest);
+    guest
+}
+
+/// On Arm in the device tree, which has no interrupt for it here; on a PC only ACPI could tell.
+fn a_notification_that_is_advertised_is_looked_for() {
+    let guest = notifying(machine(), |_| ());
+    let (failed, expected): (&[&str], _) = match arch() {
+        Arch::Aarch64 => (
+            &["vmclock notification"],
+            "advertised, and no interrupt is described for it",
+        ),
+        Arch::X86_64 => (
+            &[],
+            "# SKIP advertised, and ACPI's ways, GED and GPE, are not followed here",
+        ),
+    };
+    let said = assert_fails(guest, failed);
+    assert!(said.contains(expected), "{said}");
+}
+
+/// The second UART's interrupt, which a byte raises, stands in for the one that no QEMU raises for its page.
+#[test]
+fn a_notification_by_an_interrupt_of_the_tree_is_seen_and_missed() {
+    gnomon_tests::on(Arch::Aarch64, || {
+        const UART: u32 = 8;
+        let with_uart = || {
+            let machine = machine().page_interrupt(UART);
+            machine
+                .arg("-chardev")
+                .arg("pty,id=other")
+                .arg("-serial")
+                .arg("chardev:other")
+        };
+        let mut terminal = None;
+        let seen = notifying(with_uart(), |guest| {
+            let name = guest.pty_of("other").expect("QEMU runs");
+            let mut line = File::options().write(true).open(name.expect("a terminal"));
+            line.as_mut()
+                .expect("its name")
+                .write_all(b"x")
+                .expect("a byte");
+            // QEMU looks for it at its leisure, and not when nobody has it open.
+            terminal = Some(line);
+        });
+        let said = assert_fails(seen, &[]);
+        assert!(said.contains("notification: 1 for 1 updates, "), "{said}");
+        drop(terminal);
+        let missed = notifying(with_uart(), |_| ());
+        let said = assert_fails(missed, &["vmclock notification"]);
+        assert!(said.contains("notification: 0 for 1 updates, "), "{said}");
+    });
+}
+
+/// A scenario's file or its text, and what has to fail in it; nothing else does.
+type Case = (&'static str, &'static [&'static str]);
+
+/// The promise that the slewed host keeps to whoever sees every page.
+const NESTED: &str = "vmclock nested intervals";
 
 /// Every scenario.
 const SCENARIOS: &[Case] = &[
-    ("dishonest", &["vmclock nested intervals"], &[]),
-    ("disruptions", &[], &[]),
-    ("era-2036", &[], &[]),
-    ("flips", &[], &[]),
-    ("frozen", &[], &[]),
-    ("leap-delete", &[], &[]),
-    ("leap-insert", &[], &[]),
-    ("leap-insert-utc", &[], &[]),
-    ("leap-inside", &[], &[]),
-    ("leap-stale", &[], &[]),
-    ("no-bounds", &["vmclock size", "vmclock constants"], &[]),
+    ("dishonest", &["vmclock nested intervals"]),
+    // In the end it has a generation, and that a snapshot is loaded then is not a matter of the scenario.
+    ("disruptions", &["vmclock snapshot"]),
+    ("era-2036", &[]),
+    ("flips", &[]),
+    ("frozen", &[]),
+    ("leap-delete", &[]),
+    ("leap-insert", &[]),
+    ("leap-insert-utc", &[]),
+    ("leap-inside", &[]),
+    ("leap-stale", &[]),
+    ("no-bounds", &["vmclock size", "vmclock constants"]),
     (
         "not-a-page",
         &[
@@ -124,42 +217,33 @@ const SCENARIOS: &[Case] = &[
             "vmclock constants",
             "vmclock flags",
         ],
-        &[],
     ),
-    (
-        "old-sign",
-        &["vmclock constants", "vmclock tai_offset_sec"],
-        &[],
-    ),
-    ("pauses", &[], &[]),
-    ("restore", &[], &[]),
-    // The publisher keeps its word over four updates, here of a millisecond each. A guest that is kept from its CPU for
-    // longer compares two that are further apart.
-    ("slew", &[], &["vmclock nested intervals"]),
-    ("status", &[], &[]),
-    ("stuck", &["vmclock seq_count odd"], &[]),
-    ("torn", &["vmclock seq_count guards"], &[]),
+    ("old-sign", &["vmclock constants", "vmclock tai_offset_sec"]),
+    ("pauses", &[]),
+    ("restore", &["vmclock snapshot"]),
+    // But see `is_of_pages_far_apart`.
+    ("slew", &[]),
+    ("status", &[]),
+    ("stuck", &["vmclock seq_count odd"]),
+    ("torn", &["vmclock seq_count guards"]),
 ];
 
 /// Hosts that break one rule.
 const HOSTS: &[Case] = &[
-    ("set leap_indicator 9", &["vmclock leap_indicator"], &[]),
+    ("set leap_indicator 9", &["vmclock leap_indicator"]),
     (
         "date 2026-11-20T12:00:00Z\nset leap_indicator 3",
         &["vmclock leap_indicator"],
-        &[],
     ),
-    ("set clock_status 7", &["vmclock clock_status"], &[]),
+    ("set clock_status 7", &["vmclock clock_status"]),
     (
         "set leap_second_smearing_hint 7",
         &["vmclock leap_second_smearing_hint"],
-        &[],
     ),
-    ("set tai_offset_sec 0", &["vmclock tai_offset_sec"], &[]),
+    ("set tai_offset_sec 0", &["vmclock tai_offset_sec"]),
     (
         "set tai_offset_sec -36\nwait 300ms\nset tai_offset_sec -37",
         &["vmclock tai_offset_sec over updates"],
-        &[],
     ),
     (
         "set counter_period_shift 1\nset counter_period_maxerror_rate_frac_sec 1\nset \
@@ -168,26 +252,16 @@ const HOSTS: &[Case] = &[
             "vmclock counter_period_frac_sec",
             "vmclock nested intervals",
         ],
-        &[],
     ),
-    (
-        "set time_esterror_nanosec 999999999",
-        &["vmclock errors"],
-        &[],
-    ),
-    (
-        "set time_sec 18446744073709551615",
-        &["vmclock time_sec"],
-        &[],
-    ),
-    ("set flags 0x8000000000000001", &[], &[]),
+    ("set time_esterror_nanosec 999999999", &["vmclock errors"]),
+    ("set time_sec 18446744073709551615", &["vmclock time_sec"]),
+    ("set flags 0x8000000000000001", &[]),
     (
         "flags +time_monotonic\nwait 300ms\nstep -1s",
         &["vmclock nested intervals", "vmclock TIME_MONOTONIC"],
-        &[],
     ),
-    ("flags +notification_present", &[], &[]),
-    ("generation 5", &[], &[]),
+    ("flags +notification_present", &[]),
+    ("generation 5", &[]),
 ];
 
 #[test]
@@ -199,7 +273,7 @@ fn exactly_the_right_checks_fail_in_each_scenario() {
         .filter_map(|name| Some(name.strip_suffix(".scenario")?.to_owned()))
         .collect();
     files.sort();
-    let names: Vec<&str> = SCENARIOS.iter().map(|(name, ..)| *name).collect();
+    let names: Vec<&str> = SCENARIOS.iter().map(|(name, _)| *name).collect();
     assert_eq!(files, names, "every scenario stands in the table");
     table(SCENARIOS, |name| directory.join(format!("{name}.scenario")));
 }
@@ -209,11 +283,11 @@ fn exactly_the_broken_rule_fails_with_each_host() {
     let scratch = |number: usize| {
         std::env::temp_dir().join(format!("gnomon-smoke-{}-{number}", process::id()))
     };
-    for (number, (text, ..)) in HOSTS.iter().enumerate() {
+    for (number, (text, _)) in HOSTS.iter().enumerate() {
         let played = format!("wait 300ms\n{text}\nwait 700ms\nhonest\n");
         fs::write(scratch(number), played).expect("a temporary directory");
     }
-    let number = |text: &str| HOSTS.iter().position(|(host, ..)| *host == text);
+    let number = |text: &str| HOSTS.iter().position(|(host, _)| *host == text);
     table(HOSTS, |text| scratch(number(text).expect("one of them")));
     for number in 0..HOSTS.len() {
         fs::remove_file(scratch(number)).expect("written above");
@@ -226,15 +300,14 @@ fn table(cases: &[Case], file: impl Fn(&str) -> PathBuf + Sync) {
     thread::scope(|scope| {
         for _ in 0..Slot::SLOTS {
             scope.spawn(|| {
-                while let Some((name, must, may)) = cases.get(next.fetch_add(1, Ordering::Relaxed))
-                {
+                while let Some((name, must)) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
                     let path = file(name);
                     let path = path.to_str().expect("a plain path");
                     let (status, stream, said) = smoke(&["--scenario", path]);
                     let wanted = Some(i32::from(!stream.failed.is_empty()));
-                    let failed = stream.failed.iter().map(String::as_str);
-                    let failed: Vec<&str> = failed.filter(|name| !may.contains(name)).collect();
-                    let is_right = status == wanted && failed == *must;
+                    let is_excused =
+                        stream.failed == [NESTED] && is_of_pages_far_apart(name, &said);
+                    let is_right = status == wanted && (stream.failed == *must || is_excused);
                     let mut rows = rows.lock().expect("nobody panics with it");
                     rows.push((*name, status, stream.failed, is_right, said));
                 }
@@ -258,6 +331,19 @@ fn table(cases: &[Case], file: impl Fn(&str) -> PathBuf + Sync) {
         assert!(is_right, "{name}\n{table}\n{said}");
     }
     assert_eq!(rows.len(), cases.len());
+}
+
+/// Whether the slewed host's intervals failed by two pages between which there are more than the publisher looks back
+/// over in any case. A guest that was kept from its processor for a quarter of a second sees only some.
+fn is_of_pages_far_apart(name: &str, said: &str) -> bool {
+    let evidence = || {
+        let (_, rest) = said.split_once(&format!("{NESTED}: seq_count "))?;
+        let (later, rest) = rest.split_once(' ')?;
+        let (_, rest) = rest.split_once(" from where ")?;
+        let (earlier, _) = rest.split_once(' ')?;
+        Some(later.parse::<usize>().ok()? - earlier.parse::<usize>().ok()?)
+    };
+    name == "slew" && evidence().expect("two pages") > 2 * PAGES.start()
 }
 
 /// Runs `gnomon-qemu smoke` with these arguments: its exit status, what a reader of TAP makes of it, all it said.

@@ -159,6 +159,25 @@ impl Interrupts {
         }
     }
 
+    /// Has the controller remember an interrupt on `line` for [`arrived`](Self::arrived). Returns whether it will.
+    #[must_use]
+    pub fn remember(&self, line: Line) -> bool {
+        match &self.gic {
+            Some(gic) if (16..SPECIAL).contains(&line.number) => {
+                gic.trigger(line);
+                gic.take_pending(line.number);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether the interrupt of this number has arrived since this was asked last. It need not be enabled.
+    #[must_use]
+    pub fn arrived(&self, number: u32) -> bool {
+        (self.gic.as_ref()).is_some_and(|gic| gic.take_pending(number))
+    }
+
     /// Sleeps until any interrupt has arrived. One that is already pending ends the sleep at once.
     pub fn sleep(&self) {
         if self.gic.is_none() {
@@ -190,20 +209,50 @@ impl Interrupts {
 }
 
 impl Gic {
-    fn enable(&self, Line { number, edge }: Line) {
-        const GROUP: usize = 0x080;
-        const ENABLE: usize = 0x100;
-        const PRIORITIES: usize = 0x400;
-        const TARGETS: usize = 0x800;
-        const CONFIGURATION: usize = 0xc00;
-        const ROUTES: usize = 0x6000;
-        let index = usize::try_from(number).unwrap_or(0);
-        let is_shared = number >= 32;
-        let registers = if is_shared {
+    /// The registers of an interrupt, and its index there.
+    fn registers(&self, number: u32) -> (&Registers, usize) {
+        let registers = if number >= 32 {
             &self.distributor
         } else {
             &self.private
         };
+        (registers, usize::try_from(number).unwrap_or(0))
+    }
+
+    /// Sets what raises a shared interrupt; what raises a private one is as firmware has it.
+    fn trigger(&self, Line { number, edge }: Line) {
+        const CONFIGURATION: usize = 0xc00;
+        let (registers, index) = self.registers(number);
+        if number >= 32 {
+            let place = CONFIGURATION + 4 * (index / 16);
+            let shift = 2 * (number % 16) + 1;
+            let others = registers.read32(place) & !(1 << shift);
+            registers.write32(place, others | u32::from(edge) << shift);
+        }
+    }
+
+    /// Whether an interrupt is pending, which it is no longer after this.
+    fn take_pending(&self, number: u32) -> bool {
+        const SET: usize = 0x200;
+        const CLEAR: usize = 0x280;
+        let (registers, index) = self.registers(number);
+        let (word, bit) = (4 * (index / 32), 1 << (number % 32));
+        let is_pending = registers.read32(SET + word) & bit != 0;
+        if is_pending {
+            registers.write32(CLEAR + word, bit);
+        }
+        is_pending
+    }
+
+    fn enable(&self, line: Line) {
+        const GROUP: usize = 0x080;
+        const ENABLE: usize = 0x100;
+        const PRIORITIES: usize = 0x400;
+        const TARGETS: usize = 0x800;
+        const ROUTES: usize = 0x6000;
+        let Line { number, .. } = line;
+        let is_shared = number >= 32;
+        let (registers, index) = self.registers(number);
         let bit = 1u32 << (number % 32);
         let word = 4 * (index / 32);
         if self.cpu.is_none() {
@@ -211,11 +260,8 @@ impl Gic {
             registers.write32(GROUP + word, group | bit);
         }
         set_byte(registers, PRIORITIES, index, PRIORITY);
+        self.trigger(line);
         if is_shared {
-            let place = CONFIGURATION + 4 * (index / 16);
-            let shift = 2 * (number % 16) + 1;
-            let others = registers.read32(place) & !(1 << shift);
-            registers.write32(place, others | u32::from(edge) << shift);
             if self.cpu.is_some() {
                 // The private interrupts are targeted at their own CPU: that says which we are.
                 let own = registers.read32(TARGETS) & 0xff;

@@ -4,7 +4,7 @@ use gnomon_arch::dev::registers::Registers;
 use gnomon_arch::machine::services::Conduit;
 use gnomon_clock::Source;
 use gnomon_kernel::source::kvm::KvmPtp;
-use gnomon_kernel::source::rtc::{Pl031, Pl031Registers, Rtc};
+use gnomon_kernel::source::rtc::{Chip, Look, Pl031, Pl031Registers, Rtc};
 
 use crate::find::Finding;
 
@@ -29,6 +29,14 @@ impl Clocks {
             rtc: rtc
                 .map(|registers| Rtc(Pl031(Mapped(registers))))
                 .ok_or("no PL031 in the device tree"),
+        }
+    }
+
+    /// Looks at the real-time clock, or says why there is none.
+    pub(crate) fn look_at_rtc(&mut self) -> Result<Look, &'static str> {
+        match &mut self.rtc {
+            Ok(Rtc(chip)) => Ok(chip.look()),
+            Err(why) => Err(why),
         }
     }
 

@@ -27,6 +27,7 @@ use gnomon_kernel::memory::MemoryRange;
 use gnomon_kernel::random::{Source, Take};
 use gnomon_kernel::services::counters::Rate;
 use gnomon_kernel::services::smccc::{self, Call, Conduit, Smccc, StolenTime};
+use gnomon_kernel::smoke::machine::Notice;
 
 use crate::find::{self, HostClock, NO_CLOCK, Network, Page};
 use crate::glue::Nic;
@@ -46,6 +47,28 @@ pub(crate) struct Hardware<'a> {
 
 /// What `Hardware::uptime` goes by, where that is not the counter itself.
 pub(crate) const INDEPENDENT_TIMER: Option<&str> = None;
+
+/// What tells that the host has updated the page.
+pub(crate) enum Notifier {
+    /// The interrupt of this number.
+    Line(u32),
+    /// The tree names none.
+    Undescribed,
+    /// There is no telling, and why.
+    Unknown(&'static str),
+}
+
+impl Notifier {
+    /// Looks for it.
+    pub(crate) fn look(&self, interrupts: &Interrupts) -> Notice {
+        match *self {
+            Self::Line(number) if interrupts.arrived(number) => Notice::Arrived,
+            Self::Line(_) => Notice::None,
+            Self::Undescribed => Notice::Undescribed,
+            Self::Unknown(why) => Notice::Unknown(why),
+        }
+    }
+}
 
 /// Where random numbers come from: the processor, what is below, and once the loader.
 pub(crate) struct Entropy {
@@ -411,6 +434,18 @@ impl<'a> Hardware<'a> {
         let rtc = self.firmware.tree.as_ref().ok().and_then(Tree::rtc);
         let registers = rtc.and_then(|window| self.registers(window));
         Clocks::new(kvm.map(instruction), registers)
+    }
+
+    /// What tells that the host has updated the page.
+    pub(crate) fn notifier(&self, interrupts: &Interrupts) -> Notifier {
+        let Ok(Description::Tree(tree)) = &self.description else {
+            return Notifier::Unknown("ACPI's way, GED, is not followed here");
+        };
+        match tree.vmclock_interrupt().map(line) {
+            Some(line) if interrupts.remember(line) => Notifier::Line(line.number),
+            None if interrupts.wake() => Notifier::Undescribed,
+            _ => Notifier::Unknown("no interrupt controller is known"),
+        }
     }
 
     /// How to switch the machine off and restart it.

@@ -6,7 +6,7 @@ use gnomon_clock::{Counter, Source, Ticks};
 use gnomon_kernel::discover::acpi::Fadt;
 use gnomon_kernel::services::hypervisor;
 use gnomon_kernel::source::kvm::{KvmClock, KvmHost, KvmPairing, Shared};
-use gnomon_kernel::source::rtc::{CENTURY, Cmos, CmosRegisters, Rtc};
+use gnomon_kernel::source::rtc::{CENTURY, Chip, Cmos, CmosRegisters, Look, Rtc};
 
 use crate::find::Finding;
 
@@ -42,6 +42,14 @@ impl Clocks {
             pairing: pairing.ok_or(NO_KVM),
             clock,
             rtc: rtc.map(|century| Rtc(Cmos::new(Ports, century))),
+        }
+    }
+
+    /// Looks at the real-time clock, or says why there is none.
+    pub(crate) fn look_at_rtc(&mut self) -> Result<Look, &'static str> {
+        match &mut self.rtc {
+            Ok(Rtc(chip)) => Ok(chip.look()),
+            Err(why) => Err(why),
         }
     }
 

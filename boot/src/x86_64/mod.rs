@@ -23,6 +23,7 @@ use gnomon_kernel::discover::described::fw_cfg_ports;
 use gnomon_kernel::memory::MemoryRange;
 use gnomon_kernel::random::{Source, Take};
 use gnomon_kernel::services::hypervisor::Processor;
+use gnomon_kernel::smoke::machine::Notice;
 
 use crate::find::{self, HostClock, Network, Page};
 use crate::glue::Nic;
@@ -227,11 +228,28 @@ impl<'a> Hardware<'a> {
         Clocks::new(services.kvm(), fadt.as_ref())
     }
 
+    /// What tells that the host has updated the page.
+    #[expect(clippy::unused_self, reason = "the other platform looks it up")]
+    pub(crate) fn notifier(&self, _: &Interrupts) -> Notifier {
+        Notifier
+    }
+
     /// How to switch the machine off and restart it.
     pub(crate) fn power(&self) -> Power {
         Power {
             soft_off: self.tables.as_ref().ok().and_then(soft_off),
         }
+    }
+}
+
+/// What tells that the host has updated the page: on a PC a method of ACPI's, which would have to be run.
+pub(crate) struct Notifier;
+
+impl Notifier {
+    /// Looks for it.
+    #[expect(clippy::unused_self, reason = "the other platform has an interrupt")]
+    pub(crate) fn look(&self, _: &Interrupts) -> Notice {
+        Notice::Unknown("ACPI's ways, GED and GPE, are not followed here")
     }
 }
 

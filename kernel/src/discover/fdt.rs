@@ -328,6 +328,14 @@ impl<'a> Tree<'a> {
         Err(refused.unwrap_or(NotFound::Absent))
     }
 
+    /// The interrupt by which the host notifies the updates of the page.
+    #[must_use]
+    pub fn vmclock_interrupt(&self) -> Option<Interrupt> {
+        let mut devices = self.devices();
+        let page = devices.find(|device| device.is("amazon,vmclock") && device.is_enabled())?;
+        page.interrupt(self.gic()?.phandle)
+    }
+
     fn chosen(&self) -> Option<FdtNode<'a>> {
         self.0.find_node("/chosen")
     }

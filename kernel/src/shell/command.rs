@@ -44,6 +44,8 @@ pub enum Command {
     Pci,
     /// The memory map.
     Mem,
+    /// The smoke test's checks, as far as they can be made beside a service.
+    Smoke,
     /// Restart the machine.
     Reboot,
     /// Switch the machine off.
@@ -148,6 +150,8 @@ pub fn run(command: Command, desk: &Desk<'_>, out: &mut dyn Write) -> fmt::Resul
         Command::Description => machine::fact(&desk.facts.description, out),
         Command::Pci => machine::fact(&desk.facts.pci, out),
         Command::Mem => machine::fact(&desk.facts.memory, out),
+        // The shell makes them one by one.
+        Command::Smoke => Ok(()),
         Command::Reboot => writeln!(out, "rebooting"),
         Command::PowerOff => writeln!(out, "powering off"),
     }
@@ -200,7 +204,7 @@ const fn plain(
     }
 }
 
-static COMMANDS: [Row; 16] = [
+static COMMANDS: [Row; 17] = [
     Row {
         usage: "COMMAND",
         ..plain(
@@ -285,6 +289,12 @@ static COMMANDS: [Row; 16] = [
         Command::Mem,
         "the memory map, and where the image is",
         "",
+    ),
+    plain(
+        "smoke",
+        Command::Smoke,
+        "the checks of the smoke test that disturb nobody",
+        "TAP; those that need the machine for themselves say so.",
     ),
     plain("reboot", Command::Reboot, "restart the machine", ""),
     plain("poweroff", Command::PowerOff, "switch the machine off", ""),

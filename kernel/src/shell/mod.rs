@@ -9,6 +9,8 @@ use core::fmt::{self, Write};
 use gnomon_clock::{Busy, Clock, Counter, Fields, Ticks};
 
 use crate::report::View;
+use crate::smoke::tap::Tap;
+use crate::smoke::{CHECKS, beside};
 use crate::text::Text;
 
 pub mod command;
@@ -28,6 +30,8 @@ pub struct Shell {
     editor: LineEditor,
     /// How often the time is still to be printed.
     times: u16,
+    /// The smoke test, while it is told.
+    smoke: Option<Tap>,
 }
 
 /// What a command asks of the machine.
@@ -107,6 +111,7 @@ impl Shell {
         Self {
             editor: LineEditor::new(),
             times: 0,
+            smoke: None,
         }
     }
 
@@ -154,6 +159,7 @@ impl Shell {
                 Command::Reboot => return Some(Action::Reboot),
                 Command::PowerOff => return Some(Action::PowerOff),
                 Command::Time(times) => self.times = times.saturating_sub(1),
+                Command::Smoke => self.smoke = Tap::begin(out, CHECKS).ok(),
                 _ => {}
             }
         }
@@ -164,12 +170,23 @@ impl Shell {
     /// Whether a command has more to print: see [`go_on`](Self::go_on).
     #[must_use]
     pub const fn is_busy(&self) -> bool {
-        self.times > 0
+        self.times > 0 || self.smoke.is_some()
     }
 
     /// Prints the next line of a command that has more to print, and behind the last one the prompt. What is typed
     /// can wait meanwhile.
     pub fn go_on(&mut self, out: &mut dyn Write, subject: &mut dyn Subject) {
+        if let Some(tap) = &mut self.smoke {
+            let number = usize::try_from(tap.told()).unwrap_or(usize::MAX);
+            if let Some((check, outcome)) = beside::check(number, &subject.desk()) {
+                let _ = tap.tell(out, check, &outcome);
+            } else {
+                let _ = tap.end(out);
+                self.smoke = None;
+                let _ = self.prompt(out);
+            }
+            return;
+        }
         if let Some(times) = self.times.checked_sub(1) {
             let _ = command::run(Command::Time(1), &subject.desk(), out);
             self.times = times;

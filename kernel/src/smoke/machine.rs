@@ -7,6 +7,7 @@ use crate::discover::Window;
 use crate::memory::{MemoryKind, MemoryRange};
 use crate::report::Width;
 use crate::services::counters::Rate;
+use crate::source::rtc::Look;
 
 /// Reads of the counter that have to be in order.
 pub const READS: u64 = 1_000_000;
@@ -38,8 +39,28 @@ pub trait Bench {
     fn alarm_rang(&mut self) -> bool;
     /// Sends a byte through the console UART's loopback; `None` when it has none.
     fn uart_loopback(&mut self) -> Option<bool>;
+    /// Looks at the real-time clock.
+    ///
+    /// # Errors
+    /// Why there is none.
+    fn rtc(&mut self) -> Result<Look, &'static str>;
+    /// Looks for an interrupt that says that the vmclock page was updated.
+    fn notice(&mut self) -> Notice;
     /// What became of the network device.
     fn nic(&self) -> Nic<'_>;
+}
+
+/// What a look for the page's notification gives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// None since the last look.
+    None,
+    /// There was one.
+    Arrived,
+    /// The machine's description names no interrupt for it.
+    Undescribed,
+    /// It cannot be looked for, and why.
+    Unknown(&'static str),
 }
 
 /// How a part of memory is mapped.
@@ -173,7 +194,7 @@ impl Rule {
             },
             Self::Rtc => &Check {
                 name: "real-time clock",
-                rule: "the clock tells a date of this century",
+                rule: "the clock tells a date of this century within a day of the page's, and goes on as time does",
                 source: "ACPI 6.5, 4.8.2.4; Arm DDI 0224",
             },
         }
@@ -355,16 +376,16 @@ impl Readings {
         measured(first?, last?)
     }
 
-    /// The order of the readings.
+    /// The order of the readings, of which there have to be so many.
     #[must_use]
     #[inline(never)]
-    pub fn order(&self) -> Outcome {
+    pub fn order(&self, least: u64) -> Outcome {
         match self.back {
             Some((before, after)) => {
                 Outcome::not_ok(&format_args!("{}, then {}", before.0, after.0))
             }
             None => Outcome::of(
-                self.reads >= READS && self.still < self.reads,
+                self.reads >= least && self.still < self.reads,
                 &format_args!(
                     "{} readings in order, {} like the one before",
                     self.reads, self.still
@@ -408,14 +429,20 @@ impl Readings {
         let allowed = before.hertz / 1000 + before.error + after.error;
         Outcome::of(
             before.hertz.abs_diff(after.hertz) <= allowed,
-            &format_args!("{} Hz, then {} Hz, by {timer}", before.hertz, after.hertz),
+            &format_args!(
+                "{} Hz, then {} Hz, give or take {}, by {timer}",
+                before.hertz,
+                after.hertz,
+                before.error.max(after.error)
+            ),
         )
     }
 }
 
 /// The rate between two moments.
+#[must_use]
 #[inline(never)]
-fn measured(from: Pair, to: Pair) -> Option<Measured> {
+pub(super) fn measured(from: Pair, to: Pair) -> Option<Measured> {
     let ticks = u64::try_from(to.before.since(from.before)).ok()?;
     let nanos = to
         .nanos

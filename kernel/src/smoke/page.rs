@@ -9,12 +9,16 @@ use gnomon_clock::{
     TaiOffset, Ticks, TimeType, Timeline, Unusable, Violation,
 };
 
+use super::machine::Notice;
 use super::tap::{Check, Evidence, Outcome};
 use crate::report::Width;
 use crate::services::counters::{PageRate, Rate};
 
 /// How long `seq_count` may stay odd, ns: Linux gives the page up after that.
 const ODD_LONGEST: u64 = 100_000_000;
+
+/// How late a notification may be, s. The host may have to wait for a processor.
+const NOTICE_LATEST: u64 = 3;
 
 /// Writes the checks down once: their order, names and rules.
 macro_rules! checks {
@@ -85,6 +89,8 @@ checks! {
     Marker = "vmclock disruption_marker", "disruption_marker changes when the counter may have been disrupted", "UAPI.13 v1.1, disruption_marker";
     /// `vm_generation_counter`.
     Generation = "vmclock vm_generation_counter", "vm_generation_counter remains constant over pause and resume", "UAPI.13 v1.1, VM Generation Counter";
+    /// Both of them over a snapshot.
+    Snapshot = "vmclock snapshot", "disruption_marker, and vm_generation_counter where it is present, change when a snapshot is loaded", "UAPI.13 v1.1, disruption_marker, VM Generation Counter";
     /// `NOTIFICATION_PRESENT`.
     Notification = "vmclock notification", "every update is notified when NOTIFICATION_PRESENT is set", "UAPI.13 v1.1, NOTIFICATION_PRESENT";
 }
@@ -134,6 +140,9 @@ pub struct Watch {
     broken: [Option<Evidence>; RULES],
     /// The last page before a stop, and a counter value under it; the same after it.
     stop: Option<(Stop, Around, Around)>,
+    /// The marker before and after a snapshot was loaded.
+    snapshot: Option<(u64, u64)>,
+    notices: Notices,
 }
 
 /// The page, its time and a counter value beside a stop.
@@ -167,6 +176,17 @@ impl Watch {
             periods: None,
             broken: [const { None }; RULES],
             stop: None,
+            snapshot: None,
+            notices: Notices::default(),
+        }
+    }
+
+    /// The same beside a service, whose audit has seen the page since the machine was started.
+    #[must_use]
+    pub fn beside(counter: CounterId, hertz: Option<u64>, audit: &Audit) -> Self {
+        Self {
+            audit: audit.clone(),
+            ..Self::new(counter, hertz)
         }
     }
 
@@ -201,13 +221,57 @@ impl Watch {
 
     /// Takes note of a stop of the machine: the page and the counter as they were when it was asked for, and as they
     /// are now.
-    pub fn stopped(&mut self, stop: Stop, before: (&Fields, Ticks), after: (&Fields, Ticks)) {
-        let around = |(fields, ticks): (&Fields, Ticks)| Around {
-            fields: *fields,
-            line: Timeline::from_page(fields, self.counter).ok(),
+    pub fn stopped(&mut self, stop: Stop, before: (Fields, Ticks), after: (Fields, Ticks)) {
+        let around = |(fields, ticks): (Fields, Ticks)| Around {
+            fields,
+            line: Timeline::from_page(&fields, self.counter).ok(),
             ticks,
         };
         self.stop = Some((stop, around(before), around(after)));
+    }
+
+    /// UTC by the page as it was seen last, s since 1970.
+    #[must_use]
+    pub fn utc(&self, ticks: Ticks) -> Option<i64> {
+        let reading = self.line?.at(ticks).ok()?;
+        Some(reading.utc?.time.seconds())
+    }
+
+    /// Whether the marker has changed: a clock of the host's may have gone on while the machine stood still.
+    #[must_use]
+    pub fn is_disrupted(&self) -> bool {
+        let marker =
+            |fields: &Option<Fields>| fields.as_ref().map(|fields| fields.disruption_marker);
+        marker(&self.first) != marker(&self.last)
+    }
+
+    /// Whether the last page says that its updates are notified.
+    #[must_use]
+    pub fn is_notified(&self) -> bool {
+        let fields = self.last.as_ref();
+        fields.is_some_and(|fields| fields.has(flag::NOTIFICATION_PRESENT))
+    }
+
+    /// Takes note of a look for a notification before the copy that was [seen](Self::saw) last, at these ticks; `None`
+    /// when there was no copy to be had after it.
+    pub fn noticed(&mut self, notice: Notice, ticks: Option<Ticks>) {
+        self.notices.look(notice, ticks, self.hertz);
+    }
+
+    /// Takes note of a snapshot that was loaded: the page before it was asked for, and as it is now.
+    pub fn loaded(&mut self, before: &Fields, after: &Fields) {
+        let (was, is) = (before.disruption_marker, after.disruption_marker);
+        if was == is {
+            self.break_rule(Rule::Snapshot, &format_args!("{was:#x} before and after"));
+        }
+        let generations = (before.vm_generation(), after.vm_generation());
+        if let (Some(was), Some(is)) = generations
+            && was == is
+        {
+            let unchanged = format_args!("vm_generation_counter {was:#x} before and after");
+            self.break_rule(Rule::Snapshot, &unchanged);
+        }
+        self.snapshot = Some((was, is));
     }
 
     /// What became of a rule.
@@ -261,10 +325,12 @@ impl Watch {
             Rule::Notification if self.flags & flag::NOTIFICATION_PRESENT == 0 => {
                 Outcome::skip(&"not advertised")
             }
-            Rule::Notification => {
-                Outcome::skip(&"advertised, and Gnomon does not take the interrupt")
-            }
+            Rule::Notification => self.notices.outcome(),
             Rule::Marker | Rule::Generation => self.over_a_stop(rule),
+            Rule::Snapshot => match self.snapshot {
+                Some((was, is)) => Outcome::ok(&format_args!("{was:#x}, then {is:#x}")),
+                None => Outcome::skip(&"nobody has loaded one"),
+            },
             _ if self.timed == 0 => Outcome::skip(&"the page carries no time"),
             Rule::Leap => match LeapIndicator::try_from(fields.leap_indicator) {
                 Ok(leap) => Outcome::ok(&leap),
@@ -281,6 +347,10 @@ impl Watch {
     #[inline(never)]
     fn update(&mut self, fields: &Fields) {
         self.line = None;
+        // The update that sets the flag may be the first that is notified.
+        if self.is_notified() && fields.has(flag::NOTIFICATION_PRESENT) {
+            self.notices.updated();
+        }
         if let Some(last) = &self.last {
             let forward = fields.seq_count.wrapping_sub(last.seq_count).cast_signed();
             let (was, is) = (last.seq_count, fields.seq_count);
@@ -588,6 +658,81 @@ impl Watch {
         Outcome::of(
             holds,
             &format_args!("{was:#x} before and after a stop of {stopped}, {elapsed} by the page"),
+        )
+    }
+}
+
+/// Updates that the page says are notified, and what came.
+#[derive(Clone, Copy, Debug, Default)]
+struct Notices {
+    updates: u64,
+    arrived: u64,
+    /// An update is not notified yet.
+    is_due: bool,
+    /// Since when, as far as somebody has looked.
+    since: Option<Ticks>,
+    /// For how many seconds one was not.
+    late: u64,
+    /// One has arrived, and the update that it is about has not been seen yet.
+    is_early: bool,
+    is_undescribed: bool,
+    unknown: Option<&'static str>,
+}
+
+impl Notices {
+    /// The page was updated.
+    const fn updated(&mut self) {
+        self.updates += 1;
+        self.is_due = true;
+    }
+
+    #[inline(never)]
+    fn look(&mut self, notice: Notice, ticks: Option<Ticks>, hertz: u64) {
+        match notice {
+            Notice::None => {}
+            Notice::Arrived => {
+                self.arrived += 1;
+                self.is_early = true;
+            }
+            Notice::Undescribed => self.is_undescribed = true,
+            Notice::Unknown(why) => self.unknown = Some(why),
+        }
+        let Some(ticks) = ticks else {
+            return;
+        };
+        if core::mem::take(&mut self.is_early) {
+            (self.is_due, self.since) = (false, None);
+        }
+        if self.is_due {
+            let since = *self.since.get_or_insert(ticks);
+            let waited = u64::try_from(ticks.since(since)).unwrap_or(0);
+            self.late = self.late.max(waited.checked_div(hertz).unwrap_or(0));
+        }
+    }
+
+    #[inline(never)]
+    fn outcome(&self) -> Outcome {
+        let Self {
+            updates,
+            arrived,
+            late,
+            ..
+        } = *self;
+        if self.is_undescribed {
+            return Outcome::not_ok(&"advertised, and no interrupt is described for it");
+        }
+        if let Some(why) = self.unknown {
+            return Outcome::skip(&format_args!("advertised, and {why}"));
+        }
+        if updates == 0 {
+            return Outcome::skip(&"advertised, and there was no update");
+        }
+        if late < NOTICE_LATEST && arrived == 0 {
+            return Outcome::skip(&"advertised, and the first update was too late to tell");
+        }
+        Outcome::of(
+            late < NOTICE_LATEST,
+            &format_args!("{arrived} for {updates} updates, one missing for {late} s at most"),
         )
     }
 }

@@ -75,29 +75,22 @@ pub struct Tally {
     pub skipped: u32,
 }
 
-/// A stream of TAP.
-#[derive(Debug)]
-pub struct Tap<'a, W> {
-    out: &'a mut W,
+/// A stream of TAP: how far it is. Where it goes is named with each line.
+#[derive(Clone, Copy, Debug)]
+pub struct Tap {
     tally: Tally,
 }
 
-impl<'a, W: Write> Tap<'a, W> {
+impl Tap {
     /// Begins a stream of so many checks. Told first, so that a stream that breaks off is a failure.
     ///
     /// # Errors
     /// What `out` returns, here and below.
-    pub fn begin(out: &'a mut W, checks: usize) -> Result<Self, fmt::Error> {
+    pub fn begin(out: &mut dyn Write, checks: usize) -> Result<Self, fmt::Error> {
         write!(out, "TAP version 14\n1..{checks}\n")?;
         Ok(Self {
-            out,
             tally: Tally::default(),
         })
-    }
-
-    /// Where it goes.
-    pub const fn out(&mut self) -> &mut W {
-        self.out
     }
 
     /// Says something that is no outcome.
@@ -105,8 +98,14 @@ impl<'a, W: Write> Tap<'a, W> {
     /// # Errors
     /// As [`begin`](Self::begin).
     #[inline(never)]
-    pub fn comment(&mut self, words: &dyn Display) -> fmt::Result {
-        writeln!(self.out, "# {words}")
+    pub fn comment(self, out: &mut dyn Write, words: &dyn Display) -> fmt::Result {
+        writeln!(out, "# {words}")
+    }
+
+    /// How many outcomes have been told.
+    #[must_use]
+    pub const fn told(&self) -> u32 {
+        self.tally.ok + self.tally.not_ok + self.tally.skipped
     }
 
     /// Tells an outcome.
@@ -114,7 +113,7 @@ impl<'a, W: Write> Tap<'a, W> {
     /// # Errors
     /// As [`begin`](Self::begin).
     #[inline(never)]
-    pub fn tell(&mut self, check: &Check, outcome: &Outcome) -> fmt::Result {
+    pub fn tell(&mut self, out: &mut dyn Write, check: &Check, outcome: &Outcome) -> fmt::Result {
         let Tally {
             ok,
             not_ok,
@@ -126,13 +125,12 @@ impl<'a, W: Write> Tap<'a, W> {
             Outcome::Skip(_) => (skipped, "ok"),
         };
         *count += 1;
-        let number = self.tally.ok + self.tally.not_ok + self.tally.skipped;
-        write!(self.out, "{prefix} {number} - {}", check.name)?;
+        write!(out, "{prefix} {} - {}", self.told(), check.name)?;
         match outcome {
-            Outcome::Ok(evidence) => writeln!(self.out, ": {}", Escaped(evidence.as_str())),
-            Outcome::Skip(reason) => writeln!(self.out, " # SKIP {}", Escaped(reason.as_str())),
+            Outcome::Ok(evidence) => writeln!(out, ": {}", Escaped(evidence.as_str())),
+            Outcome::Skip(reason) => writeln!(out, " # SKIP {}", Escaped(reason.as_str())),
             Outcome::NotOk(evidence) => writeln!(
-                self.out,
+                out,
                 ": {}\n  ---\n  rule: \"{}\"\n  source: \"{}\"\n  ...",
                 Escaped(evidence.as_str()),
                 check.rule,
@@ -145,15 +143,14 @@ impl<'a, W: Write> Tap<'a, W> {
     ///
     /// # Errors
     /// As [`begin`](Self::begin).
-    pub fn end(self) -> Result<Tally, fmt::Error> {
-        let tally = self.tally;
+    pub fn end(self, out: &mut dyn Write) -> Result<Tally, fmt::Error> {
         let Tally {
             ok,
             not_ok,
             skipped,
-        } = tally;
-        writeln!(self.out, "# {ok} ok, {not_ok} not ok, {skipped} skipped")?;
-        Ok(tally)
+        } = self.tally;
+        writeln!(out, "# {ok} ok, {not_ok} not ok, {skipped} skipped")?;
+        Ok(self.tally)
     }
 }
 

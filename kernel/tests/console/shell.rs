@@ -17,6 +17,7 @@ fn lines_are_commands_or_one_clear_sentence() {
         ("pci", Command::Pci),
         ("mem", Command::Mem),
         ("acpi", Command::Description),
+        ("smoke", Command::Smoke),
         ("reboot", Command::Reboot),
         ("poweroff", Command::PowerOff),
     ] {
@@ -96,6 +97,34 @@ fn time_is_told_as_often_as_asked() {
     }
     assert_eq!(out, format!("time -n 3\n{TIME}\n{TIME}\n{TIME}\n{PROMPT}"));
     assert!(!shell.is_busy());
+}
+
+#[test]
+fn the_smoke_test_beside_a_service_is_told_check_by_check() {
+    let mut shell = Shell::new();
+    let (mut out, _) = session(&mut shell, b"smoke\r");
+    assert_eq!(out, "smoke\nTAP version 14\n1..38\n");
+    let mut lines = 3;
+    while shell.is_busy() {
+        shell.go_on(&mut out, &mut Good);
+        let now = out.lines().count();
+        // Of a check that has failed also what it demands.
+        assert!((1..=5).contains(&(now - lines)), "{out}");
+        lines = now;
+    }
+    for line in [
+        "ok 1 - memory map # SKIP not beside a service: boot with `smoke` on the command line\n",
+        // The meter's counter goes back once.
+        "not ok 4 - counter order: 49900, then 0\n",
+        "ok 13 - vmclock discovery: \\\\_SB.VCLK (AMZNC10C) at 0xfeffb000, 4096 bytes\n",
+        "ok 15 - vmclock magic: 0x4b4c4356\n",
+        "ok 38 - vmclock notification # SKIP not advertised\n",
+    ] {
+        assert!(out.contains(line), "{line}{out}");
+    }
+    let (_, end) = out.split_once("\n# ").expect("an end");
+    assert!(end.contains(", 1 not ok, "), "{end}");
+    assert!(end.ends_with(&format!(" skipped\n{PROMPT}")), "{end}");
 }
 
 #[test]
