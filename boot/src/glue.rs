@@ -3,6 +3,7 @@
 use core::time::Duration;
 
 use gnomon_arch::dev::net::{Frame, Nic};
+use gnomon_arch::dev::rng::Rng;
 use gnomon_arch::dev::rtc::Rtc;
 use gnomon_arch::machine::interrupt::Interrupts;
 use gnomon_arch::machine::power::Power;
@@ -12,6 +13,7 @@ use gnomon_clock::Counter;
 use gnomon_kernel::console::SerialPort;
 use gnomon_kernel::machine::Machine;
 use gnomon_kernel::net::port::{self, FramePort, PortCounters};
+use gnomon_kernel::random::generator::{EntropyQueue, Progress, ROOM};
 use gnomon_kernel::random::{Source, Take};
 use gnomon_kernel::source::virtio_rtc::{ANSWER_MAX, RequestQueue};
 
@@ -58,6 +60,11 @@ impl Machine for Board {
             bytes.copy_from_slice(&counter::this_cpu().read().0.to_le_bytes());
         }
         take(Source::Counter, &readings);
+    }
+
+    fn gather_late(&mut self, take: Take<'_>) -> Progress {
+        let device = self.entropy.device.as_mut();
+        device.map_or(Progress::Done, |device| device.poll(take))
     }
 
     fn physical_counter(&mut self) -> Option<u64> {
@@ -170,5 +177,18 @@ impl RequestQueue for Requests {
 
     fn receive(&mut self, answer: &mut [u8; ANSWER_MAX]) -> Option<usize> {
         self.0.receive(answer)
+    }
+}
+
+/// The queue of a virtio entropy device.
+pub(crate) struct Numbers(pub(crate) Rng);
+
+impl EntropyQueue for Numbers {
+    fn ask(&mut self) -> bool {
+        self.0.ask()
+    }
+
+    fn receive(&mut self, bytes: &mut [u8; ROOM]) -> Option<usize> {
+        self.0.receive(bytes)
     }
 }

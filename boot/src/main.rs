@@ -94,12 +94,16 @@ extern "C" fn start(handover: u64) -> ! {
     };
     let facts = FACTS.take().unwrap_or_else(|| fatal(&"entered twice"));
     let (nic, network) = hardware.network(&interrupts, &mut facts.pci);
-    let mut host_clock = hardware.host_clock();
+    let (mut host_clock, host_random) = hardware.host_devices();
     find::memory(hardware.memory(), &mut facts.memory);
     hardware.describe(&mut facts.description);
     let power = hardware.power();
     let services = hardware.services();
-    let entropy = hardware.entropy(&services);
+    let host_random = host_random.unwrap_or_else(|why| {
+        log.line(&format_args!("virtio-rng: refused: {why}"));
+        None
+    });
+    let entropy = hardware.entropy(&services, host_random);
     let mut clocks = hardware.clocks(&services);
     // The service never ends, and lists that could be dropped could not be lent to it.
     let mut sources: ManuallyDrop<Vec<&mut dyn Driver, COUNT>> = ManuallyDrop::default();

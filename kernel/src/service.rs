@@ -131,7 +131,7 @@ where
         let mut random = Random::new(&mut |take| machine.gather(take));
         let mut network = port.map(|mut port| {
             // Machines that were started alike are not to ask DHCP alike.
-            random.renew(&mut |take| take(random::Source::Identity, &port.mac()));
+            random.mix(&mut |take| take(random::Source::Identity, &port.mac()));
             let seed = random.secret();
             let (ip6, second) = (config.ip6, config.smear_port);
             let stack = Stack::new(&mut port, stack, fixed, ip6, second, now, seed);
@@ -280,6 +280,7 @@ where
         }
         self.look_again = self.core.uptime.map(|uptime| uptime + LOOK);
         self.core.follow_page();
+        self.core.follow_random();
         self.core.follow_life();
         self.core.follow_counter();
         let now = self.core.state();

@@ -258,6 +258,14 @@ impl<M: Machine, C: Counter, P: FramePort> Core<'_, M, C, P> {
         }
     }
 
+    /// Mixes in random numbers that took their time.
+    pub(super) fn follow_random(&mut self) {
+        let machine = &mut self.machine;
+        if self.random.catch_up(&mut |take| machine.gather_late(take)) {
+            self.forget_clients();
+        }
+    }
+
     /// Forgets everything that is remembered of clients or was drawn at random: another machine may
     /// have the same memory, and clients may have met that one meanwhile.
     fn forget_clients(&mut self) {
