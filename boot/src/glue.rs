@@ -77,6 +77,10 @@ impl Machine for Board {
         ticks
     }
 
+    fn power_timer(&mut self) -> Option<u32> {
+        self.uptime.power_timer()
+    }
+
     fn sleep(&mut self, limit: Duration) {
         self.alarm
             .within(u64::try_from(limit.as_micros()).unwrap_or(u64::MAX));

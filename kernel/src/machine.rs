@@ -27,6 +27,12 @@ pub trait Machine {
     /// everything before and after. Never used for telling the time.
     fn physical_counter(&mut self) -> Option<u64>;
 
+    /// The ACPI power management timer, of which the lower 24 bits count at 3,579,545 Hz (ACPI 6.5 §4.8.3.3), where
+    /// there is one.
+    fn power_timer(&mut self) -> Option<u32> {
+        None
+    }
+
     /// Sleeps until an interrupt arrives, at most for `limit` (or what the machine can do, if that
     /// is less).
     fn sleep(&mut self, limit: Duration);

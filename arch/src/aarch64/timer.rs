@@ -25,6 +25,12 @@ impl Uptime {
         }
     }
 
+    /// There is no ACPI power management timer.
+    #[expect(clippy::unused_self, reason = "the other platform has one")]
+    pub const fn power_timer(&mut self) -> Option<u32> {
+        None
+    }
+
     /// Nanoseconds since `new`.
     pub fn nanoseconds(&mut self) -> Option<u64> {
         let frequency = self.frequency?;

@@ -301,7 +301,10 @@ impl<M: Machine, C: Counter, P: FramePort> Core<'_, M, C, P> {
         let alarms = self.sources.table().alarms();
         let services = self.found.services;
         let hertz = || services.rate()?.as_exact();
-        self.sources.follow(&mut self.clock, self.uptime, hertz);
+        let (clock, uptime) = (&mut self.clock, self.uptime);
+        self.sources.follow(clock, uptime, hertz);
+        self.sources
+            .calibrate(clock, uptime, || self.machine.power_timer());
         if self.sources.table().alarms() != alarms {
             self.duty.contradicted(self.clock.stamp().marker);
         }
