@@ -203,6 +203,8 @@ struct Slot {
     asked: Option<(Stamp, Duration)>,
     /// Until the question after the next.
     interval: Duration,
+    /// How many ticks an answer takes, about.
+    usual: i64,
 }
 
 /// A source as it is shown.
@@ -240,7 +242,7 @@ pub enum State {
 /// The way to the second sample; doubled from sample to sample.
 const FIRST: Duration = Duration::from_millis(5);
 /// The way between samples of a source in use, in the end. The bound of a line with
-/// a wander of 550 ppm grows by 1.1 ms a second.
+/// a wander of 550 ppm grows by 1.1 ms a second; an answer that was held up does not narrow it, and is asked for again.
 const STEADY: Duration = Duration::from_millis(250);
 /// The way between samples of a source that is only compared, and of a real-time clock.
 const SLOW: Duration = Duration::from_secs(16);
@@ -436,9 +438,10 @@ impl<'a> Sources<'a> {
         slot.asked = None;
         slot.about = Text::of(&About(&**driver));
         slot.take(sample.as_ref().map_err(|why| *why));
+        let is_again = sample.is_ok_and(|sample| slot.was_held_up(sample.bracket.width()));
         let source = driver.source();
         self.table.choose(clock);
-        self.table.plan(source, uptime);
+        self.table.plan(source, is_again, uptime);
     }
 }
 
@@ -517,6 +520,7 @@ impl Table {
             slot.line = None;
             slot.asked = None;
             slot.interval = FIRST;
+            slot.usual = i64::MAX;
             slot.due = uptime.unwrap_or(Duration::ZERO);
             if slot.exists() {
                 slot.state = State::Waiting;
@@ -558,12 +562,17 @@ impl Table {
         is_news
     }
 
-    /// When a source that was just asked is asked again.
-    fn plan(&mut self, source: Source, uptime: Option<Duration>) {
+    /// When a source that was just asked is asked again: soon, if its answer was held up.
+    fn plan(&mut self, source: Source, is_again: bool, uptime: Option<Duration>) {
         let is_in_use = self.origin == Some(Origin::Own(source)) && source != Source::Rtc;
         let longest = if is_in_use { STEADY } else { SLOW };
         if let Some(slot) = self.slots.get_mut(source as usize) {
-            slot.due = uptime.map_or(Duration::MAX, |uptime| uptime + slot.interval);
+            let interval = if is_in_use && is_again {
+                FIRST
+            } else {
+                slot.interval
+            };
+            slot.due = uptime.map_or(Duration::MAX, |uptime| uptime + interval);
             slot.interval = (slot.interval * 2).min(longest);
         }
     }
@@ -624,7 +633,20 @@ impl Slot {
             due: Duration::ZERO,
             asked: None,
             interval: FIRST,
+            usual: i64::MAX,
         }
+    }
+
+    /// Whether an answer that has taken so many ticks was held up: it took more than twice as long as is usual.
+    const fn was_held_up(&mut self, ticks: i64) -> bool {
+        let is_slow = ticks / 2 > self.usual;
+        self.usual = if is_slow {
+            // It may have become usual.
+            self.usual + self.usual / 4 + 1
+        } else {
+            ticks
+        };
+        is_slow
     }
 
     fn take(&mut self, sample: Result<&CrossTimestamp, &'static str>) {
