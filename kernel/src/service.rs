@@ -275,7 +275,10 @@ where
     /// Prints the boot report once, when there is a time and an address or when waiting longer would
     /// be silence; after that, lines whenever what the log tells of has changed.
     fn report(&mut self) {
-        if self.core.uptime < self.look_again {
+        // A restored machine's timer may be far behind what it was.
+        let rest = (self.look_again.zip(self.core.uptime))
+            .map_or(Duration::ZERO, |(again, now)| again.saturating_sub(now));
+        if (Duration::from_nanos(1)..=LOOK).contains(&rest) {
             return;
         }
         self.look_again = self.core.uptime.map(|uptime| uptime + LOOK);

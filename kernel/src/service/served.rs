@@ -281,7 +281,10 @@ impl<M: Machine, C: Counter, P: FramePort> Core<'_, M, C, P> {
     /// Lets the network know of another life, but not all the time.
     pub(super) fn follow_life(&mut self) {
         let rested = match (self.uptime, self.life.restarted) {
-            (Some(uptime), Some(restarted)) => uptime >= restarted + RESTART_PACE,
+            // On another host the timer may be behind.
+            (Some(uptime), Some(restarted)) => {
+                uptime >= restarted + RESTART_PACE || uptime < restarted
+            }
             _ => true,
         };
         if !self.life.network_is_old || !rested {

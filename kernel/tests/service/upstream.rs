@@ -308,6 +308,25 @@ fn with_a_timer_one_answer_after_a_disruption_is_enough() {
     }
 }
 
+/// As on a restored machine whose counter is another one, and its timer made of that.
+#[test]
+fn a_timer_that_went_back_with_a_disruption_holds_nothing_up() {
+    let mut rig = following();
+    rig.pass(secs(500));
+    rig.follow(secs(1));
+    rig.clear_screen();
+    rig.uptime.set(secs(1));
+    rig.publish(&marker_only(2));
+    rig.follow(secs(1));
+    rig.follow(secs(3));
+    rig.right();
+    let screen = rig.screen();
+    assert!(
+        screen.contains("machine: moved"),
+        "the log goes on: {screen:?}"
+    );
+}
+
 #[test]
 fn without_answers_the_bound_grows_and_the_service_goes_on() {
     let mut rig = following();
