@@ -161,7 +161,7 @@ impl Rig {
                     let reads = timer.as_ref()?;
                     reads.set(reads.get() + 1);
                     let ticks = u128::from(counter.0.get()) * u128::from(TIMER_HERTZ);
-                    u32::try_from(ticks / 1_000_000_000 & 0xff_ffff).ok()
+                    u32::try_from((ticks / 1_000_000_000) & 0xff_ffff).ok()
                 });
         }
     }

@@ -641,6 +641,9 @@ fn a_device_that_names_the_counter_value_narrows_the_bound_around_the_truth() {
     clock.end();
 }
 
+/// The error of a reading of ours, in nanoseconds: the counter and the clock are not read at once.
+const SLACK: i128 = 2_000;
+
 /// What the guest has told, and how far the truth at that very counter value is from the middle, in nanoseconds.
 struct Told {
     bound: i128,
@@ -669,8 +672,6 @@ impl Told {
         let [(t0, c0), (t1, c1)] = [before, after].map(|(t, c)| (i128::from(t), i128::from(c)));
         assert!((c0..=c1).contains(&counter), "{c0} {counter} {c1}");
         let time = t0 + (counter - c0) * (t1 - t0) / (c1 - c0).max(1);
-        // The readings' own error: the counter and the clock are not read at once.
-        const SLACK: i128 = 2_000;
         assert!(
             (earliest - SLACK..=latest + SLACK).contains(&time),
             "{time} is not in {earliest}..={latest}"

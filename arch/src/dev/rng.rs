@@ -13,6 +13,10 @@ use crate::cell::TakeCell;
 /// Bytes that the device is asked for at a time.
 pub const ROOM: usize = 32;
 
+/// The same, as a descriptor has it.
+const LENGTH_OF_ROOM: u32 = 32;
+const _: () = assert!(LENGTH_OF_ROOM as usize == ROOM);
+
 /// What is lent to the device. It may write any of it at any time.
 #[repr(C, align(64))]
 struct Room([AtomicU64; ROOM / 8]);
@@ -78,7 +82,7 @@ impl Rng {
             word.store(0, Ordering::Relaxed);
         }
         self.queue
-            .push_room((self.room.0.as_ptr() as u64, const { ROOM as u32 }));
+            .push_room((self.room.0.as_ptr() as u64, LENGTH_OF_ROOM));
         if self.queue.wants_notification() {
             self.bell.ring();
         }
@@ -126,9 +130,9 @@ mod tests {
         fn new() -> Self {
             let registers = fake(mmio::ENTROPY, 1);
             let transport = MmioTransport::new(registers, false).unwrap();
-            let ring = Box::leak(Box::new(RingMemory::new()));
+            let memory = Box::leak(Box::new(RingMemory::new()));
             let room = Box::leak(Box::new(Room::new()));
-            let rng = Rng::start(transport, ring, room).unwrap();
+            let rng = Rng::start(transport, memory, room).unwrap();
             let device = Device::of(&rng.queue);
             Self {
                 rng,
