@@ -26,7 +26,6 @@ impl Uptime {
     }
 
     /// There is no ACPI power management timer.
-    #[expect(clippy::unused_self, reason = "the other platform has one")]
     pub const fn power_timer(&mut self) -> Option<u32> {
         None
     }

@@ -85,16 +85,26 @@ fn is_in(prior: Prior, hertz: u64) -> bool {
 }
 
 fn ways() -> impl Strategy<Value = [u64; 2]> {
-    prop::array::uniform2(prop_oneof![0..3_000_000_u64, 0..100_000_000_u64])
+    prop_oneof![
+        prop::array::uniform2(0..1000_u64),
+        prop::array::uniform2(0..3_000_000_u64),
+        prop::array::uniform2(0..100_000_000_u64),
+    ]
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(20_000))]
+
     #[test]
     fn the_true_rate_is_inside(
         hertz in prop_oneof![1_000_000..10_000_000_000_u64, Just(TIMER_HERTZ.into())],
         gaps in prop::collection::vec((0..2 * SECOND, ways()), 2..12),
         steady in any::<bool>(),
-        pause in prop::option::of((0..12_usize, 0..100 * SECOND)),
+        pause in prop::option::of((
+            0..12_usize,
+            // Some that are hardly seen among the errors of the readings.
+            prop_oneof![0..1_000_000_u64, 0..50_000_000_u64, 0..100 * SECOND],
+        )),
     ) {
         let mut machine = Machine::new(hertz);
         let mut calibration = Calibration::new();
