@@ -86,12 +86,6 @@ impl Bracket {
         })
     }
 
-    /// Ticks from its beginning to its end.
-    #[must_use]
-    pub const fn width(self) -> i64 {
-        self.after.since(self.before)
-    }
-
     /// The bracket drawn together to the counter value that the source itself gives for its time; `None`
     /// when that lies outside, and the source is not to be believed.
     #[must_use]

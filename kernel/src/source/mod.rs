@@ -203,8 +203,8 @@ struct Slot {
     asked: Option<(Stamp, Duration)>,
     /// Until the question after the next.
     interval: Duration,
-    /// How many ticks an answer takes, about.
-    usual: i64,
+    /// Questions that repeated the last one.
+    repeated: u8,
 }
 
 /// A source as it is shown.
@@ -242,8 +242,12 @@ pub enum State {
 /// The way to the second sample; doubled from sample to sample.
 const FIRST: Duration = Duration::from_millis(5);
 /// The way between samples of a source in use, in the end. The bound of a line with
-/// a wander of 550 ppm grows by 1.1 ms a second; an answer that was held up does not narrow it, and is asked for again.
+/// a wander of 550 ppm grows by 1.1 ms a second.
 const STEADY: Duration = Duration::from_millis(250);
+/// A bound just after an answer that is not worth a repetition. Answers that are held up, by a busy host, are the wider ones.
+const NARROW: Bound = Bound::from_nanos(200_000);
+/// How often a question is repeated in a row.
+const REPEATS: u8 = 3;
 /// The way between samples of a source that is only compared, and of a real-time clock.
 const SLOW: Duration = Duration::from_secs(16);
 /// How long an answer is waited for.
@@ -438,10 +442,10 @@ impl<'a> Sources<'a> {
         slot.asked = None;
         slot.about = Text::of(&About(&**driver));
         slot.take(sample.as_ref().map_err(|why| *why));
-        let is_again = sample.is_ok_and(|sample| slot.was_held_up(sample.bracket.width()));
+        let is_wide = sample.is_ok() && slot.is_wide(after.ticks);
         let source = driver.source();
         self.table.choose(clock);
-        self.table.plan(source, is_again, uptime);
+        self.table.plan(source, is_wide, uptime);
     }
 }
 
@@ -520,7 +524,7 @@ impl Table {
             slot.line = None;
             slot.asked = None;
             slot.interval = FIRST;
-            slot.usual = i64::MAX;
+            slot.repeated = 0;
             slot.due = uptime.unwrap_or(Duration::ZERO);
             if slot.exists() {
                 slot.state = State::Waiting;
@@ -562,19 +566,24 @@ impl Table {
         is_news
     }
 
-    /// When a source that was just asked is asked again: soon, if its answer was held up.
-    fn plan(&mut self, source: Source, is_again: bool, uptime: Option<Duration>) {
+    /// When a source that was just asked is asked again: at once, a few times, if its answer has left the line wide.
+    fn plan(&mut self, source: Source, is_wide: bool, uptime: Option<Duration>) {
         let is_in_use = self.origin == Some(Origin::Own(source)) && source != Source::Rtc;
         let longest = if is_in_use { STEADY } else { SLOW };
-        if let Some(slot) = self.slots.get_mut(source as usize) {
-            let interval = if is_in_use && is_again {
-                FIRST
-            } else {
-                slot.interval
-            };
-            slot.due = uptime.map_or(Duration::MAX, |uptime| uptime + interval);
-            slot.interval = (slot.interval * 2).min(longest);
-        }
+        let Some(slot) = self.slots.get_mut(source as usize) else {
+            return;
+        };
+        let is_again = is_in_use && is_wide && slot.repeated < REPEATS;
+        let wait = if is_again {
+            slot.repeated += 1;
+            Duration::ZERO
+        } else {
+            slot.repeated = 0;
+            let interval = slot.interval;
+            slot.interval = (interval * 2).min(longest);
+            interval
+        };
+        slot.due = uptime.map_or(Duration::MAX, |uptime| uptime + wait);
     }
 
     /// Gives the clock the line of the best source that has one, and compares the others with the time.
@@ -633,20 +642,14 @@ impl Slot {
             due: Duration::ZERO,
             asked: None,
             interval: FIRST,
-            usual: i64::MAX,
+            repeated: 0,
         }
     }
 
-    /// Whether an answer that has taken so many ticks was held up: it took more than twice as long as is usual.
-    const fn was_held_up(&mut self, ticks: i64) -> bool {
-        let is_slow = ticks / 2 > self.usual;
-        self.usual = if is_slow {
-            // It may have become usual.
-            self.usual + self.usual / 4 + 1
-        } else {
-            ticks
-        };
-        is_slow
+    /// Whether the line is wider at `counter`, just after an answer, than an answer that was not held up makes it.
+    fn is_wide(&self, counter: Ticks) -> bool {
+        let reading = self.line.as_ref().map(|line| line.at(counter));
+        reading.is_some_and(|reading| reading.is_ok_and(|reading| reading.bound > NARROW))
     }
 
     fn take(&mut self, sample: Result<&CrossTimestamp, &'static str>) {
