@@ -181,8 +181,8 @@ pub struct Table {
     marker: Option<u64>,
     /// What a timer tells of the counter's rate, where nobody else tells it and there is one.
     calibration: Option<Calibration>,
-    /// When that timer is read next.
-    timer_due: Duration,
+    /// When that timer is read next, if it is.
+    timer_due: Option<Duration>,
     /// Where the time comes from, if there is any.
     origin: Option<Origin>,
     alarms: u64,
@@ -309,7 +309,7 @@ impl<'a> Sources<'a> {
                     slot.due
                 }
             })
-            .chain(self.table.timer_due())
+            .chain(self.table.timer_due)
             .min()
     }
 
@@ -340,14 +340,14 @@ impl<'a> Sources<'a> {
         timer: impl FnOnce() -> Option<u32>,
     ) {
         let now = uptime.unwrap_or(Duration::ZERO);
-        if self.table.timer_due().is_none_or(|due| now < due) {
+        if self.table.timer_due.is_none_or(|due| now < due) {
             return;
         }
         let before = clock.stamp();
         let shown = timer();
         let after = clock.stamp();
         let Some(shown) = shown else {
-            self.table.calibration = None;
+            self.table.timer_due = None;
             return;
         };
         if let Some(bracket) = Bracket::new(before, after)
@@ -473,7 +473,7 @@ impl Table {
             ],
             marker: None,
             calibration: None,
-            timer_due: Duration::ZERO,
+            timer_due: None,
             origin: None,
             alarms: 0,
         }
@@ -516,7 +516,7 @@ impl Table {
         self.origin = None;
         let is_wanted = frequency.is_none() && self.slots.iter().any(Slot::exists);
         self.calibration = is_wanted.then(Calibration::new);
-        self.timer_due = uptime.unwrap_or(Duration::ZERO);
+        self.timer_due = uptime.filter(|_| is_wanted);
         for slot in &mut self.slots {
             slot.estimator.forget();
             let prior = frequency.and_then(|hertz| Prior::from_hertz(hertz, TOLERANCE));
@@ -539,11 +539,6 @@ impl Table {
         self.calibration.as_ref()?.hertz()
     }
 
-    /// When the timer is read next, if it is.
-    fn timer_due(&self) -> Option<Duration> {
-        self.calibration.as_ref()?.wait().map(|_| self.timer_due)
-    }
-
     /// Takes in what the timer showed. Returns whether lines have changed by it.
     fn take_timer(&mut self, bracket: Bracket, shown: u32, now: Duration) -> bool {
         let Some(calibration) = &mut self.calibration else {
@@ -553,7 +548,8 @@ impl Table {
             return false;
         }
         let is_news = calibration.add(bracket, shown);
-        self.timer_due = now + Duration::from_nanos(calibration.wait().unwrap_or(0));
+        let wait = calibration.wait();
+        self.timer_due = wait.map(|wait| now + Duration::from_nanos(wait));
         if is_news {
             let prior = calibration.prior(TOLERANCE);
             for slot in self.slots.iter_mut().filter(|slot| slot.exists()) {
