@@ -17,6 +17,7 @@ use gnomon_kernel::random::generator::{EntropyQueue, Progress, ROOM};
 use gnomon_kernel::random::{Source, Take};
 use gnomon_kernel::source::virtio_rtc::{ANSWER_MAX, RequestQueue};
 
+use crate::last_words;
 use crate::platform::Entropy;
 
 /// The console UART.
@@ -48,7 +49,9 @@ const READS: usize = 8;
 
 impl Machine for Board {
     fn uptime(&mut self) -> Option<Duration> {
-        self.uptime.nanoseconds().map(Duration::from_nanos)
+        let nanos = self.uptime.nanoseconds();
+        last_words::note_uptime(nanos);
+        nanos.map(Duration::from_nanos)
     }
 
     #[inline(never)]

@@ -26,9 +26,9 @@ use gnomon_kernel::random::generator::Generator;
 use gnomon_kernel::random::{Source, Take};
 use gnomon_kernel::services::hypervisor::Processor;
 
-use crate::fatal;
 use crate::find::{self, HostClock, HostRandom, Network, Page};
 use crate::glue::Numbers;
+use crate::last_words::fatal;
 
 pub(crate) use clocks::Clocks;
 pub(crate) use firmware::Firmware;
