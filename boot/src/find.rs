@@ -1,5 +1,5 @@
-//! What both platforms look for in the same way: the vmclock page, the network device, the host's clock, the
-//! host's files.
+//! What both platforms look for in the same way: the vmclock page, the network device, the host's clock and its
+//! random numbers, the host's files.
 
 use core::cell::RefCell;
 use core::fmt::{self, Display, Write};
@@ -7,6 +7,7 @@ use core::fmt::{self, Display, Write};
 use gnomon_arch::dev::fw_cfg::{Access, FwCfg};
 use gnomon_arch::dev::net;
 use gnomon_arch::dev::pci::{ConfigAccess, Function, Pci};
+use gnomon_arch::dev::rng::{self, Rng};
 use gnomon_arch::dev::rtc::{self, Rtc};
 use gnomon_arch::dev::virtio::pci::{PciTransport, Wake};
 use gnomon_arch::dev::virtio::{self, Transport};
@@ -16,12 +17,13 @@ use gnomon_clock::{Counter, Source, VmclockPage};
 use gnomon_kernel::discover::Window;
 use gnomon_kernel::discover::acpi::{Table, Tables};
 use gnomon_kernel::memory::MemoryRange;
+use gnomon_kernel::random::generator::Generator;
 use gnomon_kernel::serve::auth::Keys;
 use gnomon_kernel::source::Driver;
 use gnomon_kernel::source::virtio_rtc::VirtioRtc;
 use gnomon_kernel::text::Text;
 
-use crate::glue::{Nic, Requests};
+use crate::glue::{Nic, Numbers, Requests};
 use crate::{layout, platform};
 
 /// The vmclock page, and where it is or why there is none.
@@ -236,26 +238,37 @@ impl<'a> Finding<'a> {
 /// The host's clock behind virtio-rtc, or why there is none.
 pub(crate) type HostClock = Result<VirtioRtc<Requests>, &'static str>;
 
-/// Starts the first virtio real-time clock on PCI. `reach` is as for [`nic_on_pci`], and `prepare` sees to it
-/// that the device has addresses.
-pub(crate) fn clock_on_pci(
+/// The entropy device, if there is one that works, and why the one there is does not.
+pub(crate) type HostRandom = Result<Option<Generator<Numbers>>, virtio::Error>;
+
+/// Starts the first virtio real-time clock and the first entropy device on PCI. `reach` is as for [`nic_on_pci`],
+/// and `prepare` sees to it that a device has addresses.
+pub(crate) fn host_on_pci(
     access: &dyn ConfigAccess,
     first_bus: u8,
     reach: impl FnMut(u8) -> bool,
     mmu: &RefCell<Mmu>,
-    prepare: impl FnOnce(&Pci<'_>, Function),
-) -> HostClock {
+    mut prepare: impl FnMut(&Pci<'_>, Function),
+) -> (HostClock, HostRandom) {
     let pci = Pci(access);
-    let mut first = None;
+    let (mut clock, mut random) = (None, None);
     pci.walk(first_bus, reach, |function, vendor, device| {
-        if rtc::is_rtc(vendor, device) {
-            first = first.or(Some(function));
-        }
+        let first = match () {
+            () if rtc::is_rtc(vendor, device) => &mut clock,
+            () if rng::is_rng(vendor, device) => &mut random,
+            () => return,
+        };
+        *first = first.or(Some(function));
     });
-    let function = first.ok_or(NO_CLOCK)?;
-    prepare(&pci, function);
-    let started = PciTransport::new(&pci, function, &mut mmu.borrow_mut(), Wake::Never, 0);
-    started_clock(started, &format_args!("PCI {function}"))
+    let mut start = |function| {
+        prepare(&pci, function);
+        PciTransport::new(&pci, function, &mut mmu.borrow_mut(), Wake::Never, 0)
+    };
+    let clock = clock.ok_or(NO_CLOCK).and_then(|function| {
+        let at = format_args!("PCI {function}");
+        started_clock(start(function), &at)
+    });
+    (clock, started_random(random.map(start)))
 }
 
 /// There is none in the places looked at.
@@ -272,6 +285,14 @@ pub(crate) fn started_clock(
         counter_id(counter::this_cpu()),
         at,
     ))
+}
+
+/// What became of starting the entropy device behind a transport, if there is one.
+pub(crate) fn started_random(
+    transport: Option<Result<impl Transport, virtio::Error>>,
+) -> HostRandom {
+    let device = transport.map(|transport| transport.and_then(Rng::new));
+    Ok(device.transpose()?.map(|rng| Generator::new(Numbers(rng))))
 }
 
 fn counter_id<C: Counter>(_: C) -> gnomon_clock::CounterId {

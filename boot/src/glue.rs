@@ -3,6 +3,7 @@
 use core::time::Duration;
 
 use gnomon_arch::dev::net::{self, Frame};
+use gnomon_arch::dev::rng::Rng;
 use gnomon_arch::dev::rtc::Rtc;
 use gnomon_arch::dev::virtio::{self, Trouble};
 use gnomon_arch::machine::interrupt::Interrupts;
@@ -13,6 +14,7 @@ use gnomon_clock::Counter;
 use gnomon_kernel::console::SerialPort;
 use gnomon_kernel::machine::Machine;
 use gnomon_kernel::net::port::{self, FramePort, Health, PortCounters};
+use gnomon_kernel::random::generator::{EntropyQueue, Progress, ROOM};
 use gnomon_kernel::random::{Source, Take};
 use gnomon_kernel::source::virtio_rtc::{ANSWER_MAX, RequestQueue};
 
@@ -64,6 +66,11 @@ impl Machine for Board {
         take(Source::Counter, &readings);
     }
 
+    fn gather_late(&mut self, take: Take<'_>) -> Progress {
+        let device = self.entropy.device.as_mut();
+        device.map_or(Progress::Done, |device| device.poll(take))
+    }
+
     fn physical_counter(&mut self) -> Option<u64> {
         if self.physical_is_denied {
             return None;
@@ -72,6 +79,10 @@ impl Machine for Board {
         // Being refused may cost an exception: once is enough.
         self.physical_is_denied = ticks.is_none();
         ticks
+    }
+
+    fn power_timer(&mut self) -> Option<u32> {
+        self.uptime.power_timer()
     }
 
     fn sleep(&mut self, limit: Duration) {
@@ -190,5 +201,18 @@ impl RequestQueue for Requests {
 
     fn receive(&mut self, answer: &mut [u8; ANSWER_MAX]) -> Option<usize> {
         self.0.receive(answer)
+    }
+}
+
+/// The queue of a virtio entropy device.
+pub(crate) struct Numbers(pub(crate) Rng);
+
+impl EntropyQueue for Numbers {
+    fn ask(&mut self) -> bool {
+        self.0.ask()
+    }
+
+    fn receive(&mut self, bytes: &mut [u8; ROOM]) -> Option<usize> {
+        self.0.receive(bytes)
     }
 }

@@ -80,7 +80,7 @@ extern "C" fn start(handover: u64) -> ! {
 
     let uptime = hardware.uptime();
     let mut log = Log {
-        console: Console::new(hardware.console().map(Uart), queue(0)),
+        console: Console::new(hardware.console().map(Uart), claim(&QUEUES[0])),
         uptime,
     };
     let mut config = Config::parse(firmware.command_line(), &mut |warning| log.line(&warning));
@@ -98,13 +98,17 @@ extern "C" fn start(handover: u64) -> ! {
             None
         }),
     };
-    let facts = FACTS.take().unwrap_or_else(|| fatal(&"entered twice"));
+    let facts = claim(&FACTS);
     let (nic, network) = hardware.network(&interrupts, &mut facts.pci);
-    let mut host_clock = hardware.host_clock();
+    let (mut host_clock, host_random) = hardware.host_devices();
     find::memory(hardware.memory(), &mut facts.memory);
     hardware.describe(&mut facts.description);
     let services = hardware.services();
-    let entropy = hardware.entropy(&services);
+    let host_random = host_random.unwrap_or_else(|why| {
+        log.line(&format_args!("virtio-rng: refused: {why}"));
+        None
+    });
+    let entropy = hardware.entropy(&services, host_random);
     let mut clocks = hardware.clocks(&services);
     // The service never ends, and lists that could be dropped could not be lent to it.
     let mut sources: ManuallyDrop<Vec<&mut dyn Driver, COUNT>> = ManuallyDrop::default();
@@ -157,11 +161,9 @@ extern "C" fn start(handover: u64) -> ! {
     let clock = Clock::new(page.mapped, counter::this_cpu());
     let memory = Memory {
         stack: &mut Storage::default(),
-        clients: CLIENTS.take().unwrap_or_else(|| fatal(&"entered twice")),
-        http: CONNECTIONS
-            .take()
-            .unwrap_or_else(|| fatal(&"entered twice")),
-        table: SOURCES.take().unwrap_or_else(|| fatal(&"entered twice")),
+        clients: claim(&CLIENTS),
+        http: claim(&CONNECTIONS),
+        table: claim(&SOURCES),
         sources: &mut sources,
     };
     Service::new(
@@ -169,7 +171,7 @@ extern "C" fn start(handover: u64) -> ! {
         clock,
         nic.map(Port),
         memory,
-        [console, Console::new(second.map(Uart), queue(1))],
+        [console, Console::new(second.map(Uart), claim(&QUEUES[1]))],
         config,
         found,
     )
@@ -191,9 +193,9 @@ impl Log {
     }
 }
 
-fn queue(port: usize) -> &'static mut Queue {
-    let queue = QUEUES.get(port).and_then(TakeCell::take);
-    queue.unwrap_or_else(|| fatal(&"entered twice"))
+/// What there is one of, for whoever asks first.
+fn claim<T>(cell: &'static TakeCell<T>) -> &'static mut T {
+    cell.take().unwrap_or_else(|| fatal(&"entered twice"))
 }
 
 #[panic_handler]

@@ -5,6 +5,9 @@
 //! both replace the key by one that does not lead back to it. A bad source does no harm: whoever
 //! does not know the key, or any one thing that was mixed into it since, knows nothing of it.
 //!
+//! A source that takes its time ([`generator`]) is not waited for: what it gives is mixed in when it comes, and whoever
+//! drew secrets meanwhile that rest on nothing else is told to draw them again ([`Random::catch_up`]).
+//!
 //! [`secret`](Random::secret) is for what nobody may guess. [`filler`](Random::filler) is for bits that are sent
 //! to anybody, and costs a few instructions.
 
@@ -12,6 +15,10 @@ use core::fmt;
 
 use aes::Aes256Enc;
 use cmac::{Cmac, KeyInit, Mac};
+
+pub mod generator;
+
+use generator::Progress;
 
 /// Fillers from one seed.
 const FILLERS: u32 = 1 << 16;
@@ -27,6 +34,8 @@ pub enum Source {
     Rndr,
     /// The random number generator of firmware or hypervisor (Arm DEN 0098).
     Trng,
+    /// The entropy device of virtio.
+    VirtioRng,
     /// What the loader left: `rng-seed` and `kaslr-seed` of the device tree.
     Boot,
     /// The counter, read while something else was going on: better than nothing, and no more.
@@ -36,11 +45,12 @@ pub enum Source {
 }
 
 impl Source {
-    const ALL: [(Self, &'static str); 7] = [
+    const ALL: [(Self, &'static str); 8] = [
         (Self::Rdseed, "rdseed"),
         (Self::Rdrand, "rdrand"),
         (Self::Rndr, "rndr"),
         (Self::Trng, "trng"),
+        (Self::VirtioRng, "virtio-rng"),
         (Self::Boot, "boot entropy"),
         (Self::Counter, "counter"),
         (Self::Identity, "identity"),
@@ -50,9 +60,9 @@ impl Source {
 /// Takes what a source has.
 pub type Take<'a> = &'a mut dyn FnMut(Source, &[u8]);
 
-/// The sources that have given something.
+/// The sources that have given something, and what has become of the one that takes its time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Sources(u32);
+pub struct Sources(u32, Progress);
 
 impl fmt::Display for Sources {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -63,7 +73,11 @@ impl fmt::Display for Sources {
         if self.is_weak() {
             f.write_str(" (weak: no source is fit for secrets)")?;
         }
-        Ok(())
+        f.write_str(match self.1 {
+            Progress::Done => "",
+            Progress::Awaited => "; virtio-rng has not answered",
+            Progress::Useless => "; virtio-rng gives nothing",
+        })
     }
 }
 
@@ -80,6 +94,8 @@ impl Sources {
 pub struct Random {
     key: [u8; 32],
     sources: Sources,
+    /// Those since the last renewal began.
+    fresh: Sources,
     /// State of the generator of fillers, and how many may still be drawn from it.
     state: u64,
     left: u32,
@@ -91,6 +107,7 @@ impl Random {
         let mut random = Self {
             key: [0; 32],
             sources: Sources::default(),
+            fresh: Sources::default(),
             state: 0,
             left: 0,
         };
@@ -98,14 +115,35 @@ impl Random {
         random
     }
 
-    /// Mixes in whatever `gather` brings. Nothing that was drawn before tells of what comes after.
-    #[inline(never)]
+    /// Mixes in whatever `gather` brings, for a new life of the machine. Nothing that was drawn before tells of what
+    /// comes after.
     pub fn renew(&mut self, gather: &mut dyn FnMut(Take<'_>)) {
+        self.fresh = Sources::default();
+        self.mix(gather);
+    }
+
+    /// Mixes in more.
+    #[inline(never)]
+    pub fn mix(&mut self, gather: &mut dyn FnMut(Take<'_>)) {
         gather(&mut |source, bytes| {
             self.sources.0 |= 1 << source as u32;
+            self.fresh.0 |= 1 << source as u32;
             self.step(source as u8, bytes);
         });
         self.left = 0;
+    }
+
+    /// Mixes in what a source brings that takes its time, and which says how far it has come. Returns whether
+    /// the secrets of this life are to be drawn again, since they rest on nothing better than the counter.
+    pub fn catch_up(&mut self, gather: &mut dyn FnMut(Take<'_>) -> Progress) -> bool {
+        let was_weak = self.fresh.is_weak();
+        let mut has_come = false;
+        let progress = gather(&mut |source, bytes| {
+            has_come = true;
+            self.mix(&mut |take| take(source, bytes));
+        });
+        self.sources.1 = progress;
+        was_weak && has_come
     }
 
     /// What has been mixed in so far.

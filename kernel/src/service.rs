@@ -131,7 +131,7 @@ where
         let mut random = Random::new(&mut |take| machine.gather(take));
         let mut network = port.map(|mut port| {
             // Machines that were started alike are not to ask DHCP alike.
-            random.renew(&mut |take| take(random::Source::Identity, &port.mac()));
+            random.mix(&mut |take| take(random::Source::Identity, &port.mac()));
             let seed = random.secret();
             let (ip6, second) = (config.ip6, config.smear_port);
             let stack = Stack::new(&mut port, stack, fixed, ip6, second, now, seed);
@@ -276,11 +276,15 @@ where
     /// Prints the boot report once, when there is a time and an address or when waiting longer would
     /// be silence; after that, lines whenever what the log tells of has changed.
     fn report(&mut self) {
-        if self.core.uptime < self.look_again {
+        // A restored machine's timer may be far behind what it was.
+        let rest = (self.look_again.zip(self.core.uptime))
+            .map_or(Duration::ZERO, |(again, now)| again.saturating_sub(now));
+        if (Duration::from_nanos(1)..=LOOK).contains(&rest) {
             return;
         }
         self.look_again = self.core.uptime.map(|uptime| uptime + LOOK);
         self.core.follow_page();
+        self.core.follow_random();
         self.core.follow_life();
         self.core.follow_counter();
         self.core.follow_device();

@@ -30,6 +30,7 @@ mod smear;
 #[path = "service/upstream.rs"]
 mod upstream;
 
+use gnomon_clock::estimate::TIMER_HERTZ;
 use gnomon_clock::page::{Fields, VmclockPage, Writer, flag};
 use gnomon_clock::{Clock, Counter, CounterId, Period, Ticks};
 use gnomon_kernel::config::Config;
@@ -86,6 +87,8 @@ struct Host {
     uptime: Rc<Cell<Duration>>,
     /// CNTPCT − CNTVCT, where there is a physical counter.
     offset: Rc<Cell<Option<u64>>>,
+    /// Whether there is an ACPI power management timer.
+    has_timer: Rc<Cell<bool>>,
     counter: Gigahertz,
 }
 
@@ -101,6 +104,11 @@ impl Machine for Host {
     fn physical_counter(&mut self) -> Option<u64> {
         let offset = self.offset.get()?;
         Some(self.counter.0.ticks.get().wrapping_add(offset))
+    }
+    fn power_timer(&mut self) -> Option<u32> {
+        let ticks = u128::from(self.counter.0.ticks.get()) * u128::from(TIMER_HERTZ);
+        let shown = u32::try_from(ticks / 1_000_000_000 % (1 << 32)).unwrap();
+        self.has_timer.get().then_some(shown)
     }
     fn sleep(&mut self, _: Duration) {}
     fn power_off(&mut self) -> ! {
@@ -233,6 +241,7 @@ struct Rig {
     page: &'static VmclockPage,
     counter: Gigahertz,
     offset: Rc<Cell<Option<u64>>>,
+    has_timer: Rc<Cell<bool>>,
     uptime: Rc<Cell<Duration>>,
     wire: Wire,
     line: Line,
@@ -290,6 +299,7 @@ fn rig_without_checks(fields: &Fields, command_line: &str) -> Rig {
     let (line, second) = (Line::default(), Line::default());
     let uptime = Rc::new(Cell::new(Duration::ZERO));
     let offset = Rc::new(Cell::new(None));
+    let has_timer = Rc::new(Cell::new(false));
     let memory = Memory {
         stack: Box::leak(Box::default()),
         clients: Box::leak(Box::default()),
@@ -306,6 +316,7 @@ fn rig_without_checks(fields: &Fields, command_line: &str) -> Rig {
         Host {
             uptime: uptime.clone(),
             offset: offset.clone(),
+            has_timer: has_timer.clone(),
             counter: counter.clone(),
         },
         Clock::new(Some(page), counter.clone()),
@@ -330,6 +341,7 @@ fn rig_without_checks(fields: &Fields, command_line: &str) -> Rig {
         page,
         counter,
         offset,
+        has_timer,
         uptime,
         wire,
         line,

@@ -5,6 +5,7 @@ use core::fmt;
 use core::time::Duration;
 use std::rc::Rc;
 
+use gnomon_clock::estimate::TIMER_HERTZ;
 use gnomon_clock::page::{Fields, VmclockPage, Writer};
 use gnomon_clock::{
     Bound, Clock, ClockStatus, Counter, CounterId, Kiss, Likely, NoTime, Origin, Period, Source,
@@ -48,6 +49,8 @@ struct Scripted {
     off: Rc<Cell<i64>>,
     asked: Rc<Cell<u32>>,
     answer: Rc<Cell<Option<Answer>>>,
+    /// How much longer than usual an answer takes.
+    held_up: Rc<Cell<Duration>>,
 }
 
 impl Driver for Scripted {
@@ -62,7 +65,8 @@ impl Driver for Scripted {
         if let Some(answer) = self.answer.get() {
             return answer;
         }
-        self.counter.pass(Duration::from_micros(20));
+        self.counter
+            .pass(Duration::from_micros(20) + self.held_up.get());
         let time = self.counter.utc();
         Answer::Time(Indication {
             time: SourceTime::Utc(
@@ -85,6 +89,7 @@ struct Script {
     off: Rc<Cell<i64>>,
     asked: Rc<Cell<u32>>,
     answer: Rc<Cell<Option<Answer>>>,
+    held_up: Rc<Cell<Duration>>,
 }
 
 struct Rig {
@@ -94,6 +99,8 @@ struct Rig {
     sources: Sources<'static>,
     scripts: Vec<Script>,
     uptime: Duration,
+    /// Whether there is a timer that tells the counter's rate, and how often it was read.
+    timer: Option<Rc<Cell<u32>>>,
 }
 
 impl Rig {
@@ -107,6 +114,7 @@ impl Rig {
                 off: Rc::default(),
                 asked: Rc::default(),
                 answer: Rc::default(),
+                held_up: Rc::default(),
             };
             drivers.push(Box::leak(Box::new(Scripted {
                 source,
@@ -114,6 +122,7 @@ impl Rig {
                 off: Rc::clone(&script.off),
                 asked: Rc::clone(&script.asked),
                 answer: Rc::clone(&script.answer),
+                held_up: Rc::clone(&script.held_up),
             })));
             scripts.push(script);
         }
@@ -135,6 +144,7 @@ impl Rig {
             counter,
             scripts,
             uptime: Duration::ZERO,
+            timer: None,
         }
     }
 
@@ -145,6 +155,14 @@ impl Rig {
             self.uptime += Duration::from_millis(1);
             self.sources
                 .follow(&mut self.clock, Some(self.uptime), || None);
+            let (counter, timer) = (&self.counter, &self.timer);
+            self.sources
+                .calibrate(&mut self.clock, Some(self.uptime), || {
+                    let reads = timer.as_ref()?;
+                    reads.set(reads.get() + 1);
+                    let ticks = u128::from(counter.0.get()) * u128::from(TIMER_HERTZ);
+                    u32::try_from((ticks / 1_000_000_000) & 0xff_ffff).ok()
+                });
         }
     }
 
@@ -360,4 +378,92 @@ fn a_real_time_clock_that_contradicts_is_no_alarm_unless_it_was_asked_for() {
         assert!(matches!(state, State::Disagrees(_)), "{state:?}");
         assert_eq!(rig.sources.table().alarms(), alarms, "{choice}");
     }
+}
+
+/// A source that answers once and never again.
+fn answers_once(rig: &mut Rig) {
+    rig.pass(1);
+    rig.scripts[0].answer.set(Some(Answer::Silence("no more")));
+}
+
+#[test]
+fn with_a_timer_one_answer_is_enough_in_each_life() {
+    let mut rig = Rig::new("auto", &[Source::VirtioRtc]);
+    answers_once(&mut rig);
+    rig.pass(1000);
+    assert!(rig.clock.now().is_err(), "nothing is known of the counter");
+    assert_eq!(rig.sources.table().calibrated(), None);
+
+    let reads = Rc::new(Cell::new(0));
+    let mut rig = Rig::new("auto", &[Source::VirtioRtc]);
+    rig.timer = Some(Rc::clone(&reads));
+    for marker in 1..=3 {
+        rig.scripts[0].answer.set(None);
+        reads.set(0);
+        answers_once(&mut rig);
+        assert!(rig.clock.now().is_err());
+        rig.pass(5);
+        let soon = rig.truth().bound;
+        assert!(soon < Bound::from_nanos(100_000), "{soon:?}");
+        rig.pass(1000);
+        rig.truth();
+        let (hertz, off) = rig.sources.table().calibrated().expect("known");
+        assert!(
+            hertz.abs_diff(1_000_000_000) < off * 1000 && off < 200,
+            "{hertz} ± {off}"
+        );
+        assert!((9..=11).contains(&reads.get()), "{} reads", reads.get());
+        rig.disrupt(marker);
+        rig.counter.pass(Duration::from_secs(7));
+        assert!(rig.clock.now().is_err());
+    }
+}
+
+#[test]
+fn the_timer_is_left_alone_where_it_is_of_no_use() {
+    // No source, and sources that are not asked.
+    for (choice, sources) in [("auto", &[][..]), ("vmclock", &[Source::VirtioRtc])] {
+        let reads = Rc::new(Cell::new(0));
+        let mut rig = Rig::new(choice, sources);
+        rig.timer = Some(Rc::clone(&reads));
+        rig.pass(100);
+        assert_eq!(reads.get(), 0, "{choice}");
+    }
+}
+
+#[test]
+fn an_answer_that_was_held_up_is_asked_for_again_and_a_slow_source_is_not_pestered() {
+    let mut rig = Rig::new("auto", &[Source::VirtioRtc]);
+    // One answer makes a line.
+    rig.timer = Some(Rc::default());
+    rig.pass(3000);
+    let asked = rig.scripts[0].asked.get();
+    let held_up = Rc::clone(&rig.scripts[0].held_up);
+    // What has been learned of the counter is forgotten, so that the line is as wide as its newest answer.
+    rig.disrupt(1);
+    rig.pass(6);
+    assert!(rig.truth().bound < Bound::from_nanos(100_000));
+    assert_eq!(rig.scripts[0].asked.get(), asked + 2, "once each");
+    // Answers that are held up, and one that is not.
+    rig.disrupt(2);
+    held_up.set(Duration::from_millis(2));
+    let wide = rig.scripts[0].asked.get() + 3;
+    while rig.scripts[0].asked.get() < wide {
+        rig.pass(1);
+    }
+    assert!(rig.truth().bound > Bound::from_nanos(200_000));
+    held_up.set(Duration::ZERO);
+    rig.pass(1);
+    assert_eq!(rig.scripts[0].asked.get(), wide + 1, "at once");
+    assert!(rig.truth().bound < Bound::from_nanos(100_000));
+    rig.pass(4);
+    assert_eq!(rig.scripts[0].asked.get(), wide + 1, "and that is enough");
+    // One that is slow for good: four questions in a quarter of a second.
+    held_up.set(Duration::from_millis(2));
+    rig.pass(3000);
+    let asked = rig.scripts[0].asked.get();
+    rig.pass(5000);
+    let asked = rig.scripts[0].asked.get() - asked;
+    assert!((60..=80).contains(&asked), "{asked}");
+    rig.truth();
 }

@@ -1,15 +1,18 @@
 //! A virtio real-time clock of our own, behind QEMU's `vhost-user-test-device-pci`: what an honest one never does,
 //! this one does when told to.
 
+use core::sync::atomic::{AtomicBool, Ordering};
 use core::time::Duration;
 use std::collections::VecDeque;
-use std::os::unix::net::UnixListener;
-use std::path::Path;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::SystemTime;
 
+use gnomon_qemu::host::HostCounter;
 use gnomon_qemu::machine::Machine;
+use gnomon_qemu::mapping::Mapping;
 
 use crate::vhost::{self, Back, Bus, MULTIQUEUE};
 
@@ -43,13 +46,42 @@ pub enum Conduct {
     Ahead(u16),
 }
 
+/// What it says of the counter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Crossed {
+    /// This value, always.
+    Value(u64),
+    /// The truth: what the guest's counter is made of, and the host's counter that it is made from.
+    Mapped(Mapping, HostCounter),
+}
+
+impl Crossed {
+    /// This host's time in nanoseconds since 1970 and the guest's counter, both at one moment as nearly as can be.
+    #[must_use]
+    pub fn read(self) -> (u64, u64) {
+        let (mapping, counter) = match self {
+            Self::Value(value) => return (now(), value),
+            Self::Mapped(mapping, counter) => (mapping, counter),
+        };
+        let read = || {
+            let before = counter.now();
+            let time = now();
+            (counter.now().wrapping_sub(before), before, time)
+        };
+        let narrowest = (0..8).map(|_| read()).min().expect("some");
+        let (width, before, time) = narrowest;
+        let (ticks, _) = mapping.guest_at(before.wrapping_add(width / 2));
+        (time, ticks)
+    }
+}
+
 /// The device as the test has it.
 #[derive(Debug)]
 pub struct Host {
     /// Its clocks.
     pub clocks: Vec<Face>,
     /// What it says that the counter was at a reading, if it says that it can.
-    pub crossed: Option<u64>,
+    pub crossed: Option<Crossed>,
     /// What it does.
     pub conduct: Conduct,
     /// Requests so far, by kind.
@@ -58,10 +90,12 @@ pub struct Host {
     pub features: u64,
 }
 
-/// The running device; it ends with QEMU's connection.
+/// The running device, which serves one QEMU after the other.
 #[derive(Debug)]
 pub struct VhostRtc {
     host: Arc<Mutex<Host>>,
+    enough: Arc<AtomicBool>,
+    socket: PathBuf,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -75,7 +109,7 @@ pub fn attach(machine: Machine, socket: &Path, mib: u32) -> Machine {
 }
 
 impl VhostRtc {
-    /// Listens for one QEMU.
+    /// Listens.
     #[must_use]
     pub fn listen(socket: &Path, clocks: &[Face]) -> Self {
         let listener = UnixListener::bind(socket).expect("a socket of our own");
@@ -86,17 +120,25 @@ impl VhostRtc {
             asked: Vec::new(),
             features: 0,
         }));
-        let shared = Arc::clone(&host);
+        let (shared, enough) = (Arc::clone(&host), Arc::default());
+        let is_enough: Arc<AtomicBool> = Arc::clone(&enough);
         let thread = thread::spawn(move || {
-            let (stream, _) = listener.accept().expect("QEMU connects");
-            let mut device = Device {
-                host: shared,
-                pending: VecDeque::new(),
-            };
-            vhost::serve(stream, &mut device);
+            loop {
+                let (stream, _) = listener.accept().expect("QEMU connects");
+                if is_enough.load(Ordering::Relaxed) {
+                    return;
+                }
+                let mut device = Device {
+                    host: Arc::clone(&shared),
+                    pending: VecDeque::new(),
+                };
+                vhost::serve(stream, &mut device);
+            }
         });
         Self {
             host,
+            enough,
+            socket: socket.to_owned(),
             thread: Some(thread),
         }
     }
@@ -108,6 +150,8 @@ impl VhostRtc {
 
     /// Waits for its end, after that of QEMU.
     pub fn end(mut self) {
+        self.enough.store(true, Ordering::Relaxed);
+        let _wake = UnixStream::connect(&self.socket);
         if let Some(thread) = self.thread.take() {
             thread.join().expect("its panic is the test's");
         }
@@ -205,8 +249,9 @@ impl Host {
             0x1002 => answer.extend(u64::from(self.crossed.is_some()).to_le_bytes()),
             0x0001 => answer.extend(time.to_le_bytes()),
             0x0002 => {
-                answer.extend(time.to_le_bytes());
-                answer.extend(self.crossed.expect("said to be possible").to_le_bytes());
+                let (time, ticks) = self.crossed.expect("said to be possible").read();
+                answer.extend(time.wrapping_add_signed(face.ahead).to_le_bytes());
+                answer.extend(ticks.to_le_bytes());
             }
             other => panic!("a request that no driver of ours makes: {other:#x}"),
         }

@@ -25,6 +25,11 @@ impl Uptime {
         }
     }
 
+    /// There is no ACPI power management timer.
+    pub const fn power_timer(&mut self) -> Option<u32> {
+        None
+    }
+
     /// Nanoseconds since `new`.
     pub fn nanoseconds(&mut self) -> Option<u64> {
         let frequency = self.frequency?;

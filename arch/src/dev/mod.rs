@@ -6,6 +6,7 @@ pub mod net;
 pub mod pci;
 pub mod registers;
 pub mod ring;
+pub mod rng;
 pub mod rtc;
 pub mod virtio;
 

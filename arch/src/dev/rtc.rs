@@ -157,25 +157,7 @@ mod tests {
     use super::*;
     use crate::dev::registers::Registers;
     use crate::dev::ring::exchange::device::Device;
-    use crate::dev::virtio::mmio::{self, MmioTransport};
-
-    /// Registers of a virtio device that are plain memory: what is written is read again.
-    fn registers(offered: u32) -> Registers {
-        let block = Box::leak(Box::new([0_u64; 0x200 / 8]));
-        // SAFETY: memory of our own, aligned, and never given back.
-        let registers = unsafe { Registers::new(block.as_mut_ptr().cast(), 0x200) };
-        for (offset, value) in [
-            (0x000, u32::from_le_bytes(*b"virt")),
-            (0x004, 2),
-            (0x008, mmio::CLOCK),
-            // For either half: the lower one offers alarms, the upper one VERSION_1.
-            (0x010, offered),
-            (0x034, 64),
-        ] {
-            registers.write32(offset, value);
-        }
-        registers
-    }
+    use crate::dev::virtio::mmio::{self, MmioTransport, fake};
 
     struct Rig {
         rtc: Rtc,
@@ -185,7 +167,7 @@ mod tests {
 
     impl Rig {
         fn new() -> Self {
-            let registers = registers(1);
+            let registers = fake(mmio::CLOCK, 1);
             let transport = MmioTransport::new(registers, false).unwrap();
             let ring = Box::leak(Box::new(RingMemory::new()));
             let shared = Box::leak(Box::new(Shared::new()));
@@ -224,9 +206,9 @@ mod tests {
         // VERSION_1 was written last, to the upper half; see below for the lower one.
         assert_eq!(rig.registers.read32(0x020), 1);
         assert_eq!(rig.registers.read32(0x070) & 0x80, 0, "not failed");
-        let mut transport = MmioTransport::new(registers(1), false).unwrap();
+        let mut transport = MmioTransport::new(fake(mmio::CLOCK, 1), false).unwrap();
         assert_eq!(transport.negotiate(0), Ok(1 << 32));
-        assert!(Rtc::new(MmioTransport::new(registers(0), false).unwrap()).is_err());
+        assert!(Rtc::new(MmioTransport::new(fake(mmio::CLOCK, 0), false).unwrap()).is_err());
     }
 
     #[test]

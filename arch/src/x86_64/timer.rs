@@ -36,7 +36,7 @@ impl Uptime {
             ticks: 0,
             read_at: 0,
         };
-        uptime.last = uptime.read().unwrap_or(0);
+        uptime.last = uptime.power_timer().unwrap_or(0);
         uptime
     }
 
@@ -45,7 +45,7 @@ impl Uptime {
         // SAFETY: RDTSC exists on every x86_64 CPU and touches no memory.
         let counter = unsafe { _rdtsc() };
         if self.read_at == 0 || counter.wrapping_sub(self.read_at) >= FRESH {
-            let now = self.read()?;
+            let now = self.power_timer()?;
             self.ticks += u64::from(now.wrapping_sub(self.last) & 0x00ff_ffff);
             self.last = now;
             self.read_at = counter;
@@ -55,7 +55,8 @@ impl Uptime {
         Some(seconds * 1_000_000_000 + rest * 1_000_000_000 / PM_TIMER_HZ)
     }
 
-    fn read(&mut self) -> Option<u32> {
+    /// The timer as it stands.
+    pub fn power_timer(&mut self) -> Option<u32> {
         // SAFETY: the port is the PM timer that the FADT names; reading it has no side effect.
         self.port.as_mut().map(|port| unsafe { port.read() })
     }

@@ -24,13 +24,14 @@ use gnomon_kernel::discover::fdt::{self, Bad, NotFound, Tree};
 use gnomon_kernel::discover::hardware::{self, Gic, Interrupt, PciHost, UartModel};
 use gnomon_kernel::discover::{self, Window};
 use gnomon_kernel::memory::MemoryRange;
+use gnomon_kernel::random::generator::Generator;
 use gnomon_kernel::random::{Source, Take};
 use gnomon_kernel::services::counters::Rate;
 use gnomon_kernel::services::smccc::{self, Call, Conduit, Smccc, StolenTime};
 use gnomon_kernel::smoke::machine::Notice;
 
-use crate::find::{self, HostClock, NO_CLOCK, Network, Page};
-use crate::glue::Nic;
+use crate::find::{self, HostClock, HostRandom, NO_CLOCK, Network, Page};
+use crate::glue::{Nic, Numbers};
 
 use acpi::NoAcpi;
 pub(crate) use clocks::Clocks;
@@ -70,8 +71,9 @@ impl Notifier {
     }
 }
 
-/// Where random numbers come from: the processor, what is below, and once the loader.
+/// Where random numbers come from: the processor, what is below, the host, and once the loader.
 pub(crate) struct Entropy {
+    pub(crate) device: Option<Generator<Numbers>>,
     generator: Option<Conduit>,
     tree: Option<Tree<'static>>,
 }
@@ -255,35 +257,53 @@ impl<'a> Hardware<'a> {
         }
     }
 
-    /// Starts the host's clock: the first with registers in memory, or else the first on PCI.
-    pub(crate) fn host_clock(&self) -> HostClock {
+    /// Starts the host's clock and its random number generator: the first of each with registers in memory, or else
+    /// the first on PCI.
+    pub(crate) fn host_devices(&self) -> (HostClock, HostRandom) {
         let Ok(description) = &self.description else {
-            return Err(NO_CLOCK);
+            return (Err(NO_CLOCK), Ok(None));
         };
-        let mut first = None;
+        let (mut clock, mut random) = (None, None);
         description.virtio_mmio(&mut |device| {
-            let registers = self.registers(device.window);
-            let clock =
-                registers.filter(|registers| mmio::device_id(registers) == Some(mmio::CLOCK));
-            first = first.or(clock.map(|registers| (device.window.address, registers)));
+            let Some(registers) = self.registers(device.window) else {
+                return;
+            };
+            let first = match mmio::device_id(&registers) {
+                Some(mmio::CLOCK) => &mut clock,
+                Some(mmio::ENTROPY) => &mut random,
+                _ => return,
+            };
+            *first = first.or(Some((device.window.address, registers)));
         });
-        if let Some((address, registers)) = first {
-            let at = format_args!("mmio {address:#x}");
-            return find::started_clock(MmioTransport::new(registers, false), &at);
-        }
-        let host = description.pci_host().ok_or(NO_CLOCK)?;
+        let start = |registers| MmioTransport::new(registers, false);
+        let in_memory = (
+            clock.map(|(address, registers)| {
+                let at = format_args!("mmio {address:#x}");
+                find::started_clock(start(registers), &at)
+            }),
+            random.map(|(_, registers)| find::started_random(Some(start(registers)))),
+        );
+        let on_pci = match in_memory {
+            (Some(_), Some(_)) => None,
+            _ => description.pci_host().map(|host| self.host_on_pci(&host)),
+        };
+        let (clock, random) = on_pci.unwrap_or((Err(NO_CLOCK), Ok(None)));
+        (in_memory.0.unwrap_or(clock), in_memory.1.unwrap_or(random))
+    }
+
+    fn host_on_pci(&self, host: &PciHost) -> (HostClock, HostRandom) {
+        // The first half is the network device's.
+        let mut space = host.memory.map(|Window { address, length }| {
+            let half = length / 2;
+            BarSpace::new(address.saturating_add(half), length - half)
+        });
         let prepare = |pci: &Pci<'_>, function: Function| {
-            if let Some(Window { address, length }) = host.memory {
-                // The first half is the network device's.
-                let half = length / 2;
-                pci.place_bars(
-                    function,
-                    &mut BarSpace::new(address.saturating_add(half), length - half),
-                );
+            if let Some(space) = &mut space {
+                pci.place_bars(function, space);
             }
         };
-        self.on_pci(&host, |access, reach| {
-            find::clock_on_pci(access, host.first_bus, reach, self.firmware.mmu, prepare)
+        self.on_pci(host, |access, reach| {
+            find::host_on_pci(access, host.first_bus, reach, self.firmware.mmu, prepare)
         })
     }
 
@@ -420,8 +440,9 @@ impl<'a> Hardware<'a> {
     }
 
     /// Where random numbers come from.
-    pub(crate) fn entropy(&self, services: &Smccc) -> Entropy {
+    pub(crate) fn entropy(&self, services: &Smccc, device: Option<Generator<Numbers>>) -> Entropy {
         Entropy {
+            device,
             generator: self.conduit().filter(|_| services.has_entropy()),
             tree: self.firmware.tree.as_ref().ok().copied(),
         }
@@ -487,6 +508,9 @@ impl Entropy {
             .and_then(|generator| smccc::entropy(&mut |registers| generator.call(registers)));
         if let Some(bytes) = generated {
             take(Source::Trng, &bytes);
+        }
+        if let Some(device) = &mut self.device {
+            device.gather(take);
         }
         // Once: it does not change.
         for seed in self.tree.take().iter().flat_map(Tree::seeds) {

@@ -21,12 +21,13 @@ use gnomon_kernel::discover::acpi::{Bad, Space, Tables};
 use gnomon_kernel::discover::aml::Namespace;
 use gnomon_kernel::discover::described::fw_cfg_ports;
 use gnomon_kernel::memory::MemoryRange;
+use gnomon_kernel::random::generator::Generator;
 use gnomon_kernel::random::{Source, Take};
 use gnomon_kernel::services::hypervisor::Processor;
 use gnomon_kernel::smoke::machine::Notice;
 
-use crate::find::{self, HostClock, Network, Page};
-use crate::glue::Nic;
+use crate::find::{self, HostClock, HostRandom, Network, Page};
+use crate::glue::{Nic, Numbers};
 use crate::last_words::fatal;
 
 pub(crate) use clocks::Clocks;
@@ -50,8 +51,10 @@ pub(crate) struct Hardware<'a> {
 /// What `Hardware::uptime` goes by, where that is not the counter itself.
 pub(crate) const INDEPENDENT_TIMER: Option<&str> = Some("the ACPI PM timer");
 
-/// Where random numbers come from: the processor.
-pub(crate) struct Entropy;
+/// Where random numbers come from: the processor and the host.
+pub(crate) struct Entropy {
+    pub(crate) device: Option<Generator<Numbers>>,
+}
 
 impl<'a> Hardware<'a> {
     /// Reads the description.
@@ -134,11 +137,11 @@ impl<'a> Hardware<'a> {
         })
     }
 
-    /// Starts the host's clock.
-    pub(crate) fn host_clock(&self) -> HostClock {
+    /// Starts the host's clock and its random number generator.
+    pub(crate) fn host_devices(&self) -> (HostClock, HostRandom) {
         let mmu = self.firmware.mmu;
         self.on_pci(|access, first_bus, reach| {
-            find::clock_on_pci(access, first_bus, reach, mmu, |_, _| ())
+            find::host_on_pci(access, first_bus, reach, mmu, |_, _| ())
         })
     }
 
@@ -214,8 +217,12 @@ impl<'a> Hardware<'a> {
 
     /// Where random numbers come from.
     #[expect(clippy::unused_self, reason = "the other platform looks it up")]
-    pub(crate) fn entropy(&self, _: &Processor) -> Entropy {
-        Entropy
+    pub(crate) const fn entropy(
+        &self,
+        _: &Processor,
+        device: Option<Generator<Numbers>>,
+    ) -> Entropy {
+        Entropy { device }
     }
 
     /// The sources of time that only this platform has.
@@ -255,10 +262,6 @@ impl Notifier {
 
 impl Entropy {
     /// Brings what there is, the best first.
-    #[expect(
-        clippy::unused_self,
-        reason = "the other platform has more than a processor"
-    )]
     pub(crate) fn gather(&mut self, take: Take<'_>) {
         for (source, bytes) in [
             (Source::Rdseed, random::rdseed()),
@@ -267,6 +270,9 @@ impl Entropy {
             if let Some(bytes) = bytes {
                 take(source, &bytes);
             }
+        }
+        if let Some(device) = &mut self.device {
+            device.gather(take);
         }
     }
 }

@@ -8,7 +8,7 @@
 //! 2. The counter wanders by at most w ([`Wander`]): there is one period P̄ such that over *any* stretch of
 //!    the counter, from the oldest sample in use to the end of the line's use, the mean tick lasts between
 //!    P̄·(1 − w) and P̄·(1 + w).
-//! 3. If a nominal frequency is given ([`Prior`]), P̄ is within it. Without one, P̄ is that of a
+//! 3. If a nominal frequency is given ([`Prior`]), or measured by a timer ([`Calibration`]), P̄ is within it. Without one, P̄ is that of a
 //!    counter between [`LOWEST_HERTZ`] and [`HIGHEST_HERTZ`].
 //!
 //! # What follows
@@ -40,8 +40,8 @@
 //! So a clock that was set, by ever so little more than the bounds, costs two or three samples without
 //! time; one outlier as much; and a source that keeps on contradicting itself never gives any time.
 //!
-//! A new disruption marker starts anew without such doubts, but without the nominal frequency also, until it
-//! is given again ([`Estimator::set_prior`]): the host may be another one.
+//! A new disruption marker starts anew without such doubts, but without the frequency also, until it
+//! is given or measured again ([`Estimator::set_prior`]): the host may be another one.
 
 use core::fmt;
 
@@ -53,12 +53,14 @@ use crate::scale::Period;
 use crate::time::{Bound, Span, Ticks, Timestamp};
 use crate::timeline::{Line, Timeline, Unusable};
 
+mod calibration;
 mod interval;
 mod uniform;
 
 use interval::{Rates, Sample, middle, saturated};
 use uniform::Scale;
 
+pub use calibration::{Calibration, TIMER_HERTZ};
 pub use interval::{HIGHEST_HERTZ, LOWEST_HERTZ, Prior, Wander};
 
 /// How many samples are in use, the newest ones.
@@ -117,6 +119,8 @@ pub struct Estimator {
     limits: Limits,
     /// And the marker that it was read under.
     prior: Option<(Prior, u64)>,
+    /// Samples have contradicted it.
+    is_refuted: bool,
     /// The newest first, all of one marker and on one uniform scale.
     samples: [Option<Sample>; SAMPLES],
     /// The marker of these.
@@ -135,6 +139,7 @@ impl Estimator {
             wander,
             limits,
             prior: None,
+            is_refuted: false,
             samples: [None; SAMPLES],
             marker: 0,
             scale: Scale::new(),
@@ -153,10 +158,31 @@ impl Estimator {
     /// Gives the nominal frequency of the counter, or takes it away. It holds for samples under
     /// `marker`, which is to be read *before* the register that tells the frequency; 0 without a page.
     pub const fn set_prior(&mut self, prior: Option<Prior>, marker: u64) {
+        self.is_refuted = false;
         self.prior = match prior {
             Some(prior) => Some((prior, marker)),
             None => None,
         };
+    }
+
+    /// Gives a better one, or takes it away, unless samples have refuted what was given before. If they refute this
+    /// one, it is as after a disagreement: nothing is kept.
+    pub fn refine_prior(&mut self, prior: Option<Prior>, marker: u64) {
+        if self.is_refuted {
+            return;
+        }
+        self.set_prior(prior, marker);
+        if self.solve().is_err() {
+            self.doubt();
+        }
+    }
+
+    /// One of the assumptions is wrong.
+    const fn doubt(&mut self) {
+        self.prior = None;
+        self.is_refuted = true;
+        self.forget();
+        self.contested = true;
     }
 
     /// Takes a sample in. Samples come in the order of their `after`.
@@ -192,9 +218,7 @@ impl Estimator {
                 Err(conflict) => conflict,
             }
         };
-        self.prior = None;
-        self.forget();
-        self.contested = true;
+        self.doubt();
         // What is known of leap seconds stays as it was until this sample is confirmed.
         if let Ok((new, scale)) = self.scale.resolve(sample) {
             self.push(new);

@@ -273,7 +273,9 @@ pub use audit::{Audit, Evidence, Violation};
 pub use clock::{Clock, Counter, Exchange, Kiss, NoTime, Stamp};
 pub use compare::{Comparison, Difference, Likely, compare};
 pub use cross::{Bracket, CrossTimestamp, Origin, Source, SourceTime};
-pub use estimate::{Conflict, Disagreement, Estimator, Limits, NoLine, Prior, Rejected, Wander};
+pub use estimate::{
+    Calibration, Conflict, Disagreement, Estimator, Limits, NoLine, Prior, Rejected, Wander,
+};
 pub use leap::{Announcement, Leap, LeapSecond, OperatorOffset, TaiOffset, UtcTime};
 pub use page::{
     Busy, ClockStatus, CounterId, Fields, LeapIndicator, PageMemory, SmearingHint, TimeType,

@@ -263,6 +263,14 @@ impl<M: Machine, C: Counter, P: FramePort> Core<'_, M, C, P> {
         }
     }
 
+    /// Mixes in random numbers that took their time.
+    pub(super) fn follow_random(&mut self) {
+        let machine = &mut self.machine;
+        if self.random.catch_up(&mut |take| machine.gather_late(take)) {
+            self.forget_clients();
+        }
+    }
+
     /// Forgets everything that is remembered of clients or was drawn at random: another machine may
     /// have the same memory, and clients may have met that one meanwhile.
     fn forget_clients(&mut self) {
@@ -278,7 +286,10 @@ impl<M: Machine, C: Counter, P: FramePort> Core<'_, M, C, P> {
     /// Lets the network know of another life, but not all the time.
     pub(super) fn follow_life(&mut self) {
         let rested = match (self.uptime, self.life.restarted) {
-            (Some(uptime), Some(restarted)) => uptime >= restarted + RESTART_PACE,
+            // On another host the timer may be behind.
+            (Some(uptime), Some(restarted)) => {
+                uptime >= restarted + RESTART_PACE || uptime < restarted
+            }
             _ => true,
         };
         if !self.life.network_is_old || !rested {
@@ -313,7 +324,10 @@ impl<M: Machine, C: Counter, P: FramePort> Core<'_, M, C, P> {
         let alarms = self.sources.table().alarms();
         let services = self.found.services;
         let hertz = || services.rate()?.as_exact();
-        self.sources.follow(&mut self.clock, self.uptime, hertz);
+        let (clock, uptime) = (&mut self.clock, self.uptime);
+        self.sources.follow(clock, uptime, hertz);
+        self.sources
+            .calibrate(clock, uptime, || self.machine.power_timer());
         if self.sources.table().alarms() != alarms {
             self.duty.contradicted(self.clock.stamp().marker);
         }

@@ -18,6 +18,10 @@
 //! **After a disruption** (another marker) everything that the sources said before is forgotten and all of
 //! them are asked at once. Answers under way are dropped, since their bracket has two markers.
 //!
+//! **The counter's rate** is the machine's word for it, where it gives one and as long as the marker is that of the start.
+//! Otherwise the ACPI power management timer is read some ten times within a quarter of a second ([`Calibration`]), so that
+//! here, too, one answer makes a line. Without such a timer it takes two answers.
+//!
 //! **Sources that contradict each other** are never averaged. The better one stays in use, the difference is
 //! told, named and counted ([`Table::alarms`]), and `on_violation=stop` ends the service of time.
 //!
@@ -29,9 +33,9 @@ use core::fmt;
 use core::time::Duration;
 
 use gnomon_clock::{
-    Bound, Bracket, Clock, ClockStatus, Comparison, Counter, CrossTimestamp, Difference, Estimator,
-    LeapIndicator, Limits, OperatorOffset, Origin, Prior, Rejected, Source, SourceTime, Stamp,
-    Ticks, Timeline, Wander, compare,
+    Bound, Bracket, Calibration, Clock, ClockStatus, Comparison, Counter, CrossTimestamp,
+    Difference, Estimator, LeapIndicator, Limits, OperatorOffset, Origin, Prior, Rejected, Source,
+    SourceTime, Stamp, Ticks, Timeline, Wander, compare,
 };
 
 use crate::text::Text;
@@ -175,6 +179,10 @@ pub struct Table {
     slots: [Slot; COUNT],
     /// The marker under which everything here was learned; `None` before the first look.
     marker: Option<u64>,
+    /// What a timer tells of the counter's rate, where nobody else tells it and there is one.
+    calibration: Option<Calibration>,
+    /// When that timer is read next, if it is.
+    timer_due: Option<Duration>,
     /// Where the time comes from, if there is any.
     origin: Option<Origin>,
     alarms: u64,
@@ -195,6 +203,8 @@ struct Slot {
     asked: Option<(Stamp, Duration)>,
     /// Until the question after the next.
     interval: Duration,
+    /// Questions that repeated the last one.
+    repeated: u8,
 }
 
 /// A source as it is shown.
@@ -234,6 +244,10 @@ const FIRST: Duration = Duration::from_millis(5);
 /// The way between samples of a source in use, in the end. The bound of a line with
 /// a wander of 550 ppm grows by 1.1 ms a second.
 const STEADY: Duration = Duration::from_millis(250);
+/// A bound just after an answer that is not worth a repetition. Answers that are held up, by a busy host, are the wider ones.
+const NARROW: Bound = Bound::from_nanos(200_000);
+/// How often a question is repeated in a row.
+const REPEATS: u8 = 3;
 /// The way between samples of a source that is only compared, and of a real-time clock.
 const SLOW: Duration = Duration::from_secs(16);
 /// How long an answer is waited for.
@@ -285,12 +299,9 @@ impl<'a> Sources<'a> {
     /// When there is something to do next; at once while an answer is waited for.
     #[must_use]
     pub fn next(&self) -> Option<Duration> {
-        let waits = |slot: &&Slot| !matches!(slot.state, State::Absent(_));
-        self.table
-            .slots
-            .iter()
-            .zip(Source::ALL)
-            .filter(|(slot, source)| waits(slot) && *source != Source::Ntp)
+        let slots = self.table.slots.iter().zip(Source::ALL);
+        slots
+            .filter(|(slot, source)| slot.exists() && *source != Source::Ntp)
             .map(|(slot, _)| {
                 if slot.asked.is_some() {
                     Duration::ZERO
@@ -298,6 +309,7 @@ impl<'a> Sources<'a> {
                     slot.due
                 }
             })
+            .chain(self.table.timer_due)
             .min()
     }
 
@@ -316,6 +328,32 @@ impl<'a> Sources<'a> {
         }
         for index in 0..self.drivers.len() {
             self.follow_one(index, clock, uptime);
+        }
+    }
+
+    /// Has the ACPI power management timer read, if it is due, where that is what tells the counter's rate. Comes after
+    /// [`follow`](Self::follow), which looks at the marker.
+    pub fn calibrate<C: Counter>(
+        &mut self,
+        clock: &mut Clock<'_, C>,
+        uptime: Option<Duration>,
+        timer: impl FnOnce() -> Option<u32>,
+    ) {
+        let now = uptime.unwrap_or(Duration::ZERO);
+        if self.table.timer_due.is_none_or(|due| now < due) {
+            return;
+        }
+        let before = clock.stamp();
+        let shown = timer();
+        let after = clock.stamp();
+        let Some(shown) = shown else {
+            self.table.timer_due = None;
+            return;
+        };
+        if let Some(bracket) = Bracket::new(before, after)
+            && self.table.take_timer(bracket, shown, now)
+        {
+            self.table.choose(clock);
         }
     }
 
@@ -365,7 +403,7 @@ impl<'a> Sources<'a> {
         let Some(slot) = self.table.slots.get_mut(driver.source() as usize) else {
             return;
         };
-        if matches!(slot.state, State::Absent(_)) {
+        if !slot.exists() {
             return;
         }
         let now = uptime.unwrap_or(Duration::ZERO);
@@ -404,9 +442,10 @@ impl<'a> Sources<'a> {
         slot.asked = None;
         slot.about = Text::of(&About(&**driver));
         slot.take(sample.as_ref().map_err(|why| *why));
+        let is_wide = sample.is_ok() && slot.is_wide(after.ticks);
         let source = driver.source();
         self.table.choose(clock);
-        self.table.plan(source, uptime);
+        self.table.plan(source, is_wide, uptime);
     }
 }
 
@@ -433,6 +472,8 @@ impl Table {
                 Slot::new(last),
             ],
             marker: None,
+            calibration: None,
+            timer_due: None,
             origin: None,
             alarms: 0,
         }
@@ -473,6 +514,9 @@ impl Table {
         let frequency = frequency.filter(|_| self.marker.is_none());
         self.marker = Some(marker);
         self.origin = None;
+        let is_wanted = frequency.is_none() && self.slots.iter().any(Slot::exists);
+        self.calibration = is_wanted.then(Calibration::new);
+        self.timer_due = uptime.filter(|_| is_wanted);
         for slot in &mut self.slots {
             slot.estimator.forget();
             let prior = frequency.and_then(|hertz| Prior::from_hertz(hertz, TOLERANCE));
@@ -480,21 +524,62 @@ impl Table {
             slot.line = None;
             slot.asked = None;
             slot.interval = FIRST;
+            slot.repeated = 0;
             slot.due = uptime.unwrap_or(Duration::ZERO);
-            if !matches!(slot.state, State::Absent(_)) {
+            if slot.exists() {
                 slot.state = State::Waiting;
             }
         }
     }
 
-    /// When a source that was just asked is asked again.
-    fn plan(&mut self, source: Source, uptime: Option<Duration>) {
+    /// The counter's frequency as the ACPI power management timer tells it, in Hz, and by how many parts per million it
+    /// may be off by that timer; `None` where it is not asked, or not yet known.
+    #[must_use]
+    pub fn calibrated(&self) -> Option<(u64, u64)> {
+        self.calibration.as_ref()?.hertz()
+    }
+
+    /// Takes in what the timer showed. Returns whether lines have changed by it.
+    fn take_timer(&mut self, bracket: Bracket, shown: u32, now: Duration) -> bool {
+        let Some(calibration) = &mut self.calibration else {
+            return false;
+        };
+        if self.marker != Some(bracket.marker) {
+            return false;
+        }
+        let is_news = calibration.add(bracket, shown);
+        let wait = calibration.wait();
+        self.timer_due = wait.map(|wait| now + Duration::from_nanos(wait));
+        if is_news {
+            let prior = calibration.prior(TOLERANCE);
+            for slot in self.slots.iter_mut().filter(|slot| slot.exists()) {
+                slot.estimator.refine_prior(prior, bracket.marker);
+                if slot.estimator.count() > 0 || slot.line.is_some() {
+                    slot.draw();
+                }
+            }
+        }
+        is_news
+    }
+
+    /// When a source that was just asked is asked again: at once, a few times, if its answer has left the line wide.
+    fn plan(&mut self, source: Source, is_wide: bool, uptime: Option<Duration>) {
         let is_in_use = self.origin == Some(Origin::Own(source)) && source != Source::Rtc;
         let longest = if is_in_use { STEADY } else { SLOW };
-        if let Some(slot) = self.slots.get_mut(source as usize) {
-            slot.due = uptime.map_or(Duration::MAX, |uptime| uptime + slot.interval);
-            slot.interval = (slot.interval * 2).min(longest);
-        }
+        let Some(slot) = self.slots.get_mut(source as usize) else {
+            return;
+        };
+        let is_again = is_in_use && is_wide && slot.repeated < REPEATS;
+        let wait = if is_again {
+            slot.repeated += 1;
+            Duration::ZERO
+        } else {
+            slot.repeated = 0;
+            let interval = slot.interval;
+            slot.interval = (interval * 2).min(longest);
+            interval
+        };
+        slot.due = uptime.map_or(Duration::MAX, |uptime| uptime + wait);
     }
 
     /// Gives the clock the line of the best source that has one, and compares the others with the time.
@@ -530,8 +615,8 @@ impl Table {
     }
 }
 
-/// By how much a register that tells the counter's nominal frequency may be off, parts per billion: the
-/// quartz, and the steering of a counter that is a clock of the host's (as under TCG on Arm).
+/// By how much a register that tells the counter's nominal frequency may be off, or a timer's frequency, parts per
+/// billion: the quartz, and the steering of a counter that is a clock of the host's (as under TCG on Arm).
 const TOLERANCE: u32 = 1_000_000;
 
 /// The wander against what the source's own error is about.
@@ -553,7 +638,14 @@ impl Slot {
             due: Duration::ZERO,
             asked: None,
             interval: FIRST,
+            repeated: 0,
         }
+    }
+
+    /// Whether the line is wider at `counter`, just after an answer, than an answer that was not held up makes it.
+    fn is_wide(&self, counter: Ticks) -> bool {
+        let reading = self.line.as_ref().map(|line| line.at(counter));
+        reading.is_some_and(|reading| reading.is_ok_and(|reading| reading.bound > NARROW))
     }
 
     fn take(&mut self, sample: Result<&CrossTimestamp, &'static str>) {
@@ -567,12 +659,23 @@ impl Slot {
                 return;
             }
         };
+        self.draw();
+        if let Err(why) = added {
+            self.state = State::Rejected(why);
+        }
+    }
+
+    /// Draws the line through the samples that there are.
+    fn draw(&mut self) {
         self.line = self.estimator.timeline().ok();
-        self.state = match (added, &self.line) {
-            (Err(why), _) => State::Rejected(why),
-            (Ok(()), Some(_)) => State::Good,
-            (Ok(()), None) => State::Learning,
+        self.state = match self.line {
+            Some(_) => State::Good,
+            None => State::Learning,
         };
+    }
+
+    const fn exists(&self) -> bool {
+        !matches!(self.state, State::Absent(_))
     }
 }
 

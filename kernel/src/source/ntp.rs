@@ -210,7 +210,9 @@ impl Client {
         self.poll = self.floor;
         self.burst = self.burst();
         if self.due.is_some() {
-            let rested = self.last.map_or(now, |last| last + self.pace());
+            // On another host the timer may be behind.
+            let last = self.last.filter(|last| *last <= now);
+            let rested = last.map_or(now, |last| last + self.pace());
             self.due = Some(now.max(rested));
         }
         true

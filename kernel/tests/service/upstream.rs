@@ -282,6 +282,51 @@ fn a_disruption_ends_the_time_at_once_and_the_next_burst_brings_it_back() {
     assert_ne!(before.port, after.port, "another life, another port");
 }
 
+/// The counter's rate is not that of the start any more, and is measured while the answer is on its way.
+#[test]
+fn with_a_timer_one_answer_after_a_disruption_is_enough() {
+    for has_timer in [false, true] {
+        let mut rig = following();
+        rig.has_timer.set(has_timer);
+        rig.pass(secs(5));
+        rig.right();
+        rig.publish(&marker_only(2));
+        // At once, since the last one is long ago.
+        let request = rig.next_request(Duration::from_millis(20));
+        let step = rig.ask().unwrap();
+        assert_eq!((leap(&step), &step[12..16]), (3, &b"STEP"[..]));
+        for _ in 0..10 {
+            rig.pass(Duration::from_millis(1));
+        }
+        let reply = rig.true_reply(&request, 3);
+        rig.answer(&request, &reply);
+        if has_timer {
+            assert!(rig.right() < 1000);
+        } else {
+            assert_eq!(leap(&rig.ask().unwrap()), 3);
+        }
+    }
+}
+
+/// As on a restored machine whose counter is another one, and its timer made of that.
+#[test]
+fn a_timer_that_went_back_with_a_disruption_holds_nothing_up() {
+    let mut rig = following();
+    rig.pass(secs(500));
+    rig.follow(secs(1));
+    rig.clear_screen();
+    rig.uptime.set(secs(1));
+    rig.publish(&marker_only(2));
+    rig.follow(secs(1));
+    rig.follow(secs(3));
+    rig.right();
+    let screen = rig.screen();
+    assert!(
+        screen.contains("machine: moved"),
+        "the log goes on: {screen:?}"
+    );
+}
+
 #[test]
 fn without_answers_the_bound_grows_and_the_service_goes_on() {
     let mut rig = following();

@@ -1,12 +1,12 @@
-//! A queue with one request under way: the device reads a question and writes an answer.
+//! A queue with one request under way: the device reads a question and writes an answer, or only writes.
 //!
-//! Descriptor 0 is always the question and descriptor 1 the answer (virtio 1.3 §2.7.5), so there is nothing to
-//! keep account of but whether they are lent.
+//! Descriptor 0 is always the question and descriptor 1 the answer (virtio 1.3 §2.7.5), and without a question
+//! descriptor 0 is the answer; so there is nothing to keep account of but whether they are lent.
 
 use core::fmt;
 use core::sync::atomic::{Ordering, fence};
 
-use super::{Lie, RingMemory, WRITE};
+use super::{Descriptor, Lie, RingMemory, WRITE};
 
 /// Available-ring flag: the driver asks for no interrupts.
 const NO_INTERRUPT: u16 = 1;
@@ -49,17 +49,26 @@ impl Exchange {
     /// Lends the device the question and the room for its answer, each a physical address and a length;
     /// false when they are lent already.
     pub fn push(&mut self, question: (u64, u32), answer: (u64, u32)) -> bool {
+        let [first, second] = &self.memory.descriptors;
+        self.lend(&[(first, question, NEXT), (second, answer, WRITE)])
+    }
+
+    /// Lends the device room alone, which it is to fill; false when it has it already.
+    pub fn push_room(&mut self, room: (u64, u32)) -> bool {
+        let [first, _] = &self.memory.descriptors;
+        self.lend(&[(first, room, WRITE)])
+    }
+
+    fn lend(&mut self, chain: &[(&'static Descriptor, (u64, u32), u16)]) -> bool {
         if self.is_lent {
             return false;
         }
-        let [first, second] = &self.memory.descriptors;
-        for (descriptor, (address, length), flags) in
-            [(first, question, NEXT), (second, answer, WRITE)]
-        {
+        for (descriptor, (address, length), flags) in chain {
             descriptor.address.store(address.to_le(), Ordering::Relaxed);
             descriptor.length.store(length.to_le(), Ordering::Relaxed);
             descriptor.flags.store(flags.to_le(), Ordering::Relaxed);
         }
+        let [first, _] = &self.memory.descriptors;
         first.next.store(1_u16.to_le(), Ordering::Relaxed);
         let [even, odd] = &self.memory.available.ring;
         let entry = if self.next_available.is_multiple_of(2) {
@@ -143,9 +152,23 @@ pub(crate) mod device {
 
         /// Address and length of the question and of the room for the answer, if there is one.
         pub(crate) fn take(&mut self) -> Option<[(u64, u32); 2]> {
+            let chain = self
+                .take_head()
+                .then(|| [self.read(0, NEXT), self.read(1, WRITE)])?;
+            let next = &self.memory.descriptors[0].next;
+            assert_eq!(u16::from_le(next.load(Ordering::Relaxed)), 1);
+            Some(chain)
+        }
+
+        /// Address and length of the room for an answer to no question, if there is one.
+        pub(crate) fn take_room(&mut self) -> Option<(u64, u32)> {
+            self.take_head().then(|| self.read(0, WRITE))
+        }
+
+        fn take_head(&mut self) -> bool {
             let available = &self.memory.available;
             if u16::from_le(available.index.load(Ordering::Acquire)) == self.next {
-                return None;
+                return false;
             }
             let position = usize::from(self.next) % LENGTH;
             assert_eq!(available.ring[position].load(Ordering::Relaxed), 0);
@@ -154,20 +177,19 @@ pub(crate) mod device {
                 NO_INTERRUPT
             );
             self.next = self.next.wrapping_add(1);
-            let read = |index: usize, flags| {
-                let descriptor = &self.memory.descriptors[index];
-                assert_eq!(
-                    u16::from_le(descriptor.flags.load(Ordering::Relaxed)),
-                    flags
-                );
-                (
-                    u64::from_le(descriptor.address.load(Ordering::Relaxed)),
-                    u32::from_le(descriptor.length.load(Ordering::Relaxed)),
-                )
-            };
-            let next = &self.memory.descriptors[0].next;
-            assert_eq!(u16::from_le(next.load(Ordering::Relaxed)), 1);
-            Some([read(0, NEXT), read(1, WRITE)])
+            true
+        }
+
+        fn read(&self, index: usize, flags: u16) -> (u64, u32) {
+            let descriptor = &self.memory.descriptors[index];
+            assert_eq!(
+                u16::from_le(descriptor.flags.load(Ordering::Relaxed)),
+                flags
+            );
+            (
+                u64::from_le(descriptor.address.load(Ordering::Relaxed)),
+                u32::from_le(descriptor.length.load(Ordering::Relaxed)),
+            )
         }
 
         pub(crate) fn give(&mut self, id: u32, length: u32) {

@@ -10,6 +10,8 @@ use crate::dev::ring::RingMemory;
 pub const CONFIGURATION: usize = 0x100;
 /// Device id of a network device (§5.1.1).
 pub const NETWORK: u32 = 1;
+/// Device id of an entropy device (§5.4.1).
+pub const ENTROPY: u32 = 4;
 /// Device id of a real-time clock (virtio 1.4 §5.22.1).
 pub const CLOCK: u32 = 17;
 
@@ -148,4 +150,24 @@ impl Transport for MmioTransport {
     fn set_status(&self, status: u8) {
         self.registers.write32(STATUS, u32::from(status));
     }
+}
+
+/// Registers of a virtio device that are plain memory: what is written is read again.
+#[cfg(test)]
+pub(crate) fn fake(device: u32, offered: u32) -> Registers {
+    extern crate std;
+    let block = std::boxed::Box::leak(std::boxed::Box::new([0_u64; 0x200 / 8]));
+    // SAFETY: memory of our own, aligned, and never given back.
+    let registers = unsafe { Registers::new(block.as_mut_ptr().cast(), 0x200) };
+    for (offset, value) in [
+        (MAGIC, u32::from_le_bytes(*b"virt")),
+        (VERSION, 2),
+        (DEVICE_ID, device),
+        // For either half: the lower one offers the device's own, the upper one VERSION_1.
+        (DEVICE_FEATURES, offered),
+        (QUEUE_SIZE_MAX, 64),
+    ] {
+        registers.write32(offset, value);
+    }
+    registers
 }

@@ -162,7 +162,7 @@ const fn rate_of(hertz: u64, parts: u32, up: bool) -> u64 {
 }
 
 /// The quotient of two numbers that are not negative.
-fn quotient(numerator: i128, denominator: i128, up: bool) -> u64 {
+pub(super) fn quotient(numerator: i128, denominator: i128, up: bool) -> u64 {
     let (numerator, denominator) = (numerator.unsigned_abs(), denominator.unsigned_abs());
     saturated(if up {
         numerator.div_ceil(denominator)
@@ -171,7 +171,7 @@ fn quotient(numerator: i128, denominator: i128, up: bool) -> u64 {
     })
 }
 
-fn scaled(rate: u64, by: u32, of: u32, up: bool) -> u64 {
+pub(super) fn scaled(rate: u64, by: u32, of: u32, up: bool) -> u64 {
     quotient(i128::from(rate) * i128::from(by), of.into(), up)
 }
 

@@ -27,6 +27,9 @@ pub(in crate::shell) fn counter(desk: &Desk<'_>, out: &mut dyn Write) -> fmt::Re
         Some(rate) => writeln!(out, "machine     {rate}")?,
         None => writeln!(out, "machine     does not tell its rate")?,
     }
+    if let Some((hertz, off)) = view.sources.calibrated() {
+        writeln!(out, "pm timer    {hertz} Hz ± {off} ppm")?;
+    }
     let invariant = match (view.counter, view.services.is_invariant()) {
         (CounterId::ArmVcnt, _) => "by architecture",
         (_, Some(true)) => "yes",
