@@ -36,6 +36,9 @@ pub(crate) use pvh::Handover;
 pub(crate) struct Hardware<'a> {
     firmware: &'a Firmware<'a>,
     tables: Result<Tables<'a>, Bad>,
+    /// The ports of QEMU's firmware configuration device.
+    fw_cfg: Option<u16>,
+    soft_off: Option<SoftOff>,
 }
 
 /// What `Hardware::uptime` goes by, where that is not the counter itself.
@@ -47,9 +50,14 @@ pub(crate) struct Entropy;
 impl<'a> Hardware<'a> {
     /// Reads the description.
     pub(crate) fn new(firmware: &'a Firmware<'a>) -> Self {
+        let tables = firmware.tables();
+        // Once for all: each is a walk through the namespace.
+        let good = tables.as_ref().ok();
         Self {
             firmware,
-            tables: firmware.tables(),
+            fw_cfg: good.and_then(fw_cfg_ports),
+            soft_off: good.and_then(soft_off),
+            tables,
         }
     }
 
@@ -89,9 +97,8 @@ impl<'a> Hardware<'a> {
 
     /// QEMU's firmware configuration device.
     pub(crate) fn fw_cfg(&self) -> Option<FwCfg<FwCfgPorts>> {
-        let port = fw_cfg_ports(self.tables.as_ref().ok()?)?;
         // SAFETY: ACPI says that it is there.
-        FwCfg::new(unsafe { FwCfgPorts::new(port) })
+        FwCfg::new(unsafe { FwCfgPorts::new(self.fw_cfg?) })
     }
 
     /// The vmclock page, at `address` if that is given.
@@ -187,11 +194,11 @@ impl<'a> Hardware<'a> {
             }
             None => writeln!(facts, "pci config  ports 0xcf8 and 0xcfc")?,
         }
-        match soft_off(tables) {
+        match self.soft_off {
             Some(off) => writeln!(facts, "soft off    port {:#x}", off.pm1a_control)?,
             None => writeln!(facts, "soft off    none")?,
         }
-        match fw_cfg_ports(tables) {
+        match self.fw_cfg {
             Some(port) => writeln!(facts, "fw_cfg      port {port:#x}"),
             None => writeln!(facts, "fw_cfg      none"),
         }
@@ -222,7 +229,7 @@ impl<'a> Hardware<'a> {
     /// How to switch the machine off and restart it.
     pub(crate) fn power(&self) -> Power {
         Power {
-            soft_off: self.tables.as_ref().ok().and_then(soft_off),
+            soft_off: self.soft_off,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The machine as ACPI describes it, asked the same questions as a device tree is.
 
 use super::acpi::{Ecam, Tables};
-use super::aml::{Namespace, Path, Value};
+use super::aml::{Id, Namespace, Path, Value};
 use super::fdt::Tree;
 use super::hardware::{Conduit, Gic, Interrupt, PciHost, Uart, UartModel, VirtioMmio};
 use super::resource::{Resource, resources};
@@ -234,10 +234,10 @@ fn visit(
     let blocks = tables.definition_blocks();
     let namespace = Namespace::new(blocks.aml());
     let mut last = None;
-    for (device, id) in namespace.identifiers() {
+    let wanted = |id: &Id<'_>| ids.iter().any(|known| id.is(known));
+    for (device, _) in namespace.identifiers(wanted) {
         // Each once, though it may have both a `_HID` and a `_CID` of these.
-        if ids.iter().any(|known| id.is(known))
-            && last.replace(device) != Some(device)
+        if last.replace(device) != Some(device)
             && check_present(&namespace, &device).is_ok()
             && visitor(&namespace, &device)
         {

@@ -120,8 +120,7 @@ fn devices_of_qemu_machines_have_their_paths() {
         let blocks = Tables::search(&machine).expect(name).definition_blocks();
         let namespace = Namespace::new(blocks.aml());
         let paths = namespace
-            .identifiers()
-            .filter(|(_, other)| other.is(id))
+            .identifiers(|other| other.is(id))
             .map(|(path, _)| path.to_string());
         paths.collect::<Vec<_>>()
     };
