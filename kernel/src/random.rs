@@ -3,7 +3,9 @@
 //!
 //! The pool is a key of 256 bits under AES-CMAC, a pseudorandom function (NIST SP 800-108): what goes in and what comes out
 //! both replace the key by one that does not lead back to it. A bad source does no harm: whoever
-//! does not know the key, or any one thing that was mixed into it since, knows nothing of it.
+//! does not know the key, or any one thing that was mixed into it since, knows nothing of it. Secrets are
+//! drawn several at a time, as most of what one costs is the change of keys; each is erased when it is given away,
+//! and all that are left when something is mixed in.
 //!
 //! [`secret`](Random::secret) is for what nobody may guess. [`filler`](Random::filler) is for bits that are sent
 //! to anybody, and costs a few instructions.
@@ -13,6 +15,8 @@ use core::fmt;
 use aes::Aes256Enc;
 use cmac::{Cmac, KeyInit, Mac};
 
+/// Secrets that are drawn at a time: what a start needs, two in each block of the cipher.
+const SECRETS: usize = 14;
 /// Fillers from one seed.
 const FILLERS: u32 = 1 << 16;
 
@@ -80,6 +84,9 @@ impl Sources {
 pub struct Random {
     key: [u8; 32],
     sources: Sources,
+    /// Secrets that nobody has been given yet: as many, from the first on.
+    secrets: [u64; SECRETS],
+    ready: usize,
     /// State of the generator of fillers, and how many may still be drawn from it.
     state: u64,
     left: u32,
@@ -91,6 +98,8 @@ impl Random {
         let mut random = Self {
             key: [0; 32],
             sources: Sources::default(),
+            secrets: [0; SECRETS],
+            ready: 0,
             state: 0,
             left: 0,
         };
@@ -103,7 +112,9 @@ impl Random {
     pub fn renew(&mut self, gather: &mut dyn FnMut(Take<'_>)) {
         gather(&mut |source, bytes| {
             self.sources.0 |= 1 << source as u32;
-            self.step(source as u8, bytes);
+            self.step(source as u8, bytes, &mut []);
+            self.secrets = [0; SECRETS];
+            self.ready = 0;
         });
         self.left = 0;
     }
@@ -117,7 +128,17 @@ impl Random {
     /// 64 bits that nobody can guess who does not know everything that was mixed in.
     pub fn secret(&mut self) -> u64 {
         const OUTPUT: u8 = u8::MAX;
-        self.step(OUTPUT, &[])
+        if self.ready == 0 {
+            let mut output = [[0; 16]; SECRETS / 2];
+            self.step(OUTPUT, &[], &mut output);
+            let words = output.map(|block| halves(u128::from_le_bytes(block)));
+            for (secret, word) in self.secrets.iter_mut().zip(words.as_flattened()) {
+                *secret = *word;
+            }
+            self.ready = SECRETS;
+        }
+        self.ready -= 1;
+        self.secrets.get_mut(self.ready).map_or(0, core::mem::take)
     }
 
     /// 64 bits that look random. Whoever sees many of them could tell the next ones, of at most 65,536.
@@ -134,22 +155,16 @@ impl Random {
         low ^ high
     }
 
-    /// Replaces the key by one that depends on `input`, and returns bits that do not tell either key.
+    /// Replaces the key by one that depends on `input`, and fills `output` with bits that do not tell either key.
     #[inline(never)]
-    fn step(&mut self, label: u8, input: &[u8]) -> u64 {
+    fn step(&mut self, label: u8, input: &[u8], output: &mut [[u8; 16]]) {
         let mut keyed: Cmac<Aes256Enc> = Cmac::new(&self.key.into());
-        let mut blocks = [[0; 16]; 3];
-        for (number, block) in (1_u8..).zip(&mut blocks) {
+        let (key, _) = self.key.as_chunks_mut();
+        for (number, block) in (1_u8..).zip(key.iter_mut().chain(output)) {
             keyed.update(&[number, label]);
             keyed.update(input);
             *block = keyed.finalize_reset().into_bytes().into();
         }
-        let [first, second, output] = blocks;
-        let (low, high) = self.key.split_at_mut(16);
-        low.copy_from_slice(&first);
-        high.copy_from_slice(&second);
-        let [low, _] = halves(u128::from_le_bytes(output));
-        low
     }
 }
 
