@@ -126,19 +126,25 @@ impl Random {
     }
 
     /// 64 bits that nobody can guess who does not know everything that was mixed in.
+    #[inline(never)]
     pub fn secret(&mut self) -> u64 {
-        const OUTPUT: u8 = u8::MAX;
         if self.ready == 0 {
-            let mut output = [[0; 16]; SECRETS / 2];
-            self.step(OUTPUT, &[], &mut output);
-            let words = output.map(|block| halves(u128::from_le_bytes(block)));
-            for (secret, word) in self.secrets.iter_mut().zip(words.as_flattened()) {
-                *secret = *word;
-            }
-            self.ready = SECRETS;
+            self.draw();
         }
         self.ready -= 1;
         self.secrets.get_mut(self.ready).map_or(0, core::mem::take)
+    }
+
+    #[inline(never)]
+    fn draw(&mut self) {
+        const OUTPUT: u8 = u8::MAX;
+        let mut output = [[0; 16]; SECRETS / 2];
+        self.step(OUTPUT, &[], &mut output);
+        let words = output.map(|block| halves(u128::from_le_bytes(block)));
+        for (secret, word) in self.secrets.iter_mut().zip(words.as_flattened()) {
+            *secret = *word;
+        }
+        self.ready = SECRETS;
     }
 
     /// 64 bits that look random. Whoever sees many of them could tell the next ones, of at most 65,536.

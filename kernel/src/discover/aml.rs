@@ -99,10 +99,17 @@ impl<'a> Namespace<'a> {
     #[must_use]
     pub fn find_each<const N: usize>(&self, paths: [Path; N]) -> [Option<Object<'a>>; N] {
         let mut found = [None; N];
-        let mut missing = paths.iter().filter(|path| !path.is_root()).count();
         let segments = paths.map(|path| path.last().copied().unwrap_or_default());
-        for object in self.objects_named(&segments) {
-            for (path, found) in paths.iter().zip(&mut found) {
+        self.find_all(&paths, &segments, &mut found);
+        found
+    }
+
+    /// Not generic, so that the image has the walk once.
+    #[inline(never)]
+    fn find_all(&self, paths: &[Path], segments: &[[u8; 4]], found: &mut [Option<Object<'a>>]) {
+        let mut missing = paths.iter().filter(|path| !path.is_root()).count();
+        for object in self.objects_named(segments) {
+            for (path, found) in paths.iter().zip(&mut *found) {
                 if object.path == *path && found.is_none() {
                     *found = Some(object);
                     missing -= 1;
@@ -112,21 +119,20 @@ impl<'a> Namespace<'a> {
                 break;
             }
         }
-        found
     }
 
-    /// Hardware identifiers (`_HID`, `_CID`) with the path of the device that bears them, one by one, if they are `wanted`. An
-    /// identifier that only running AML could tell is left out.
+    /// Hardware identifiers (`_HID`, `_CID`) with the path of the device that bears them, one by one. An identifier that
+    /// only running AML could tell is left out, and so is the only one of a device that is not `wanted`: it need not be known
+    /// whether code could change that.
     pub fn identifiers<'n>(
         &'n self,
-        wanted: impl Fn(&Id<'a>) -> bool + Copy + 'n,
-    ) -> impl Iterator<Item = (Path, Id<'a>)> + 'n {
+        wanted: &'n dyn Fn(&Id<'_>) -> bool,
+    ) -> impl Iterator<Item = (Path, Id<'a>)> + use<'n, 'a> {
         const NAMES: &[[u8; 4]] = &[*b"_HID", *b"_CID"];
         self.objects_named(NAMES)
-            .filter(move |object| !object.is_plainly(|id| !wanted(id)))
+            .filter(move |object| !object.is_plainly(&|id| !wanted(id)))
             .filter_map(|object| Some((object.path.parent()?, self.evaluate(&object).ok()?)))
             .flat_map(|(path, value)| value.ids().map(move |id| (path, id)))
-            .filter(move |(_, id)| wanted(id))
     }
 
     /// The value of a `Name`, or of a `Method` that does nothing but return a constant or a named constant.
@@ -626,9 +632,12 @@ impl<'a> Frame<'a> {
 impl<'a> Object<'a> {
     /// Whether it is declared with one identifier and nothing else, of which `such` holds. Whether code could change it, is not
     /// looked for.
-    fn is_plainly(&self, such: impl Fn(&Id<'a>) -> bool) -> bool {
+    #[inline(never)]
+    fn is_plainly(&self, such: &dyn Fn(&Id<'a>) -> bool) -> bool {
         let value = Reader(self.body).value().ok();
-        let id = value.filter(|_| self.kind == Kind::Name).and_then(Value::id);
+        let id = value
+            .filter(|_| self.kind == Kind::Name)
+            .and_then(Value::id);
         id.is_some_and(|id| such(&id))
     }
 }

@@ -235,9 +235,10 @@ fn visit(
     let namespace = Namespace::new(blocks.aml());
     let mut last = None;
     let wanted = |id: &Id<'_>| ids.iter().any(|known| id.is(known));
-    for (device, _) in namespace.identifiers(wanted) {
+    for (device, id) in namespace.identifiers(&wanted) {
         // Each once, though it may have both a `_HID` and a `_CID` of these.
-        if last.replace(device) != Some(device)
+        if wanted(&id)
+            && last.replace(device) != Some(device)
             && check_present(&namespace, &device).is_ok()
             && visitor(&namespace, &device)
         {

@@ -89,7 +89,7 @@ pub fn vmclock_in(namespace: &Namespace<'_>, map: &[MemoryRange]) -> Result<Foun
 pub fn candidates(namespace: &Namespace<'_>) -> impl Iterator<Item = (Path, How)> {
     let mut devices = [None; CANDIDATES];
     for (device, how) in namespace
-        .identifiers(|id| How::from_id(id).is_some())
+        .identifiers(&|id| How::from_id(id).is_some())
         .filter_map(|(device, id)| Some((device, How::from_id(&id)?)))
     {
         let known = devices.iter().flatten().any(|(other, _)| *other == device);
@@ -296,15 +296,21 @@ fn check_present(namespace: &Namespace<'_>, device: &Path) -> Result<(), Refusal
 }
 
 /// Where the status of the device would stand, and then those of what it is part of; the root has none.
+#[inline(never)]
 fn statuses(device: &Path) -> [Path; aml::SEGMENTS] {
-    let mut above = core::iter::successors(Some(*device), Path::parent);
-    core::array::from_fn(|_| {
-        let place = above.next();
-        let place = place.filter(|place| place == device || !place.is_root());
-        place.map_or(Path::ROOT, |place| child_path(&place, *b"_STA"))
-    })
+    let mut paths = [Path::ROOT; aml::SEGMENTS];
+    let mut above = Some(*device);
+    for path in &mut paths {
+        let Some(place) = above.filter(|place| place == device || !place.is_root()) else {
+            break;
+        };
+        *path = child_path(&place, *b"_STA");
+        above = place.parent();
+    }
+    paths
 }
 
+#[inline(never)]
 fn check_statuses(
     namespace: &Namespace<'_>,
     [own, buses @ ..]: &[Option<aml::Object<'_>>; aml::SEGMENTS],
@@ -325,6 +331,7 @@ fn check_statuses(
 }
 
 /// The value of a `_STA`.
+#[inline(never)]
 fn status<'a>(namespace: &Namespace<'a>, object: &aml::Object<'a>) -> Result<u64, Refusal> {
     match namespace.evaluate(object).map_err(Refusal::Status)? {
         Value::Integer(status) => Ok(status),
