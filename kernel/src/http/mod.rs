@@ -185,11 +185,7 @@ impl Server {
         self.make_room(stack, now);
         let mut connections = self.connections.iter().flatten();
         let is_quiet = connections.all(|connection| matches!(connection.phase, Phase::Idle));
-        self.look_again = if is_quiet {
-            due
-        } else {
-            uptime + LOOK
-        };
+        self.look_again = if is_quiet { due } else { uptime + LOOK };
         need
     }
 
