@@ -225,11 +225,12 @@ impl Pci<'_> {
         (address != 0 && address % length == 0).then_some(Bar { address, length })
     }
 
-    /// Gives the memory BARs of `function` places in `space`, where firmware has left all of them
+    /// Gives the memory BARs of `function` places in the space that `space` says, where firmware has left all of them
     /// without one. What does not fit stays without.
     ///
-    /// For machines without firmware; only the functions that are used need places.
-    pub fn place_bars(&self, function: Function, space: &mut BarSpace) {
+    /// For machines without firmware, or with one that leaves this to us (qboot); only the functions that are used need
+    /// places.
+    pub fn place_bars(&self, function: Function, space: impl FnOnce() -> Option<BarSpace>) {
         let bars = || {
             let mut next = 0;
             (0..6).filter_map(move |index| {
@@ -242,6 +243,9 @@ impl Pci<'_> {
         if bars().any(|(_, bar)| bar.address != 0) {
             return;
         }
+        let Some(mut space) = space() else {
+            return;
+        };
         for (index, Bar { length, .. }) in bars() {
             let offset = 0x10 + 4 * u16::from(index);
             // A 64-bit BAR takes a 32-bit address too: its upper half is zero already.
@@ -396,13 +400,13 @@ mod tests {
         let fake = fake();
         let pci = Pci(&fake);
         let function = Function(8);
-        let mut space = BarSpace::new(0x1000_0800, 0x1_0000);
-        pci.place_bars(function, &mut space);
+        let space = BarSpace::new(0x1000_0800, 0x1_0000);
+        pci.place_bars(function, || unreachable!("they have places"));
         assert_eq!(fake.0.borrow()[4], 0xfebd_0000, "firmware's places stay");
         for index in [4, 6, 7] {
             fake.0.borrow_mut()[index] &= 0xf * u32::from(index != 7);
         }
-        pci.place_bars(function, &mut space);
+        pci.place_bars(function, || Some(space));
         let bars = [0, 2].map(|index| pci.bar(function, index).map(|bar| bar.address));
         assert_eq!(
             bars,

@@ -210,7 +210,7 @@ impl<'a> Hardware<'a> {
         let prepare = |pci: &Pci<'_>, function: Function| {
             // No firmware has run that could have given the device addresses.
             if let Some(Window { address, length }) = host.memory {
-                pci.place_bars(function, &mut BarSpace::new(address, length));
+                pci.place_bars(function, || Some(BarSpace::new(address, length)));
             }
             // Behind a bridge the pins are wired otherwise.
             let interrupt = description
@@ -251,10 +251,8 @@ impl<'a> Hardware<'a> {
             if let Some(Window { address, length }) = host.memory {
                 // The first half is the network device's.
                 let half = length / 2;
-                pci.place_bars(
-                    function,
-                    &mut BarSpace::new(address.saturating_add(half), length - half),
-                );
+                let space = BarSpace::new(address.saturating_add(half), length - half);
+                pci.place_bars(function, || Some(space));
             }
         };
         self.on_pci(&host, |access, reach| {

@@ -8,7 +8,7 @@ use core::fmt::{self, Display, Write};
 
 use gnomon_arch::dev::fw_cfg::FwCfg;
 use gnomon_arch::dev::net::Nic;
-use gnomon_arch::dev::pci::{ConfigAccess, Ecam};
+use gnomon_arch::dev::pci::{BarSpace, ConfigAccess, Ecam, Pci};
 use gnomon_arch::dev::registers::Registers;
 use gnomon_arch::dev::virtio::pci::Wake;
 use gnomon_arch::machine::interrupt::Interrupts;
@@ -17,10 +17,10 @@ use gnomon_arch::machine::mmu::Kind;
 use gnomon_arch::machine::power::{Power, SoftOff};
 use gnomon_arch::machine::timer::Uptime;
 use gnomon_arch::machine::{random, services};
-use gnomon_kernel::discover;
 use gnomon_kernel::discover::acpi::{Bad, Space, Tables};
 use gnomon_kernel::discover::aml::Namespace;
-use gnomon_kernel::discover::described::fw_cfg_ports;
+use gnomon_kernel::discover::described::{bridge_memory, fw_cfg_ports};
+use gnomon_kernel::discover::{self, Window};
 use gnomon_kernel::memory::MemoryRange;
 use gnomon_kernel::random::{Source, Take};
 use gnomon_kernel::services::hypervisor::Processor;
@@ -128,7 +128,11 @@ impl<'a> Hardware<'a> {
         let mmu = self.firmware.mmu;
         let wake = Wake::Message(interrupts.message());
         self.on_pci(|access, first_bus, reach| {
-            find::nic_on_pci(access, first_bus, reach, mmu, |_, _| wake, facts)
+            let prepare = |pci: &Pci<'_>, function| {
+                pci.place_bars(function, || self.bar_space(0));
+                wake
+            };
+            find::nic_on_pci(access, first_bus, reach, mmu, prepare, facts)
         })
     }
 
@@ -136,8 +140,17 @@ impl<'a> Hardware<'a> {
     pub(crate) fn host_clock(&self) -> HostClock {
         let mmu = self.firmware.mmu;
         self.on_pci(|access, first_bus, reach| {
-            find::clock_on_pci(access, first_bus, reach, mmu, |_, _| ())
+            let prepare = |pci: &Pci<'_>, function| pci.place_bars(function, || self.bar_space(1));
+            find::clock_on_pci(access, first_bus, reach, mmu, prepare)
         })
+    }
+
+    /// A half, the first or the second, of the addresses that the host bridge passes on to devices.
+    fn bar_space(&self, half: u64) -> Option<BarSpace> {
+        let Window { address, length } = bridge_memory(self.tables.as_ref().ok()?)?;
+        let length = length / 2;
+        let start = address.saturating_add(half * length);
+        Some(BarSpace::new(start, length))
     }
 
     /// Gives access to PCI's configuration space, which bus is the first one, and what makes a bus

@@ -155,10 +155,19 @@ fn pci_host(tables: &Tables<'_>) -> Option<PciHost> {
         last_bus: ecam.last_bus,
         memory: None,
     };
-    at_bridge(tables, &ecam, &mut |namespace, bridge| {
-        host.memory = described(namespace, bridge).below_4_gib;
-    });
+    host.memory = bridge_memory(tables);
     Some(host)
+}
+
+/// The memory that the PCI host bridge passes on to devices: the longest range below 4 GiB whose addresses are the same
+/// on both sides.
+#[must_use]
+pub fn bridge_memory(tables: &Tables<'_>) -> Option<Window> {
+    let mut memory = None;
+    at_bridge(tables, &mut |namespace, bridge| {
+        memory = described(namespace, bridge).below_4_gib;
+    });
+    memory
 }
 
 /// `_PRT` of the host bridge (ACPI 6.5 §6.2.13): packages of an address, a pin, and either the link device that
@@ -170,7 +179,7 @@ fn pci_interrupt(tables: &Tables<'_>, device: u8, pin: u8) -> Option<Interrupt> 
         u64::from(pin.checked_sub(1)?),
     );
     let mut interrupt = None;
-    at_bridge(tables, &ecam(tables)?, &mut |namespace, bridge| {
+    at_bridge(tables, &mut |namespace, bridge| {
         let Some(Value::Package(routes)) = value(namespace, bridge, *b"_PRT") else {
             return;
         };
@@ -208,14 +217,15 @@ fn ecam(tables: &Tables<'_>) -> Option<Ecam> {
     tables.ecam().find(|ecam| ecam.segment == 0)
 }
 
-/// Visits the host bridge whose bus is the first of `ecam`; one that does not tell its bus has bus 0.
-fn at_bridge(tables: &Tables<'_>, ecam: &Ecam, visitor: &mut dyn FnMut(&Namespace<'_>, &Path)) {
+/// Visits the host bridge whose bus is the first one of the configuration space; one that does not tell its bus has bus 0.
+fn at_bridge(tables: &Tables<'_>, visitor: &mut dyn FnMut(&Namespace<'_>, &Path)) {
+    let first_bus = ecam(tables).map_or(0, |ecam| ecam.first_bus);
     visit(tables, &["PNP0A08", "PNP0A03"], &mut |namespace, device| {
         let bus = match value(namespace, device, *b"_BBN") {
             Some(Value::Integer(bus)) => bus,
             _ => 0,
         };
-        let found = bus == u64::from(ecam.first_bus);
+        let found = bus == u64::from(first_bus);
         if found {
             visitor(namespace, device);
         }
