@@ -31,6 +31,7 @@ pub mod netns;
 pub mod ntp;
 pub mod peer;
 pub mod process;
+pub mod start;
 pub mod vhost_rtc;
 
 /// How long anything may take. Machines are shared, and all that matters is that it happens.
