@@ -421,7 +421,8 @@ impl Machine {
             _ => None,
         };
         let program = self.program()?;
-        if let (Arch::X86_64, Some(kernel)) = (self.arch, &self.kernel) {
+        // Under KVM nobody has tried another one than QEMU's.
+        if let (Arch::X86_64, Accel::Tcg, Some(kernel)) = (self.arch, self.accel, &self.kernel) {
             self.bios = self.firmware.file(&program, kernel);
         }
         let page = self.publish.and_then(|options| options.page);

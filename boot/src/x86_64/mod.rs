@@ -19,7 +19,7 @@ use gnomon_arch::machine::timer::Uptime;
 use gnomon_arch::machine::{random, services};
 use gnomon_kernel::discover::acpi::{Bad, Space, Tables};
 use gnomon_kernel::discover::aml::Namespace;
-use gnomon_kernel::discover::described::{bridge_memory, fw_cfg_ports};
+use gnomon_kernel::discover::described::Pc;
 use gnomon_kernel::discover::{self, Window};
 use gnomon_kernel::memory::MemoryRange;
 use gnomon_kernel::random::{Source, Take};
@@ -36,8 +36,7 @@ pub(crate) use pvh::Handover;
 pub(crate) struct Hardware<'a> {
     firmware: &'a Firmware<'a>,
     tables: Result<Tables<'a>, Bad>,
-    /// The ports of QEMU's firmware configuration device.
-    fw_cfg: Option<u16>,
+    pc: Pc,
     soft_off: Option<SoftOff>,
 }
 
@@ -55,7 +54,7 @@ impl<'a> Hardware<'a> {
         let good = tables.as_ref().ok();
         Self {
             firmware,
-            fw_cfg: good.and_then(fw_cfg_ports),
+            pc: good.map(Pc::new).unwrap_or_default(),
             soft_off: good.and_then(soft_off),
             tables,
         }
@@ -98,7 +97,7 @@ impl<'a> Hardware<'a> {
     /// QEMU's firmware configuration device.
     pub(crate) fn fw_cfg(&self) -> Option<FwCfg<FwCfgPorts>> {
         // SAFETY: ACPI says that it is there.
-        FwCfg::new(unsafe { FwCfgPorts::new(self.fw_cfg?) })
+        FwCfg::new(unsafe { FwCfgPorts::new(self.pc.fw_cfg?) })
     }
 
     /// The vmclock page, at `address` if that is given.
@@ -147,7 +146,7 @@ impl<'a> Hardware<'a> {
 
     /// A half, the first or the second, of the addresses that the host bridge passes on to devices.
     fn bar_space(&self, half: u64) -> Option<BarSpace> {
-        let Window { address, length } = bridge_memory(self.tables.as_ref().ok()?)?;
+        let Window { address, length } = self.pc.pci_memory?;
         let length = length / 2;
         let start = address.saturating_add(half * length);
         Some(BarSpace::new(start, length))
@@ -211,7 +210,7 @@ impl<'a> Hardware<'a> {
             Some(off) => writeln!(facts, "soft off    port {:#x}", off.pm1a_control)?,
             None => writeln!(facts, "soft off    none")?,
         }
-        match self.fw_cfg {
+        match self.pc.fw_cfg {
             Some(port) => writeln!(facts, "fw_cfg      port {port:#x}"),
             None => writeln!(facts, "fw_cfg      none"),
         }

@@ -290,11 +290,6 @@ fn check_whole(namespace: &Namespace<'_>, device: &Path) -> Result<(), Refusal> 
     within.map_or(Ok(()), |skipped| Err(Refusal::Partial(skipped.why)))
 }
 
-/// A device is present if its `_STA` says so or it has none, and the same holds for all it is part of (ACPI 6.5 §6.3.7).
-fn check_present(namespace: &Namespace<'_>, device: &Path) -> Result<(), Refusal> {
-    check_statuses(namespace, &namespace.find_each(statuses(device)))
-}
-
 /// Where the status of the device would stand, and then those of what it is part of; the root has none.
 #[inline(never)]
 fn statuses(device: &Path) -> [Path; aml::SEGMENTS] {
@@ -310,6 +305,8 @@ fn statuses(device: &Path) -> [Path; aml::SEGMENTS] {
     paths
 }
 
+/// A device is present if its `_STA` says so or it has none, and the same holds for all it is part of (ACPI 6.5 §6.3.7).
+/// These are what was found at its [`statuses`].
 #[inline(never)]
 fn check_statuses(
     namespace: &Namespace<'_>,

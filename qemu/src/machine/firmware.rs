@@ -10,8 +10,8 @@ use clap::ValueEnum;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Firmware {
     /// qboot, which is part of QEMU, where it is found: it does what a PVH kernel needs and nothing else, in half the time
-    /// or less. It leaves PCI devices without addresses; Gnomon gives them some. Kernels that are no ELF files get
-    /// QEMU's own.
+    /// or less. It leaves PCI devices without addresses; Gnomon gives them some. Kernels that are no ELF files, and
+    /// machines under KVM, get QEMU's own.
     #[default]
     Quick,
     /// QEMU's own choice, SeaBIOS.
