@@ -158,8 +158,8 @@ fn stub() -> Vec<u8> {
     };
     let mut file = b"\x7fELF\x01\x01\x01\0\0\0\0\0\0\0\0\0".to_vec();
     // ET_EXEC, EM_386; version, entry, program headers, no sections, flags.
-    file.extend(words(&[3 << 16 | 2, 1, ADDRESS, 52, 0, 0]));
-    file.extend(words(&[32 << 16 | 52, 2, 0]));
+    file.extend(words(&[0x3_0002, 1, ADDRESS, 52, 0, 0]));
+    file.extend(words(&[0x20_0034, 2, 0]));
     // PT_LOAD and PT_NOTE: offset, addresses, sizes, flags, alignment.
     file.extend(words(&[1, HEADERS, ADDRESS, ADDRESS, 8, 8, 5, 4]));
     file.extend(words(&[4, note_at, 0, 0, 20, 20, 4, 4]));

@@ -14,7 +14,7 @@ pub enum Firmware {
     /// machines under KVM, get QEMU's own.
     #[default]
     Quick,
-    /// QEMU's own choice, SeaBIOS.
+    /// QEMU's own choice, `SeaBIOS`.
     Qemu,
 }
 

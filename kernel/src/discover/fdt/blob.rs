@@ -87,7 +87,7 @@ impl<'a> Blob<'a> {
                 Token::Begin(_) if is_over => return wrong("a second root"),
                 Token::Begin(name) => {
                     let is_root = depth == 0;
-                    if is_root != name.is_empty() || !name.iter().all(is_in_names) {
+                    if is_root != name.is_empty() || !name.iter().copied().all(is_in_names) {
                         return wrong("a node with a wrong name");
                     }
                     depth += 1;
@@ -136,8 +136,8 @@ impl<'a> Blob<'a> {
 }
 
 /// Characters of a node's name (Devicetree Specification §2.2.1).
-fn is_in_names(byte: &u8) -> bool {
-    byte.is_ascii_alphanumeric() || b",._+-@".contains(byte)
+fn is_in_names(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b",._+-@".contains(&byte)
 }
 
 /// A node.
