@@ -32,8 +32,8 @@ pub mod netns;
 pub mod ntp;
 pub mod peer;
 pub mod process;
-pub mod start;
 pub mod soak;
+pub mod start;
 pub mod truth;
 pub mod vhost_rtc;
 
