@@ -45,8 +45,9 @@ pub(crate) struct Board {
     pub(crate) physical_is_denied: bool,
 }
 
-/// Readings of the counter that go into the random pool.
-const READS: usize = 8;
+/// Readings of the counter that go into the random pool after the first, of each the byte that changes: with that
+/// a block of its cipher.
+const READS: usize = 6;
 
 impl Machine for Board {
     fn uptime(&mut self) -> Option<Duration> {
@@ -59,9 +60,11 @@ impl Machine for Board {
     fn gather(&mut self, take: Take<'_>) {
         self.entropy.gather(take);
         // Not random, but hard to know to the tick from elsewhere.
-        let mut readings = [0; READS * 8];
-        for bytes in readings.chunks_exact_mut(8) {
-            bytes.copy_from_slice(&counter::this_cpu().read().0.to_le_bytes());
+        let mut readings = [0; 8 + READS];
+        let (first, others) = readings.split_at_mut(8);
+        first.copy_from_slice(&counter::this_cpu().read().0.to_le_bytes());
+        for byte in others {
+            [*byte, ..] = counter::this_cpu().read().0.to_le_bytes();
         }
         take(Source::Counter, &readings);
     }

@@ -3,7 +3,9 @@
 //!
 //! The pool is a key of 256 bits under AES-CMAC, a pseudorandom function (NIST SP 800-108): what goes in and what comes out
 //! both replace the key by one that does not lead back to it. A bad source does no harm: whoever
-//! does not know the key, or any one thing that was mixed into it since, knows nothing of it.
+//! does not know the key, or any one thing that was mixed into it since, knows nothing of it. Secrets are
+//! drawn several at a time, as most of what one costs is the change of keys; each is erased when it is given away,
+//! and all that are left when something is mixed in.
 //!
 //! A source that takes its time ([`generator`]) is not waited for: what it gives is mixed in when it comes, and whoever
 //! drew secrets meanwhile that rest on nothing else is told to draw them again ([`Random::catch_up`]).
@@ -20,6 +22,8 @@ pub mod generator;
 
 use generator::Progress;
 
+/// Secrets that are drawn at a time: what a start needs, two in each block of the cipher.
+const SECRETS: usize = 14;
 /// Fillers from one seed.
 const FILLERS: u32 = 1 << 16;
 
@@ -96,6 +100,9 @@ pub struct Random {
     sources: Sources,
     /// Those since the last renewal began.
     fresh: Sources,
+    /// Secrets that nobody has been given yet: as many, from the first on.
+    secrets: [u64; SECRETS],
+    ready: usize,
     /// State of the generator of fillers, and how many may still be drawn from it.
     state: u64,
     left: u32,
@@ -108,6 +115,8 @@ impl Random {
             key: [0; 32],
             sources: Sources::default(),
             fresh: Sources::default(),
+            secrets: [0; SECRETS],
+            ready: 0,
             state: 0,
             left: 0,
         };
@@ -128,7 +137,9 @@ impl Random {
         gather(&mut |source, bytes| {
             self.sources.0 |= 1 << source as u32;
             self.fresh.0 |= 1 << source as u32;
-            self.step(source as u8, bytes);
+            self.step(source as u8, bytes, &mut []);
+            self.secrets = [0; SECRETS];
+            self.ready = 0;
         });
         self.left = 0;
     }
@@ -153,9 +164,25 @@ impl Random {
     }
 
     /// 64 bits that nobody can guess who does not know everything that was mixed in.
+    #[inline(never)]
     pub fn secret(&mut self) -> u64 {
+        if self.ready == 0 {
+            self.draw();
+        }
+        self.ready -= 1;
+        self.secrets.get_mut(self.ready).map_or(0, core::mem::take)
+    }
+
+    #[inline(never)]
+    fn draw(&mut self) {
         const OUTPUT: u8 = u8::MAX;
-        self.step(OUTPUT, &[])
+        let mut output = [[0; 16]; SECRETS / 2];
+        self.step(OUTPUT, &[], &mut output);
+        let words = output.map(|block| halves(u128::from_le_bytes(block)));
+        for (secret, word) in self.secrets.iter_mut().zip(words.as_flattened()) {
+            *secret = *word;
+        }
+        self.ready = SECRETS;
     }
 
     /// 64 bits that look random. Whoever sees many of them could tell the next ones, of at most 65,536.
@@ -172,22 +199,16 @@ impl Random {
         low ^ high
     }
 
-    /// Replaces the key by one that depends on `input`, and returns bits that do not tell either key.
+    /// Replaces the key by one that depends on `input`, and fills `output` with bits that do not tell either key.
     #[inline(never)]
-    fn step(&mut self, label: u8, input: &[u8]) -> u64 {
+    fn step(&mut self, label: u8, input: &[u8], output: &mut [[u8; 16]]) {
         let mut keyed: Cmac<Aes256Enc> = Cmac::new(&self.key.into());
-        let mut blocks = [[0; 16]; 3];
-        for (number, block) in (1_u8..).zip(&mut blocks) {
+        let (key, _) = self.key.as_chunks_mut();
+        for (number, block) in (1_u8..).zip(key.iter_mut().chain(output)) {
             keyed.update(&[number, label]);
             keyed.update(input);
             *block = keyed.finalize_reset().into_bytes().into();
         }
-        let [first, second, output] = blocks;
-        let (low, high) = self.key.split_at_mut(16);
-        low.copy_from_slice(&first);
-        high.copy_from_slice(&second);
-        let [low, _] = halves(u128::from_le_bytes(output));
-        low
     }
 }
 

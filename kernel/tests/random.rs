@@ -67,13 +67,29 @@ fn secrets_are_cmac() {
     let mut key = [0; 32];
     for (label, input) in [(Source::Rdseed as u8, &b"seed"[..]), (255, b""), (255, b"")] {
         let message = |number: u8| [&[number, label], input].concat();
-        let [first, second, output] = [1, 2, 3].map(|number| mac(&key, &message(number)));
+        let blocks = [1, 2, 3, 4, 5, 6, 7, 8, 9].map(|number| mac(&key, &message(number)));
+        let [first, second, output @ ..] = blocks;
         key = [first, second].concat().try_into().expect("32 bytes");
         if label == 255 {
-            let expected = u64::from_le_bytes(output[..8].try_into().expect("eight"));
-            assert_eq!(random.secret(), expected);
+            let words = output.as_flattened().as_chunks::<8>().0;
+            for word in words.iter().rev() {
+                assert_eq!(random.secret(), u64::from_le_bytes(*word));
+            }
         }
     }
+}
+
+/// Secrets that were drawn before something was mixed in, and not given away, are not given away after it.
+#[test]
+fn what_is_mixed_in_counts_at_once() {
+    let original = pool(&[(Source::Rdrand, &[7; 32])]);
+    let mut expected = original.clone();
+    let old: Vec<u64> = (0..100).map(|_| expected.secret()).collect();
+    let mut renewed = original;
+    let first = renewed.secret();
+    assert_eq!(first, old[0]);
+    renewed.renew(&mut |take| take(Source::Identity, b"1"));
+    assert!((0..100).all(|_| !old.contains(&renewed.secret())));
 }
 
 #[test]

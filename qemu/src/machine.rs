@@ -11,6 +11,7 @@
 //! # Ok::<(), Box<dyn core::error::Error>>(())
 //! ```
 
+mod firmware;
 mod line;
 
 use core::fmt;
@@ -30,6 +31,7 @@ use std::time::{Instant, SystemTime};
 
 use clap::ValueEnum;
 
+pub use self::firmware::Firmware;
 pub use crate::arch::Arch;
 use crate::child::{Child, End};
 use crate::memory::GuestPage;
@@ -173,6 +175,9 @@ pub struct Machine {
     nic: String,
     serial: SerialTo,
     kernel: Option<PathBuf>,
+    firmware: Firmware,
+    /// The file of that, once QEMU is chosen.
+    bios: Option<PathBuf>,
     append: String,
     ntp_keys: Option<PathBuf>,
     qemu: Option<PathBuf>,
@@ -202,6 +207,8 @@ impl Machine {
             nic: String::new(),
             serial: SerialTo::default(),
             kernel: None,
+            firmware: Firmware::default(),
+            bios: None,
             append: String::new(),
             ntp_keys: None,
             qemu: None,
@@ -280,6 +287,12 @@ impl Machine {
             kernel: Some(image.into()),
             ..self
         }
+    }
+
+    /// What a PC runs before the kernel.
+    #[must_use]
+    pub fn firmware(self, firmware: Firmware) -> Self {
+        Self { firmware, ..self }
     }
 
     /// The kernel's command line.
@@ -391,7 +404,7 @@ impl Machine {
     ///
     /// # Errors
     /// As for [`start`](Self::start).
-    pub fn start_with(self, notice: Notice) -> Result<Vm, StartError> {
+    pub fn start_with(mut self, notice: Notice) -> Result<Vm, StartError> {
         if self.board.arch() != self.arch {
             return Err(StartError::Board(self.board, self.arch));
         }
@@ -420,6 +433,10 @@ impl Machine {
             _ => None,
         };
         let program = self.program()?;
+        // Under KVM nobody has tried another one than QEMU's.
+        if let (Arch::X86_64, Accel::Tcg, Some(kernel)) = (self.arch, self.accel, &self.kernel) {
+            self.bios = self.firmware.file(&program, kernel);
+        }
         let page = self.publish.and_then(|options| options.page);
         let page = page.unwrap_or(self.arch.page());
         let tree = match self.arch {

@@ -12,7 +12,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 use gnomon_qemu::attend::{Finish, Signals, attend};
 use gnomon_qemu::machine::{
-    Accel, Board, HTTP_PORT, Machine, NTP_PORT, Net, STATUS_FAILURE, SerialTo,
+    Accel, Board, Firmware, HTTP_PORT, Machine, NTP_PORT, Net, STATUS_FAILURE, SerialTo,
 };
 use gnomon_qemu::page::{Reference, Scale};
 use gnomon_qemu::publish::{Host, Notice, Options, Publisher};
@@ -98,6 +98,9 @@ struct Guest {
     /// Board [default: q35, or virt on aarch64]
     #[arg(long, value_enum)]
     machine: Option<Board>,
+    /// What a PC runs before the guest: quick (qboot, where QEMU has it), or qemu's own
+    #[arg(long, value_enum, default_value = "quick", hide_possible_values = true)]
+    firmware: Firmware,
     /// What runs the guest's instructions; kvm only with --no-publish
     #[arg(long, value_enum, default_value = "tcg")]
     accel: Accel,
@@ -202,6 +205,7 @@ impl Guest {
         }
         let publish = (!self.no_publish).then(|| self.page.options(None));
         let mut machine = Machine::new(self.arch)
+            .firmware(self.firmware)
             .accel(self.accel)
             .cpu(self.cpu)
             .memory(self.memory)

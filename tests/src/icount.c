@@ -85,9 +85,10 @@ __attribute__((visibility("default"))) int qemu_plugin_version = 4;
 /* Registers, from the start of their region. */
 enum { PCI_SELECT = 0x16, PCI_USED_LOW = 0x30, PCI_USED_HIGH = 0x34 };
 enum { MMIO_SELECT = 0x30, MMIO_NOTIFY = 0x50, MMIO_USED_LOW = 0xa0, MMIO_USED_HIGH = 0xa4 };
-/* Where the aarch64 machine `virt` has PCI's configuration space: QEMU 10 aborts when it is asked for the device
- * behind a store that changes the memory map. */
-static const uint64_t ecam[][2] = {{0x3f000000, 0x40000000}, {0x4010000000, 0x4020000000}};
+/* Where the machines `virt` (aarch64) and `q35` with qboot (x86_64) have PCI's configuration space: QEMU 10 aborts
+ * when it is asked for the device behind a store that changes the memory map. */
+static const uint64_t ecam[][2] = {
+    {0x3f000000, 0x40000000}, {0x4010000000, 0x4020000000}, {0xb0000000, 0xc0000000}};
 
 enum { QUEUES = 2, LONGEST_PATH = 1 << 16 };
 
@@ -234,7 +235,12 @@ static void device_store(uint32_t info, const struct hwaddr *place)
 
 static bool is_configuration(uint64_t address)
 {
-    return (address >= ecam[0][0] && address < ecam[0][1]) || (address >= ecam[1][0] && address < ecam[1][1]);
+    for (size_t i = 0; i < sizeof ecam / sizeof ecam[0]; i++) {
+        if (address >= ecam[i][0] && address < ecam[i][1]) {
+            return true;
+        }
+    }
+    return false;
 }
 
 static void on_memory(unsigned cpu, uint32_t info, uint64_t virtual, void *data)

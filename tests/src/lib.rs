@@ -33,6 +33,7 @@ pub mod ntp;
 pub mod peer;
 pub mod process;
 pub mod soak;
+pub mod start;
 pub mod truth;
 mod vhost;
 pub mod vhost_net;

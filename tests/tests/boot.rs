@@ -5,7 +5,7 @@ use std::process::Command;
 use std::thread;
 
 use gnomon_qemu::End;
-use gnomon_qemu::machine::{Board, Net, STATUS_FAILURE, Transport};
+use gnomon_qemu::machine::{Board, Firmware, Net, STATUS_FAILURE, Transport};
 use gnomon_tests::console::{PROMPT, TimeLine};
 use gnomon_tests::gdb::Gdb;
 use gnomon_tests::guest::{Guest, buses, description, machine, place};
@@ -37,6 +37,9 @@ fn boards() -> &'static [Board] {
 struct Boot {
     arch: Arch,
     board: Board,
+    firmware: Firmware,
+    /// The file that QEMU runs then.
+    rom: &'static str,
     cpu: &'static str,
     /// More of QEMU's words.
     more: &'static [&'static str],
@@ -48,6 +51,8 @@ struct Boot {
 const Q35: Boot = Boot {
     arch: Arch::X86_64,
     board: Board::Q35,
+    firmware: Firmware::Quick,
+    rom: "qboot.rom",
     cpu: "max",
     more: &[],
     transport: Transport::Pci,
@@ -57,6 +62,8 @@ const Q35: Boot = Boot {
 const VIRT: Boot = Boot {
     arch: Arch::Aarch64,
     board: Board::Virt,
+    firmware: Firmware::Quick,
+    rom: "",
     cpu: "max",
     more: &[],
     transport: Transport::Pci,
@@ -79,13 +86,25 @@ const IN_MEMORY: [&str; 3] = [
     "virtio-net, mmio 0x",
 ];
 
-/// Every board, processor, interrupt controller, exception level, number of processors and transport at
+/// With QEMU's own firmware.
+const SEABIOS: Boot = Boot {
+    firmware: Firmware::Qemu,
+    rom: "bios-256k.bin",
+    ..Q35
+};
+
+/// Every board, firmware, processor, interrupt controller, exception level, number of processors and transport at
 /// least once, on the least memory.
-const BOOTS: [Boot; 9] = [
+const BOOTS: [Boot; 11] = [
     Q35,
+    SEABIOS,
     Boot {
         board: Board::Pc,
         ..Q35
+    },
+    Boot {
+        board: Board::Pc,
+        ..SEABIOS
     },
     Boot {
         more: &["-smp", "4"],
@@ -138,6 +157,7 @@ impl Boot {
     fn boots_and_reports(&self) {
         let mut machine = machine()
             .board(self.board)
+            .firmware(self.firmware)
             .cpu(self.cpu)
             .transport(self.transport)
             .memory(16);
@@ -145,6 +165,8 @@ impl Boot {
             machine = machine.arg(*word);
         }
         let (mut guest, report) = Guest::boot(machine);
+        let roms = guest.monitor("info roms");
+        assert!(roms.contains(self.rom), "{}: {roms}", self.rom);
         let report = report.replace('\r', "");
         let lines = report.trim_end().lines().rev();
         let lines = lines.filter(|line| !line.starts_with("ipv6      fe"));
@@ -248,7 +270,7 @@ fn unexpected_trap_prints_the_registers_and_fails() {
         Arch::Aarch64 => {
             // Page zero is not mapped.
             Gdb::attach(guest.qmp()).set_and_go(Gdb::PC, 0x40);
-            guest.cont().expect("goes on");
+            let _ended = guest.cont();
             [
                 "exception vector 0: instruction abort, esr 0x8",
                 "\r\n  elr 0000000000000040  far 0000000000000040",

@@ -228,7 +228,8 @@ impl Pci<'_> {
     /// Gives the memory BARs of `function` places in `space`, where firmware has left all of them
     /// without one. What does not fit stays without.
     ///
-    /// For machines without firmware; only the functions that are used need places.
+    /// For machines without firmware, or with one that leaves this to us (qboot); only the functions that are used need
+    /// places.
     pub fn place_bars(&self, function: Function, space: &mut BarSpace) {
         let bars = || {
             let mut next = 0;

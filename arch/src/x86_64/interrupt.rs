@@ -38,6 +38,7 @@ impl Interrupts {
         const ENABLE: u64 = 1 << 11;
         const SPURIOUS: usize = 0xf0;
         const LVT_LINT0: usize = 0x350;
+        const LVT_LINT1: usize = 0x360;
         let mut msr = Msr::new(APIC_BASE);
         // SAFETY: IA32_APIC_BASE exists on every x86_64 CPU.
         let value = unsafe { msr.read() };
@@ -52,6 +53,7 @@ impl Interrupts {
 
         apic.write32(SPURIOUS, 0x100 | 0xff); // software enable, spurious vector 255
         apic.write32(LVT_LINT0, 0x700); // ExtINT: the 8259s pass through
+        apic.write32(LVT_LINT1, 0x400); // NMI: not all firmware has seen to it
         remap_legacy();
         Ok(Self { apic, apic_base })
     }

@@ -7,7 +7,7 @@ mod pvh;
 use core::fmt::{self, Display, Write};
 
 use gnomon_arch::dev::fw_cfg::FwCfg;
-use gnomon_arch::dev::pci::{ConfigAccess, Ecam};
+use gnomon_arch::dev::pci::{BarSpace, ConfigAccess, Ecam, Pci};
 use gnomon_arch::dev::registers::Registers;
 use gnomon_arch::dev::virtio::pci::{PciTransport, Wake};
 use gnomon_arch::machine::interrupt::Interrupts;
@@ -16,10 +16,10 @@ use gnomon_arch::machine::mmu::Kind;
 use gnomon_arch::machine::power::{Power, SoftOff};
 use gnomon_arch::machine::timer::Uptime;
 use gnomon_arch::machine::{random, services};
-use gnomon_kernel::discover;
 use gnomon_kernel::discover::acpi::{Bad, Space, Tables};
 use gnomon_kernel::discover::aml::Namespace;
-use gnomon_kernel::discover::described::fw_cfg_ports;
+use gnomon_kernel::discover::described::Pc;
+use gnomon_kernel::discover::{self, Window};
 use gnomon_kernel::memory::MemoryRange;
 use gnomon_kernel::random::generator::Generator;
 use gnomon_kernel::random::{Source, Take};
@@ -46,6 +46,8 @@ pub(crate) const fn wire(transport: PciTransport) -> Wire {
 pub(crate) struct Hardware<'a> {
     firmware: &'a Firmware<'a>,
     tables: Result<Tables<'a>, Bad>,
+    pc: Pc,
+    soft_off: Option<SoftOff>,
 }
 
 /// What `Hardware::uptime` goes by, where that is not the counter itself.
@@ -59,9 +61,14 @@ pub(crate) struct Entropy {
 impl<'a> Hardware<'a> {
     /// Reads the description.
     pub(crate) fn new(firmware: &'a Firmware<'a>) -> Self {
+        let tables = firmware.tables();
+        // Once for all: each is a walk through the namespace.
+        let good = tables.as_ref().ok();
         Self {
             firmware,
-            tables: firmware.tables(),
+            pc: good.map(Pc::new).unwrap_or_default(),
+            soft_off: good.and_then(soft_off),
+            tables,
         }
     }
 
@@ -101,9 +108,8 @@ impl<'a> Hardware<'a> {
 
     /// QEMU's firmware configuration device.
     pub(crate) fn fw_cfg(&self) -> Option<FwCfg<FwCfgPorts>> {
-        let port = fw_cfg_ports(self.tables.as_ref().ok()?)?;
         // SAFETY: ACPI says that it is there.
-        FwCfg::new(unsafe { FwCfgPorts::new(port) })
+        FwCfg::new(unsafe { FwCfgPorts::new(self.pc.fw_cfg?) })
     }
 
     /// The vmclock page, at `address` if that is given.
@@ -133,7 +139,13 @@ impl<'a> Hardware<'a> {
         let mmu = self.firmware.mmu;
         let wake = Wake::Message(interrupts.message());
         self.on_pci(|access, first_bus, reach| {
-            find::nic_on_pci(access, first_bus, reach, mmu, |_, _| wake, facts)
+            let prepare = |pci: &Pci<'_>, function| {
+                if let Some(mut space) = self.bar_space(0) {
+                    pci.place_bars(function, &mut space);
+                }
+                wake
+            };
+            find::nic_on_pci(access, first_bus, reach, mmu, prepare, facts)
         })
     }
 
@@ -141,8 +153,22 @@ impl<'a> Hardware<'a> {
     pub(crate) fn host_devices(&self) -> (HostClock, HostRandom) {
         let mmu = self.firmware.mmu;
         self.on_pci(|access, first_bus, reach| {
-            find::host_on_pci(access, first_bus, reach, mmu, |_, _| ())
+            let mut space = self.bar_space(1);
+            let prepare = |pci: &Pci<'_>, function| {
+                if let Some(space) = &mut space {
+                    pci.place_bars(function, space);
+                }
+            };
+            find::host_on_pci(access, first_bus, reach, mmu, prepare)
         })
+    }
+
+    /// A half, the first or the second, of the addresses that the host bridge passes on to devices.
+    fn bar_space(&self, half: u64) -> Option<BarSpace> {
+        let Window { address, length } = self.pc.pci_memory?;
+        let length = length / 2;
+        let start = address.saturating_add(half * length);
+        Some(BarSpace::new(start, length))
     }
 
     /// Gives access to PCI's configuration space, which bus is the first one, and what makes a bus
@@ -199,11 +225,11 @@ impl<'a> Hardware<'a> {
             }
             None => writeln!(facts, "pci config  ports 0xcf8 and 0xcfc")?,
         }
-        match soft_off(tables) {
+        match self.soft_off {
             Some(off) => writeln!(facts, "soft off    port {:#x}", off.pm1a_control)?,
             None => writeln!(facts, "soft off    none")?,
         }
-        match fw_cfg_ports(tables) {
+        match self.pc.fw_cfg {
             Some(port) => writeln!(facts, "fw_cfg      port {port:#x}"),
             None => writeln!(facts, "fw_cfg      none"),
         }
@@ -244,7 +270,7 @@ impl<'a> Hardware<'a> {
     /// How to switch the machine off and restart it.
     pub(crate) fn power(&self) -> Power {
         Power {
-            soft_off: self.tables.as_ref().ok().and_then(soft_off),
+            soft_off: self.soft_off,
         }
     }
 }

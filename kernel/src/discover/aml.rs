@@ -72,17 +72,65 @@ impl<'a> Namespace<'a> {
         self.entries().filter_map(Entry::object)
     }
 
+    /// The declared objects whose last segment is one of these.
+    fn objects_named<'n>(
+        &'n self,
+        segments: &'n [[u8; 4]],
+    ) -> impl Iterator<Item = Object<'a>> + use<'n, 'a> {
+        let entries = Entries {
+            wanted: Some(segments),
+            ..self.entries()
+        };
+        let is_named = |object: &Object<'a>| {
+            let last = object.path.last();
+            last.is_some_and(|last| segments.contains(last))
+        };
+        entries.filter_map(Entry::object).filter(is_named)
+    }
+
     /// The object at `path`. Where tables declare it twice the first declaration counts, as for an interpreter.
     #[must_use]
     pub fn find(&self, path: &Path) -> Option<Object<'a>> {
-        self.objects().find(|object| object.path == *path)
+        let [found] = self.find_each([*path]);
+        found
+    }
+
+    /// The objects at all of these paths, by one walk. The root is none.
+    #[must_use]
+    pub fn find_each<const N: usize>(&self, paths: [Path; N]) -> [Option<Object<'a>>; N] {
+        let mut found = [None; N];
+        let segments = paths.map(|path| path.last().copied().unwrap_or_default());
+        self.find_all(&paths, &segments, &mut found);
+        found
+    }
+
+    /// Not generic, so that the image has the walk once.
+    #[inline(never)]
+    fn find_all(&self, paths: &[Path], segments: &[[u8; 4]], found: &mut [Option<Object<'a>>]) {
+        let mut missing = paths.iter().filter(|path| !path.is_root()).count();
+        for object in self.objects_named(segments) {
+            for (path, found) in paths.iter().zip(&mut *found) {
+                if object.path == *path && found.is_none() {
+                    *found = Some(object);
+                    missing -= 1;
+                }
+            }
+            if missing == 0 {
+                break;
+            }
+        }
     }
 
     /// Hardware identifiers (`_HID`, `_CID`) with the path of the device that bears them, one by one. An identifier that
-    /// only running AML could tell is left out.
-    pub fn identifiers(&self) -> impl Iterator<Item = (Path, Id<'a>)> {
-        self.objects()
-            .filter(|object| matches!(object.path.last(), Some(b"_HID" | b"_CID")))
+    /// only running AML could tell is left out, and so is the only one of a device that is not `wanted`: it need not be known
+    /// whether code could change that.
+    pub fn identifiers<'n>(
+        &'n self,
+        wanted: &'n dyn Fn(&Id<'_>) -> bool,
+    ) -> impl Iterator<Item = (Path, Id<'a>)> + use<'n, 'a> {
+        const NAMES: &[[u8; 4]] = &[*b"_HID", *b"_CID"];
+        self.objects_named(NAMES)
+            .filter(move |object| !object.is_plainly(&|id| !wanted(id)))
             .filter_map(|object| Some((object.path.parent()?, self.evaluate(&object).ok()?)))
             .flat_map(|(path, value)| value.ids().map(move |id| (path, id)))
     }
@@ -160,12 +208,11 @@ impl<'a> Namespace<'a> {
             return self.find(&name.resolve(scope)?);
         };
         let mut nearest: Option<Object<'a>> = None;
-        for object in self.objects() {
-            let candidate = object.path.last() == Some(&segment)
-                && object
-                    .path
-                    .parent()
-                    .is_some_and(|parent| scope.starts_with(&parent))
+        for object in self.objects_named(&[segment]) {
+            let candidate = object
+                .path
+                .parent()
+                .is_some_and(|parent| scope.starts_with(&parent))
                 && nearest.is_none_or(|nearest| object.path.len() > nearest.path.len());
             if candidate {
                 nearest = Some(object);
@@ -180,8 +227,11 @@ impl<'a> Namespace<'a> {
     fn resolve_scope(&self, scope: &Path, segment: [u8; 4]) -> Option<Path> {
         let child = scope.child(segment)?;
         let mut nearest: Option<Path> = None;
-        for object in self
-            .plain_entries()
+        let entries = Entries {
+            wanted: Some(&[segment]),
+            ..self.plain_entries()
+        };
+        for object in entries
             .filter_map(Entry::object)
             .filter(|object| object.kind.is_scope())
         {
@@ -207,6 +257,7 @@ impl<'a> Namespace<'a> {
             frames: [Frame::EMPTY; DEPTH],
             open: 0,
             search: false,
+            wanted: None,
         }
     }
 
@@ -277,6 +328,8 @@ pub struct Entries<'n, 'a> {
     open: usize,
     /// Whether `Scope (NAME)` is searched for; a walk that serves such a search does not start another.
     search: bool,
+    /// The last segments of the objects that matter: passing over the others is much faster.
+    wanted: Option<&'n [[u8; 4]]>,
 }
 
 /// One stop of a walk.
@@ -384,17 +437,14 @@ impl<'a> Iterator for Entries<'_, 'a> {
                 self.open = top;
                 continue;
             }
-            let lost = Skipped {
-                scope: frame.path,
-                why: Unread::Budget,
-                bytes: frame.rest.0,
-            };
             if !self.namespace.charge(1) {
+                let lost = frame.lost(Unread::Budget);
                 self.open = 0;
                 self.blocks = &[];
                 return Some(Entry::Skipped(lost));
             }
             // The extent first: what goes wrong within it loses only it, what has no extent loses the rest of the package.
+            let before = frame.rest;
             let declaration = if frame.fields {
                 frame.rest.field()
             } else {
@@ -403,19 +453,29 @@ impl<'a> Iterator for Entries<'_, 'a> {
             let declaration = match declaration {
                 Ok(declaration) => declaration,
                 Err(why) => {
+                    frame.rest = before;
+                    let lost = frame.lost(why);
                     frame.rest = Reader(&[]);
-                    return Some(Entry::Skipped(Skipped { why, ..lost }));
+                    return Some(Entry::Skipped(lost));
                 }
             };
-            let frame = *frame;
-            match self.declare(&frame, &declaration) {
+            let declared = match declaration.name {
+                Some(name) if !name.is_wanted(self.wanted) => continue,
+                Some(name) => frame.leaf(&name, &declaration).map(Some),
+                None if frame.fields => continue,
+                None => {
+                    let frame = *frame;
+                    self.declare(&frame, &declaration)
+                }
+            };
+            match declared {
                 Ok(None) => {}
                 Ok(Some(object)) => return Some(Entry::Object(object)),
                 Err(why) => {
+                    let frame = self.frames.get(top)?;
                     return Some(Entry::Skipped(Skipped {
-                        why,
                         bytes: declaration.body,
-                        ..lost
+                        ..frame.lost(why)
                     }));
                 }
             }
@@ -468,12 +528,12 @@ impl<'a> Entries<'_, 'a> {
                 self.try_enter(scope(path, body))?;
                 object(path, kind, body)
             }
-            op::NAME => {
-                let path = child(&mut body)?;
-                object(path, Kind::Name, body)
-            }
             op::METHOD => {
-                let path = child(&mut body)?;
+                let name = body.name()?;
+                if !name.is_wanted(self.wanted) {
+                    return Ok(None);
+                }
+                let path = name.resolve(&frame.path).ok_or(Unread::Name)?;
                 object(path, Kind::Method, body)
             }
             op::FIELD | op::INDEX_FIELD | op::BANK_FIELD => {
@@ -493,37 +553,10 @@ impl<'a> Entries<'_, 'a> {
                 })?;
                 Ok(None)
             }
-            op::CREATE_BIT
-            | op::CREATE_BYTE
-            | op::CREATE_WORD
-            | op::CREATE_DWORD
-            | op::CREATE_QWORD => {
-                body.operands(2)?;
-                let path = child(&mut body)?;
-                object(path, Kind::Field, body)
-            }
-            op::CREATE_FIELD => {
-                body.operands(3)?;
-                let path = child(&mut body)?;
-                object(path, Kind::Field, body)
-            }
-            op::FIELD_UNIT => {
-                let path = child(&mut body)?;
-                object(path, Kind::Field, body)
-            }
-            op::ALIAS => {
-                body.name()?;
-                let path = child(&mut body)?;
-                object(path, Kind::Other, body)
-            }
-            op::MUTEX | op::EVENT | op::REGION | op::DATA_REGION => {
-                let path = child(&mut body)?;
-                object(path, Kind::Other, body)
-            }
             // Compilers wrap declarations of foreign names in `If (Zero)`, for interpreters older than `External`.
             op::IF if declaration.body.first() == Some(&0) => Ok(None),
             op::IF | op::ELSE | op::WHILE => Err(Unread::Conditional),
-            _ => Ok(None), // External, Noop, reserved bits of a field: nothing is declared
+            _ => Ok(None), // External, Noop: nothing is declared
         }
     }
 
@@ -564,13 +597,49 @@ struct Frame<'a> {
     fields: bool,
 }
 
-impl Frame<'_> {
+impl<'a> Frame<'a> {
+    /// All that is still to be read, given up.
+    fn lost(&self, why: Unread) -> Skipped<'a> {
+        Skipped {
+            scope: self.path,
+            why,
+            bytes: self.rest.0,
+        }
+    }
+
+    /// The object that a declaration without a `PkgLength` makes.
+    fn leaf(&self, name: &NameString<'a>, declaration: &Term<'a>) -> Result<Object<'a>, Unread> {
+        Ok(Object {
+            path: name.resolve(&self.path).ok_or(Unread::Name)?,
+            kind: match declaration.opcode {
+                op::NAME => Kind::Name,
+                op::ALIAS | op::MUTEX | op::EVENT | op::REGION | op::DATA_REGION => Kind::Other,
+                _ => Kind::Field,
+            },
+            body: declaration.data,
+            scope: self.all,
+        })
+    }
+
     const EMPTY: Self = Self {
         rest: Reader(&[]),
         all: &[],
         path: Path::ROOT,
         fields: false,
     };
+}
+
+impl<'a> Object<'a> {
+    /// Whether it is declared with one identifier and nothing else, of which `such` holds. Whether code could change it, is not
+    /// looked for.
+    #[inline(never)]
+    fn is_plainly(&self, such: &dyn Fn(&Id<'a>) -> bool) -> bool {
+        let value = Reader(self.body).value().ok();
+        let id = value
+            .filter(|_| self.kind == Kind::Name)
+            .and_then(Value::id);
+        id.is_some_and(|id| such(&id))
+    }
 }
 
 impl<'a> Entry<'a> {

@@ -1,12 +1,12 @@
 //! The machine as ACPI describes it, asked the same questions as a device tree is.
 
 use super::acpi::{Ecam, Tables};
-use super::aml::{Namespace, Path, Value};
+use super::aml::{Id, Namespace, Object, Path, SEGMENTS, Value};
 use super::fdt::Tree;
 use super::hardware::{Conduit, Gic, Interrupt, PciHost, Uart, UartModel, VirtioMmio};
 use super::resource::{Resource, resources};
 use super::tables::{Gtdt, Madt, Spcr};
-use super::{Window, check_present, child};
+use super::{Window, check_statuses, child, child_path, statuses};
 
 /// The description of an Arm machine.
 #[derive(Clone, Copy, Debug)]
@@ -90,15 +90,34 @@ impl Description<'_> {
     }
 }
 
-/// The I/O ports of QEMU's firmware configuration device on a PC (`QEMU0002`): the first of them.
-#[must_use]
-pub fn fw_cfg_ports(tables: &Tables<'_>) -> Option<u16> {
-    let mut port = None;
-    visit(tables, &["QEMU0002"], &mut |namespace, device| {
-        port = described(namespace, device).port;
-        port.is_some()
-    });
-    port
+/// What a PC's namespace tells of use at the start, by one walk for all of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pc {
+    /// The first of the I/O ports of QEMU's firmware configuration device (`QEMU0002`).
+    pub fw_cfg: Option<u16>,
+    /// The memory that the PCI host bridge passes on to devices: the longest range below 4 GiB whose addresses are the
+    /// same on both sides.
+    pub pci_memory: Option<Window>,
+}
+
+impl Pc {
+    /// Reads it.
+    #[must_use]
+    pub fn new(tables: &Tables<'_>) -> Self {
+        let mut pc = Self::default();
+        let first_bus = ecam(tables).map_or(0, |ecam| ecam.first_bus);
+        let ids = ["PNP0A08", "PNP0A03", "QEMU0002"];
+        visit(tables, &ids, &mut |device| {
+            let described = device.described();
+            if let Some(port) = described.port.filter(|_| device.id.is("QEMU0002")) {
+                pc.fw_cfg = pc.fw_cfg.or(Some(port));
+            } else if device.is_bridge_of(first_bus) {
+                pc.pci_memory = pc.pci_memory.or(described.below_4_gib);
+            }
+            pc.fw_cfg.is_some() && pc.pci_memory.is_some()
+        });
+        pc
+    }
 }
 
 /// The console: what SPCR names, or else the first UART of the namespace.
@@ -114,28 +133,24 @@ fn console(tables: &Tables<'_>) -> Option<Uart> {
 fn uart(tables: &Tables<'_>, other: Option<Uart>) -> Option<Uart> {
     let other = other.map(|uart| uart.window.address);
     let mut uart = None;
-    visit(
-        tables,
-        &["ARMH0011", "ARMHB000"],
-        &mut |namespace, device| {
-            let described = described(namespace, device);
-            let window = described.memory;
-            uart = window
-                .filter(|window| Some(window.address) != other)
-                .map(|window| Uart {
-                    window,
-                    model: UartModel::Pl011,
-                    interrupt: described.interrupt,
-                });
-            uart.is_some()
-        },
-    );
+    visit(tables, &["ARMH0011", "ARMHB000"], &mut |device| {
+        let described = device.described();
+        let window = described.memory;
+        uart = window
+            .filter(|window| Some(window.address) != other)
+            .map(|window| Uart {
+                window,
+                model: UartModel::Pl011,
+                interrupt: described.interrupt,
+            });
+        uart.is_some()
+    });
     uart
 }
 
 fn virtio_mmio(tables: &Tables<'_>, visitor: &mut dyn FnMut(VirtioMmio)) {
-    visit(tables, &["LNRO0005"], &mut |namespace, device| {
-        let described = described(namespace, device);
+    visit(tables, &["LNRO0005"], &mut |device| {
+        let described = device.described();
         if let Some(window) = described.memory {
             visitor(VirtioMmio {
                 window,
@@ -155,8 +170,8 @@ fn pci_host(tables: &Tables<'_>) -> Option<PciHost> {
         last_bus: ecam.last_bus,
         memory: None,
     };
-    at_bridge(tables, &ecam, &mut |namespace, bridge| {
-        host.memory = described(namespace, bridge).below_4_gib;
+    at_bridge(tables, &mut |bridge| {
+        host.memory = bridge.described().below_4_gib;
     });
     Some(host)
 }
@@ -170,7 +185,8 @@ fn pci_interrupt(tables: &Tables<'_>, device: u8, pin: u8) -> Option<Interrupt> 
         u64::from(pin.checked_sub(1)?),
     );
     let mut interrupt = None;
-    at_bridge(tables, &ecam(tables)?, &mut |namespace, bridge| {
+    at_bridge(tables, &mut |bridge| {
+        let (namespace, bridge) = (bridge.namespace, &bridge.path);
         let Some(Value::Package(routes)) = value(namespace, bridge, *b"_PRT") else {
             return;
         };
@@ -194,7 +210,7 @@ fn pci_interrupt(tables: &Tables<'_>, device: u8, pin: u8) -> Option<Interrupt> 
                 }),
                 (Value::Reference(link), _) => {
                     let link = namespace.resolve(bridge, &link)?.path;
-                    described(namespace, &link).interrupt
+                    Described::of(value(namespace, &link, *b"_CRS")).interrupt
                 }
                 _ => None,
             }
@@ -208,39 +224,71 @@ fn ecam(tables: &Tables<'_>) -> Option<Ecam> {
     tables.ecam().find(|ecam| ecam.segment == 0)
 }
 
-/// Visits the host bridge whose bus is the first of `ecam`; one that does not tell its bus has bus 0.
-fn at_bridge(tables: &Tables<'_>, ecam: &Ecam, visitor: &mut dyn FnMut(&Namespace<'_>, &Path)) {
-    visit(tables, &["PNP0A08", "PNP0A03"], &mut |namespace, device| {
-        let bus = match value(namespace, device, *b"_BBN") {
-            Some(Value::Integer(bus)) => bus,
-            _ => 0,
-        };
-        let found = bus == u64::from(ecam.first_bus);
+/// Visits the host bridge whose bus is the first one of the configuration space.
+fn at_bridge(tables: &Tables<'_>, visitor: &mut dyn FnMut(&Device<'_, '_>)) {
+    let first_bus = ecam(tables).map_or(0, |ecam| ecam.first_bus);
+    visit(tables, &["PNP0A08", "PNP0A03"], &mut |device| {
+        let found = device.is_bridge_of(first_bus);
         if found {
-            visitor(namespace, device);
+            visitor(device);
         }
         found
     });
 }
 
+/// A device that is there.
+struct Device<'n, 'a> {
+    namespace: &'n Namespace<'a>,
+    path: Path,
+    /// By which it was found.
+    id: Id<'a>,
+    resources: Option<Object<'a>>,
+    bus: Option<Object<'a>>,
+}
+
+impl Device<'_, '_> {
+    fn described(&self) -> Described {
+        let resources = self.resources.as_ref();
+        Described::of(resources.and_then(|object| self.namespace.evaluate(object).ok()))
+    }
+
+    /// Whether its bus, if it is a host bridge, is this one. One that does not tell its bus has bus 0.
+    fn is_bridge_of(&self, bus: u8) -> bool {
+        let object = self.bus.as_ref();
+        let own = match object.map(|object| self.namespace.evaluate(object)) {
+            Some(Ok(Value::Integer(bus))) => bus,
+            _ => 0,
+        };
+        own == u64::from(bus)
+    }
+}
+
 /// Visits the devices that are there and bear one of these identifiers, until a visit returns true.
 ///
 /// Not generic, so that the image has the walk once.
-fn visit(
-    tables: &Tables<'_>,
-    ids: &[&str],
-    visitor: &mut dyn FnMut(&Namespace<'_>, &Path) -> bool,
-) {
+fn visit(tables: &Tables<'_>, ids: &[&str], visitor: &mut dyn FnMut(&Device<'_, '_>) -> bool) {
     let blocks = tables.definition_blocks();
     let namespace = Namespace::new(blocks.aml());
     let mut last = None;
-    for (device, id) in namespace.identifiers() {
+    let wanted = |id: &Id<'_>| ids.iter().any(|known| id.is(known));
+    for (path, id) in namespace.identifiers(&wanted) {
         // Each once, though it may have both a `_HID` and a `_CID` of these.
-        if ids.iter().any(|known| id.is(known))
-            && last.replace(device) != Some(device)
-            && check_present(&namespace, &device).is_ok()
-            && visitor(&namespace, &device)
-        {
+        if !wanted(&id) || last.replace(path) == Some(path) {
+            continue;
+        }
+        let mut paths = [Path::ROOT; 2 + SEGMENTS];
+        let [resources, bus, status_paths @ ..] = &mut paths;
+        (*resources, *bus) = (child_path(&path, *b"_CRS"), child_path(&path, *b"_BBN"));
+        *status_paths = statuses(&path);
+        let [resources, bus, statuses @ ..] = namespace.find_each(paths);
+        let device = Device {
+            namespace: &namespace,
+            path,
+            id,
+            resources,
+            bus,
+        };
+        if check_statuses(&namespace, &statuses).is_ok() && visitor(&device) {
             break;
         }
     }
@@ -257,36 +305,40 @@ struct Described {
     port: Option<u16>,
 }
 
-fn described(namespace: &Namespace<'_>, device: &Path) -> Described {
-    let mut all = Described::default();
-    let Some(Value::Buffer(template)) = value(namespace, device, *b"_CRS") else {
-        return all;
-    };
-    for resource in resources(template) {
-        match resource {
-            Ok(Resource::Memory(memory)) => {
-                let Ok((address, length)) = memory.window() else {
-                    continue;
-                };
-                let window = Window { address, length };
-                all.memory = all.memory.or(Some(window));
-                let fits = address
-                    .checked_add(length)
-                    .is_some_and(|end| end <= 1 << 32);
-                if fits && all.below_4_gib.is_none_or(|best| best.length < length) {
-                    all.below_4_gib = Some(window);
+impl Described {
+    /// By the value of a `_CRS`.
+    #[inline(never)]
+    fn of(value: Option<Value<'_>>) -> Self {
+        let mut all = Self::default();
+        let Some(Value::Buffer(template)) = value else {
+            return all;
+        };
+        for resource in resources(template) {
+            match resource {
+                Ok(Resource::Memory(memory)) => {
+                    let Ok((address, length)) = memory.window() else {
+                        continue;
+                    };
+                    let window = Window { address, length };
+                    all.memory = all.memory.or(Some(window));
+                    let fits = address
+                        .checked_add(length)
+                        .is_some_and(|end| end <= 1 << 32);
+                    if fits && all.below_4_gib.is_none_or(|best| best.length < length) {
+                        all.below_4_gib = Some(window);
+                    }
                 }
+                Ok(Resource::Interrupt(interrupt)) => {
+                    all.interrupt = all.interrupt.or(Some(interrupt));
+                }
+                Ok(Resource::Ports(port)) => all.port = all.port.or(Some(port)),
+                Ok(Resource::Other(_)) => {}
+                // What is malformed from here on is not believed from the start.
+                Err(_) => return Self::default(),
             }
-            Ok(Resource::Interrupt(interrupt)) => {
-                all.interrupt = all.interrupt.or(Some(interrupt));
-            }
-            Ok(Resource::Ports(port)) => all.port = all.port.or(Some(port)),
-            Ok(Resource::Other(_)) => {}
-            // What is malformed from here on is not believed from the start.
-            Err(_) => return Described::default(),
         }
+        all
     }
-    all
 }
 
 fn value<'a>(namespace: &Namespace<'a>, device: &Path, name: [u8; 4]) -> Option<Value<'a>> {

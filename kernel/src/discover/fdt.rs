@@ -1,19 +1,20 @@
 //! The flattened device tree: what an Arm machine says it has (Devicetree Specification 0.4).
 //!
-//! `dtoolkit` reads the blob, and checks all of it before anything is believed: its walks rely on
-//! that check. What the values mean is decided here, and any tree gives devices that passed every
-//! check, or fewer of them, or a reason. Nodes are looked at to a fixed depth and number, so no tree
-//! takes long.
+//! `blob.rs` reads the bytes, and checks all of them before anything is believed. What the values mean is decided here,
+//! and any tree gives devices that passed every check, or fewer of them, or a reason. Nodes are looked at to a
+//! fixed depth and number, so no tree takes long.
 
 use core::fmt;
 
-use dtoolkit::error::FdtParseError;
-use dtoolkit::fdt::{Fdt, FdtNode};
-use dtoolkit::{Node, Property};
+use blob::{Blob, Node, Nodes};
 
 use super::hardware::{Conduit, Gic, Interrupt, PciHost, Uart, UartModel, VirtioMmio};
 use super::{PAGE, Window};
 use crate::memory::{MemoryKind, MemoryRange};
+
+mod blob;
+
+pub use blob::Malformed;
 
 /// Bytes of the longest tree that is read (Linux's "Booting arm64": at most 2 MiB).
 pub const LENGTH_MAX: usize = 2 << 20;
@@ -42,7 +43,11 @@ pub fn length(header: &[u8; HEADER]) -> Option<usize> {
 
 /// A device tree that is well formed.
 #[derive(Clone, Copy, Debug)]
-pub struct Tree<'a>(Fdt<'a>);
+pub struct Tree<'a> {
+    blob: Blob<'a>,
+    /// Asked for again and again, and far behind in the tree.
+    gic: Option<Controller>,
+}
 
 /// A vmclock page that may be mapped: write-back and read-only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,7 +98,7 @@ pub enum Bad {
     /// Nobody said where it is, or there is none at that place.
     Absent,
     /// It is malformed.
-    Malformed(FdtParseError),
+    Malformed(Malformed),
 }
 
 impl<'a> Tree<'a> {
@@ -105,20 +110,23 @@ impl<'a> Tree<'a> {
         if blob.len() > LENGTH_MAX {
             return Err(Bad::Absent);
         }
-        Fdt::new(blob).map(Self).map_err(Bad::Malformed)
+        let blob = Blob::new(blob).map_err(Bad::Malformed)?;
+        let mut tree = Self { blob, gic: None };
+        tree.gic = tree.find_gic();
+        Ok(tree)
     }
 
     /// The command line (`/chosen`, `bootargs`).
     #[must_use]
     pub fn command_line(&self) -> Option<&'a str> {
-        text(self.chosen()?, "bootargs")
+        text(&self.chosen()?, "bootargs")
     }
 
     /// Random bytes that the loader left (`/chosen`, `rng-seed` and `kaslr-seed`), up to
     /// 256 of each.
     pub fn seeds(&self) -> impl Iterator<Item = &'a [u8]> {
         let chosen = self.chosen();
-        let seed = move |name| Some(value(chosen?, name)).filter(|seed| !seed.is_empty());
+        let seed = move |name| Some(value(&chosen?, name)).filter(|seed| !seed.is_empty());
         ["rng-seed", "kaslr-seed"]
             .into_iter()
             .filter_map(seed)
@@ -140,11 +148,8 @@ impl<'a> Tree<'a> {
                 count += 1;
             }
         };
-        for entry in self.0.memory_reservations() {
-            reserve(Window {
-                address: entry.address(),
-                length: entry.size(),
-            });
+        for (address, length) in self.blob.reservations() {
+            reserve(Window { address, length });
         }
         for device in self.devices() {
             if device.parent_is("reserved-memory") {
@@ -153,7 +158,7 @@ impl<'a> Tree<'a> {
         }
         let reserved = reserved.get(..count).unwrap_or_default();
         for device in self.devices() {
-            if text(device.node, "device_type") == Some("memory") && device.is_enabled() {
+            if text(&device.node, "device_type") == Some("memory") && device.is_enabled() {
                 for window in device.registers() {
                     free_parts(window, reserved, &mut add);
                 }
@@ -171,16 +176,16 @@ impl<'a> Tree<'a> {
     /// The console UART (`/chosen`, `stdout-path`), or else the first one there is.
     #[must_use]
     pub fn console(&self) -> Option<Uart> {
-        let path = text(self.chosen()?, "stdout-path");
+        let path = text(&self.chosen()?, "stdout-path");
         // Options such as the speed follow a colon.
         let path = path.and_then(|path| path.split(':').next()).unwrap_or("");
         let path = if path.starts_with('/') {
             path
         } else {
-            let aliases = self.0.find_node("/aliases");
-            aliases.and_then(|node| text(node, path)).unwrap_or("")
+            let aliases = self.below_root("aliases");
+            aliases.and_then(|node| text(&node, path)).unwrap_or("")
         };
-        let parent = self.gic().map(|controller| controller.phandle);
+        let parent = self.gic.map(|controller| controller.phandle);
         let mut first = None;
         for device in self.devices() {
             let Some(uart) = uart(&device, parent) else {
@@ -198,7 +203,7 @@ impl<'a> Tree<'a> {
     #[must_use]
     pub fn second_uart(&self) -> Option<Uart> {
         let console = self.console()?.window;
-        let parent = self.gic().map(|controller| controller.phandle);
+        let parent = self.gic.map(|controller| controller.phandle);
         let mut uarts = self.devices().filter_map(|device| uart(&device, parent));
         uarts.find(|uart| uart.window != console)
     }
@@ -210,7 +215,7 @@ impl<'a> Tree<'a> {
         let device = self
             .devices()
             .find(|device| versions.iter().any(|version| device.is(version)))?;
-        match text(device.node, "method")? {
+        match text(&device.node, "method")? {
             "hvc" => Some(Conduit::Hvc),
             "smc" => Some(Conduit::Smc),
             _ => None,
@@ -220,7 +225,7 @@ impl<'a> Tree<'a> {
     /// The interrupt controller.
     #[must_use]
     pub fn interrupt_controller(&self) -> Option<Gic> {
-        self.gic().map(|controller| controller.gic)
+        self.gic.map(|controller| controller.gic)
     }
 
     /// The registers of QEMU's firmware configuration device (`qemu,fw-cfg-mmio`).
@@ -237,7 +242,7 @@ impl<'a> Tree<'a> {
 
     /// The virtio devices with registers in memory, in the order of the tree.
     pub fn virtio_mmio(&self) -> impl Iterator<Item = VirtioMmio> {
-        let parent = self.gic().map(|controller| controller.phandle);
+        let parent = self.gic.map(|controller| controller.phandle);
         self.devices()
             .filter(|device| device.is("virtio,mmio") && device.is_enabled())
             .filter_map(move |device| {
@@ -253,7 +258,7 @@ impl<'a> Tree<'a> {
     pub fn pci_host(&self) -> Option<PciHost> {
         let device = self.pci_node()?;
         let ecam = device.registers().next()?;
-        let mut buses = property_cells(device.node, "bus-range");
+        let mut buses = property_cells(&device.node, "bus-range");
         let (first, last) = (buses.next().unwrap_or(0), buses.next().unwrap_or(255));
         let (first_bus, last_bus) = (u8::try_from(first).ok()?, u8::try_from(last).ok()?);
         let fits = ecam.length >> 20 > u64::from(last_bus.checked_sub(first_bus)?);
@@ -269,16 +274,16 @@ impl<'a> Tree<'a> {
     /// (Devicetree Specification §2.4.3, `interrupt-map`).
     #[must_use]
     pub fn pci_interrupt(&self, device: u8, pin: u8) -> Option<Interrupt> {
-        let controller = self.gic()?;
+        let controller = self.gic?;
         let host = self.pci_node()?;
-        let mut mask = property_cells(host.node, "interrupt-map-mask");
+        let mut mask = property_cells(&host.node, "interrupt-map-mask");
         let mut mask = || mask.next().unwrap_or(u32::MAX);
         let [address_mask, _, _, pin_mask] = [mask(), mask(), mask(), mask()];
         let (address, pin) = (
             u32::from(device) << 11 & address_mask,
             u32::from(pin) & pin_mask,
         );
-        let mut words = property_cells(host.node, "interrupt-map");
+        let mut words = property_cells(&host.node, "interrupt-map");
         loop {
             let (place, _, _, its_pin) =
                 (words.next()?, words.next()?, words.next()?, words.next()?);
@@ -333,11 +338,11 @@ impl<'a> Tree<'a> {
     pub fn vmclock_interrupt(&self) -> Option<Interrupt> {
         let mut devices = self.devices();
         let page = devices.find(|device| device.is("amazon,vmclock") && device.is_enabled())?;
-        page.interrupt(self.gic()?.phandle)
+        page.interrupt(self.gic?.phandle)
     }
 
-    fn chosen(&self) -> Option<FdtNode<'a>> {
-        self.0.find_node("/chosen")
+    fn chosen(&self) -> Option<Node<'a>> {
+        self.below_root("chosen")
     }
 
     /// The registers of the first such device that is enabled.
@@ -351,17 +356,18 @@ impl<'a> Tree<'a> {
 
     /// Every node below the root, parents before children.
     fn devices(&self) -> Devices<'a> {
-        let root = self.0.root();
-        let mut parents = [None; DEPTH];
-        parents[0] = Some(root);
-        let mut children = [const { None }; DEPTH];
-        children[0] = Some(root.children());
         Devices {
-            parents,
-            children,
-            depth: 0,
+            nodes: self.blob.nodes(),
+            parents: [None; DEPTH],
             left: NODES,
         }
+    }
+
+    /// The node of this name right below the root.
+    fn below_root(&self, name: &str) -> Option<Node<'a>> {
+        let mut nodes = self.blob.nodes();
+        let found = nodes.find(|(depth, node)| *depth == 1 && node.is_named(name))?;
+        Some(found.1)
     }
 
     fn pci_node(&self) -> Option<Device<'a>> {
@@ -369,16 +375,17 @@ impl<'a> Tree<'a> {
             .find(|device| device.is("pci-host-ecam-generic") && device.is_enabled())
     }
 
-    fn gic(&self) -> Option<Controller> {
+    fn find_gic(&self) -> Option<Controller> {
         self.devices().find_map(|device| {
-            let mut registers = device.registers();
             let is_v2 = device.is("arm,cortex-a15-gic") || device.is("arm,gic-400");
             let gic = if is_v2 {
+                let mut registers = device.registers();
                 Gic::V2 {
                     distributor: registers.next()?,
                     cpu: registers.next()?,
                 }
             } else if device.is("arm,gic-v3") {
+                let mut registers = device.registers();
                 Gic::V3 {
                     distributor: registers.next()?,
                     redistributors: registers.next()?,
@@ -386,7 +393,7 @@ impl<'a> Tree<'a> {
             } else {
                 return None;
             };
-            let first = |name| property_cells(device.node, name).next().unwrap_or(0);
+            let first = |name| property_cells(&device.node, name).next().unwrap_or(0);
             Some(Controller {
                 gic,
                 phandle: first("phandle"),
@@ -417,8 +424,10 @@ fn uart(device: &Device<'_>, controller: Option<u32>) -> Option<Uart> {
     let model = if device.is("arm,pl011") {
         UartModel::Pl011
     } else if device.is("ns16550") || device.is("ns16550a") {
-        let shift = property_cells(device.node, "reg-shift").next().unwrap_or(0);
-        let width = property_cells(device.node, "reg-io-width")
+        let shift = property_cells(&device.node, "reg-shift")
+            .next()
+            .unwrap_or(0);
+        let width = property_cells(&device.node, "reg-io-width")
             .next()
             .unwrap_or(1);
         if width != 1 || shift > 3 {
@@ -453,7 +462,7 @@ fn vmclock_window(device: &Device<'_>) -> Result<Window, Refusal> {
 fn pci_memory(device: &Device<'_>) -> Option<Window> {
     const SPACE: u32 = 3 << 24;
     const MEMORY_32: u32 = 2 << 24;
-    let mut words = property_cells(device.node, "ranges");
+    let mut words = property_cells(&device.node, "ranges");
     let parent = device.parent()?;
     let wide = usize::try_from(address_cells(parent)).ok()?;
     let mut best: Option<Window> = None;
@@ -505,6 +514,7 @@ fn free_parts(window: Window, reserved: &[Window], add: &mut impl FnMut(MemoryRa
 }
 
 /// The interrupt controller, and what those who refer to it must know.
+#[derive(Clone, Copy, Debug)]
 struct Controller {
     gic: Gic,
     phandle: u32,
@@ -513,40 +523,42 @@ struct Controller {
 
 /// A node and the nodes above it.
 struct Device<'a> {
-    node: FdtNode<'a>,
+    node: Node<'a>,
+    /// What it is, by its property of that name.
+    compatible: &'a [u8],
     /// From the root down.
-    parents: [Option<FdtNode<'a>>; DEPTH],
+    parents: [Option<Node<'a>>; DEPTH],
 }
 
 impl<'a> Device<'a> {
     fn is(&self, compatible: &str) -> bool {
-        strings(self.node, "compatible").any(|name| name == compatible.as_bytes())
+        split(self.compatible).any(|name| name == compatible.as_bytes())
     }
 
-    fn parent(&self) -> Option<FdtNode<'a>> {
-        self.parents.iter().flatten().last().copied()
+    fn parent(&self) -> Option<&Node<'a>> {
+        self.parents.iter().flatten().last()
     }
 
     fn parent_is(&self, name: &str) -> bool {
-        self.parent().is_some_and(|parent| parent.name() == name)
+        self.parent().is_some_and(|parent| parent.is_named(name))
     }
 
     /// Whether neither its own `status` nor one above it says otherwise.
     fn is_enabled(&self) -> bool {
-        let okay = |node: FdtNode<'a>| {
+        let okay = |node: &Node<'a>| {
             strings(node, "status")
                 .next()
                 .is_none_or(|status| matches!(status, b"okay" | b"ok"))
         };
-        self.parents.iter().flatten().all(|&node| okay(node)) && okay(self.node)
+        self.parents.iter().flatten().all(okay) && okay(&self.node)
     }
 
     /// Whether its full path is `path`.
     fn has_path(&self, path: &str) -> bool {
         let mut names = path.split('/').skip(1);
-        let mut is_next = |node: FdtNode<'a>| names.next() == Some(node.name());
+        let mut is_next = |node: &Node<'a>| names.next().is_some_and(|name| node.is_named(name));
         let mut parents = self.parents.iter().flatten().skip(1);
-        parents.all(|&node| is_next(node)) && is_next(self.node) && names.next().is_none()
+        parents.all(&mut is_next) && is_next(&self.node) && names.next().is_none()
     }
 
     /// The blocks of its `reg`, at the CPU's addresses; ends at the first that has none.
@@ -554,7 +566,7 @@ impl<'a> Device<'a> {
         let (address_cells, size_cells) = self
             .parent()
             .map_or((0, 0), |parent| (address_cells(parent), size_cells(parent)));
-        let mut words = property_cells(self.node, "reg");
+        let mut words = property_cells(&self.node, "reg");
         let parents = self.parents;
         core::iter::from_fn(move || {
             let address = number(&mut words, usize::try_from(address_cells).ok()?)?;
@@ -566,18 +578,18 @@ impl<'a> Device<'a> {
     /// Whether every bus above it passes addresses on as they are.
     fn translates_nothing(&self) -> bool {
         let mut buses = self.parents.iter().flatten().skip(1);
-        buses.all(|&bus| find(bus, "ranges").is_some_and(<[u8]>::is_empty))
+        buses.all(|bus| find(bus, "ranges").is_some_and(<[u8]>::is_empty))
     }
 
     /// Its first interrupt, if that goes to the controller with this phandle.
     fn interrupt(&self, controller: u32) -> Option<Interrupt> {
         let own = [self.node];
         let mut nodes = own.iter().chain(self.parents.iter().rev().flatten());
-        let parent = nodes.find_map(|&node| property_cells(node, "interrupt-parent").next())?;
+        let parent = nodes.find_map(|node| property_cells(node, "interrupt-parent").next())?;
         if parent != controller {
             return None;
         }
-        interrupt(&mut property_cells(self.node, "interrupts"))?
+        interrupt(&mut property_cells(&self.node, "interrupts"))?
     }
 }
 
@@ -603,8 +615,8 @@ fn interrupt(words: &mut impl Iterator<Item = u32>) -> Option<Option<Interrupt>>
 }
 
 /// The CPU's address for `window` below all of `parents`; the root's children have it already.
-fn translate(parents: &[Option<FdtNode<'_>>; DEPTH], mut window: Window) -> Option<Window> {
-    let level = |index: usize| parents.get(index).copied().flatten();
+fn translate(parents: &[Option<Node<'_>>; DEPTH], mut window: Window) -> Option<Window> {
+    let level = |index: usize| parents.get(index).and_then(Option::as_ref);
     for index in (1..DEPTH).rev() {
         let (Some(bus), Some(above)) = (level(index), level(index - 1)) else {
             continue;
@@ -631,70 +643,71 @@ fn translate(parents: &[Option<FdtNode<'_>>; DEPTH], mut window: Window) -> Opti
     Some(window)
 }
 
-/// A walk over the nodes, with a stack of its own.
+/// A walk over the nodes that remembers what is above each.
 struct Devices<'a> {
-    parents: [Option<FdtNode<'a>>; DEPTH],
-    children: [Option<<FdtNode<'a> as Node>::Children<'a>>; DEPTH],
-    depth: usize,
+    nodes: Nodes<'a>,
+    parents: [Option<Node<'a>>; DEPTH],
     left: usize,
 }
 
 impl<'a> Iterator for Devices<'a> {
     type Item = Device<'a>;
 
+    // Once in the image.
+    #[inline(never)]
     fn next(&mut self) -> Option<Device<'a>> {
         self.left = self.left.checked_sub(1)?;
         loop {
-            if let Some(node) = self.children.get_mut(self.depth)?.as_mut()?.next() {
-                let device = Device {
-                    node,
-                    parents: self.parents,
-                };
-                if let (Some(parent), Some(children)) = (
-                    self.parents.get_mut(self.depth + 1),
-                    self.children.get_mut(self.depth + 1),
-                ) {
-                    *parent = Some(node);
-                    *children = Some(node.children());
-                    self.depth += 1;
-                }
-                return Some(device);
+            let (depth, node) = self.nodes.next()?;
+            // What is deeper is not looked at.
+            let Some((above, below)) = self.parents.split_at_mut_checked(depth) else {
+                continue;
+            };
+            below.fill(None);
+            let device = (!above.is_empty()).then_some(Device {
+                node,
+                compatible: value(&node, "compatible"),
+                parents: self.parents,
+            });
+            if let Some(place) = self.parents.get_mut(depth) {
+                *place = Some(node);
             }
-            *self.parents.get_mut(self.depth)? = None;
-            self.depth = self.depth.checked_sub(1)?;
+            if device.is_some() {
+                return device;
+            }
         }
     }
 }
 
 /// The first string of a property, if it is UTF-8.
-fn text<'a>(node: FdtNode<'a>, name: &str) -> Option<&'a str> {
+fn text<'a>(node: &Node<'a>, name: &str) -> Option<&'a str> {
     strings(node, name)
         .next()
         .and_then(|bytes| core::str::from_utf8(bytes).ok())
 }
 
 /// The strings of a property, each without the zero byte that must end it.
-fn strings<'a>(node: FdtNode<'a>, name: &str) -> impl Iterator<Item = &'a [u8]> + use<'a> {
-    let value = value(node, name);
-    value
+fn strings<'a>(node: &Node<'a>, name: &str) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+    split(value(node, name))
+}
+
+fn split(strings: &[u8]) -> impl Iterator<Item = &[u8]> {
+    strings
         .split_inclusive(|&byte| byte == 0)
         .map_while(|string| string.strip_suffix(&[0]))
 }
 
 /// The big-endian words of a property; none if there is no such property.
-fn property_cells<'a>(node: FdtNode<'a>, name: &str) -> impl Iterator<Item = u32> + use<'a> {
+fn property_cells<'a>(node: &Node<'a>, name: &str) -> impl Iterator<Item = u32> + use<'a> {
     cells(value(node, name))
 }
 
-fn value<'a>(node: FdtNode<'a>, name: &str) -> &'a [u8] {
+fn value<'a>(node: &Node<'a>, name: &str) -> &'a [u8] {
     find(node, name).unwrap_or_default()
 }
 
-fn find<'a>(node: FdtNode<'a>, name: &str) -> Option<&'a [u8]> {
-    let mut properties = node.properties().take(PROPERTIES);
-    properties
-        .find(|property| property.name() == name)
-        .and_then(|property| property.value_as().ok())
+fn find<'a>(node: &Node<'a>, name: &str) -> Option<&'a [u8]> {
+    node.property(name, PROPERTIES)
 }
 
 fn cells(value: &[u8]) -> impl Iterator<Item = u32> {
@@ -712,12 +725,12 @@ fn number(words: &mut impl Iterator<Item = u32>, cells: usize) -> Option<u64> {
 }
 
 /// `#address-cells` of a bus; two if it says nothing (Devicetree Specification §2.3.5).
-fn address_cells(node: FdtNode<'_>) -> u32 {
+fn address_cells(node: &Node<'_>) -> u32 {
     property_cells(node, "#address-cells").next().unwrap_or(2)
 }
 
 /// `#size-cells` of a bus; one if it says nothing.
-fn size_cells(node: FdtNode<'_>) -> u32 {
+fn size_cells(node: &Node<'_>) -> u32 {
     property_cells(node, "#size-cells").next().unwrap_or(1)
 }
 

@@ -89,7 +89,7 @@ pub fn vmclock_in(namespace: &Namespace<'_>, map: &[MemoryRange]) -> Result<Foun
 pub fn candidates(namespace: &Namespace<'_>) -> impl Iterator<Item = (Path, How)> {
     let mut devices = [None; CANDIDATES];
     for (device, how) in namespace
-        .identifiers()
+        .identifiers(&|id| How::from_id(id).is_some())
         .filter_map(|(device, id)| Some((device, How::from_id(&id)?)))
     {
         let known = devices.iter().flatten().any(|(other, _)| *other == device);
@@ -245,12 +245,17 @@ impl Window {
 
 /// The one memory resource of a device that is present.
 fn window(namespace: &Namespace<'_>, device: &Path) -> Result<Window, Refusal> {
-    if namespace.find(device).is_none() && !device.is_predefined() {
+    let mut paths = [Path::ROOT; 2 + aml::SEGMENTS];
+    let [declared, resources_path, status_paths @ ..] = &mut paths;
+    (*declared, *resources_path) = (*device, child_path(device, *b"_CRS"));
+    *status_paths = statuses(device);
+    let [declared, object, statuses @ ..] = namespace.find_each(paths);
+    if declared.is_none() && !device.is_predefined() {
         return Err(Refusal::NoDevice);
     }
     check_whole(namespace, device)?;
-    check_present(namespace, device)?;
-    let object = child(namespace, device, *b"_CRS").ok_or(Refusal::NoResources)?;
+    check_statuses(namespace, &statuses)?;
+    let object = object.ok_or(Refusal::NoResources)?;
     let Value::Buffer(template) = namespace.evaluate(&object).map_err(Refusal::Resources)? else {
         return Err(Refusal::ResourcesType);
     };
@@ -285,31 +290,48 @@ fn check_whole(namespace: &Namespace<'_>, device: &Path) -> Result<(), Refusal> 
     within.map_or(Ok(()), |skipped| Err(Refusal::Partial(skipped.why)))
 }
 
+/// Where the status of the device would stand, and then those of what it is part of; the root has none.
+#[inline(never)]
+fn statuses(device: &Path) -> [Path; aml::SEGMENTS] {
+    let mut paths = [Path::ROOT; aml::SEGMENTS];
+    let mut above = Some(*device);
+    for path in &mut paths {
+        let Some(place) = above.filter(|place| place == device || !place.is_root()) else {
+            break;
+        };
+        *path = child_path(&place, *b"_STA");
+        above = place.parent();
+    }
+    paths
+}
+
 /// A device is present if its `_STA` says so or it has none, and the same holds for all it is part of (ACPI 6.5 §6.3.7).
-fn check_present(namespace: &Namespace<'_>, device: &Path) -> Result<(), Refusal> {
-    match status(namespace, device)? {
-        Some(status) if status & 1 == 0 => return Err(Refusal::NotPresent),
-        _ => {}
+/// These are what was found at its [`statuses`].
+#[inline(never)]
+fn check_statuses(
+    namespace: &Namespace<'_>,
+    [own, buses @ ..]: &[Option<aml::Object<'_>>; aml::SEGMENTS],
+) -> Result<(), Refusal> {
+    let is_absent = |status: u64| status & 1 == 0;
+    if let Some(own) = own
+        && is_absent(status(namespace, own)?)
+    {
+        return Err(Refusal::NotPresent);
     }
     // A bus whose status is computed is common on real machines and no reason to doubt the device.
-    let buses = core::iter::successors(device.parent(), Path::parent).filter(|bus| !bus.is_root());
-    for bus in buses {
-        if let Ok(Some(status)) = status(namespace, &bus)
-            && status & 1 == 0
-        {
-            return Err(Refusal::NotPresent);
-        }
+    let buses = buses.iter().flatten();
+    let mut known = buses.filter_map(|bus| status(namespace, bus).ok());
+    if known.any(is_absent) {
+        return Err(Refusal::NotPresent);
     }
     Ok(())
 }
 
-/// The value of a device's `_STA`, if it has one.
-fn status(namespace: &Namespace<'_>, device: &Path) -> Result<Option<u64>, Refusal> {
-    let Some(object) = child(namespace, device, *b"_STA") else {
-        return Ok(None);
-    };
-    match namespace.evaluate(&object).map_err(Refusal::Status)? {
-        Value::Integer(status) => Ok(Some(status)),
+/// The value of a `_STA`.
+#[inline(never)]
+fn status<'a>(namespace: &Namespace<'a>, object: &aml::Object<'a>) -> Result<u64, Refusal> {
+    match namespace.evaluate(object).map_err(Refusal::Status)? {
+        Value::Integer(status) => Ok(status),
         _ => Err(Refusal::StatusType),
     }
 }
@@ -375,6 +397,11 @@ fn unread(namespace: &Namespace<'_>) -> Option<NotFound> {
 
 fn child<'a>(namespace: &Namespace<'a>, device: &Path, name: [u8; 4]) -> Option<aml::Object<'a>> {
     namespace.find(&device.child(name)?)
+}
+
+/// The path of a device's object; the root, which is none, where that is too deep to be read.
+fn child_path(device: &Path, name: [u8; 4]) -> Path {
+    device.child(name).unwrap_or(Path::ROOT)
 }
 
 /// The UUID of device properties in a `_DSD`, daffd814-6eba-4d8c-8a91-bc9bbf4aa301, as its bytes lie in a table.

@@ -50,6 +50,12 @@ impl History {
         self.due <= uptime
     }
 
+    /// When that will be.
+    #[must_use]
+    pub const fn due(&self) -> Duration {
+        self.due
+    }
+
     /// Takes note of this moment; `replies` is their number since the start. Seconds that nobody looked at have no
     /// sample.
     pub fn record(&mut self, uptime: Duration, reading: &Result<Reading, NoTime>, replies: u64) {

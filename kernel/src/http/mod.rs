@@ -172,15 +172,16 @@ impl Server {
         }
     }
 
-    /// Looks after every connection, and says which of them needs what, if one does.
+    /// Looks after every connection, and says which of them needs what, if one does. Without news of the stack's it is
+    /// not time to look again before `due`, if nobody is connected.
     #[inline(never)]
     pub(crate) fn look(
         &mut self,
         stack: &mut Stack<'_>,
         uptime: core::time::Duration,
         now: Instant,
+        due: core::time::Duration,
     ) -> Option<(usize, Need)> {
-        self.look_again = uptime + LOOK;
         let mut need = None;
         for (index, connection) in self.connections.iter_mut().enumerate() {
             if let Some(connection) = connection {
@@ -189,6 +190,9 @@ impl Server {
             }
         }
         self.make_room(stack, now);
+        let mut connections = self.connections.iter().flatten();
+        let is_quiet = connections.all(|connection| matches!(connection.phase, Phase::Idle));
+        self.look_again = if is_quiet { due } else { uptime + LOOK };
         need
     }
 

@@ -35,7 +35,8 @@ impl<M: Machine, C: Counter, P: FramePort> Core<'_, M, C, P> {
             return false;
         };
         self.http.guard(stack, marker);
-        let Some((index, need)) = self.http.look(stack, uptime, instant(Some(uptime))) else {
+        let now = instant(Some(uptime));
+        let Some((index, need)) = self.http.look(stack, uptime, now, self.history.due()) else {
             return false;
         };
         match need {

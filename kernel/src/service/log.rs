@@ -76,6 +76,8 @@ pub(super) struct Log {
     /// What the last look saw, and how many changes there were since something was told.
     seen: State,
     changes: u64,
+    /// That is what was told.
+    is_told: bool,
     /// Until when lines that were printed take up their share of the pace.
     busy_until: Duration,
 }
@@ -99,6 +101,7 @@ impl Log {
             },
             seen: now,
             changes: 0,
+            is_told: false,
             busy_until: Duration::ZERO,
         }
     }
@@ -109,11 +112,17 @@ impl Log {
         if self.seen != now {
             self.seen = now;
             self.changes = self.changes.saturating_add(1);
+            self.is_told = false;
         }
-        let may = uptime.is_none_or(|uptime| self.busy_until < uptime + PACE * BURST);
-        if self.told == now || !may {
+        if self.is_told {
             return None;
         }
+        let may = uptime.is_none_or(|uptime| self.busy_until < uptime + PACE * BURST);
+        self.is_told = self.told == now;
+        if self.is_told || !may {
+            return None;
+        }
+        self.is_told = true;
         let changes = core::mem::take(&mut self.changes);
         Some((core::mem::replace(&mut self.told, now), changes))
     }

@@ -182,12 +182,17 @@ where
     /// Tells the time where it is due. Returns whether that has to be looked at again at once.
     pub(super) fn serve_ports(&mut self) -> bool {
         let first = self.first.serve(&mut self.core);
-        self.second.serve(&mut self.core) || first
+        let has_second = self.second.mode != Serial::Off;
+        has_second && self.second.serve(&mut self.core) || first
     }
 
     /// How long there is nothing to do on the ports, if nothing is received.
     pub(super) fn rest_of_ports(&self) -> Duration {
         let uptime = self.core.uptime;
-        self.first.rest(uptime).min(self.second.rest(uptime))
+        let first = self.first.rest(uptime);
+        match self.second.mode {
+            Serial::Off => first,
+            _ => first.min(self.second.rest(uptime)),
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! From the RSDP to definition blocks, on QEMU's tables and made-up ones.
 
 use gnomon_kernel::discover::acpi::{Bad, Ecam, Register, Rsdp, Space, Tables, find_rsdp};
-use gnomon_kernel::discover::aml::{Entry, Kind, Namespace};
+use gnomon_kernel::discover::aml::{Entry, Id, Kind, Namespace};
 use gnomon_kernel::discover::{How, NotFound, vmclock};
 
 use crate::machine::{MAP, Machine, RSDP, compiled, fix_checksum, rsdp, table};
@@ -119,9 +119,10 @@ fn devices_of_qemu_machines_have_their_paths() {
         let machine = Machine::dumped(name);
         let blocks = Tables::search(&machine).expect(name).definition_blocks();
         let namespace = Namespace::new(blocks.aml());
+        let is_wanted = |other: &Id<'_>| other.is(id);
         let paths = namespace
-            .identifiers()
-            .filter(|(_, other)| other.is(id))
+            .identifiers(&is_wanted)
+            .filter(|(_, id)| is_wanted(id))
             .map(|(path, _)| path.to_string());
         paths.collect::<Vec<_>>()
     };

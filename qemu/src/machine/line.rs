@@ -75,6 +75,9 @@ impl Machine {
             );
             line.option("-mon", "chardev=other,mode=control");
         }
+        if let Some(bios) = &self.bios {
+            line.option("-bios", bios);
+        }
         if let Some(kernel) = &self.kernel {
             line.option("-kernel", kernel);
             if !self.append.is_empty() {

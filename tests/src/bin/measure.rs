@@ -16,6 +16,7 @@ use gnomon_tests::load::{Mode, RATES};
 use gnomon_tests::netns::Netns;
 use gnomon_tests::ntp::{Client, V4_CLIENT, cookie, request};
 use gnomon_tests::peer::Contender;
+use gnomon_tests::start::{Parts, Subject};
 use rustix::process::geteuid;
 
 /// Starts of which the median counts.
@@ -41,12 +42,17 @@ fn main() {
     println!("image                       {bytes} bytes");
     println!("least memory that works     {} MiB", least_memory());
 
+    if std::env::args().any(|word| word == "--starts") {
+        return starts_by_part();
+    }
     let mut starts: Vec<Duration> = (0..STARTS).map(|_| power_on_to_first_answer()).collect();
     starts.sort_unstable();
     let [best, median, worst] = [0, STARTS / 2, STARTS - 1].map(|at| starts[at].as_millis());
     println!(
         "QEMU's start to first right answer: median {median} ms of {STARTS} ({best} to {worst})"
     );
+
+    starts_by_part();
 
     for idle in ["halt", "poll"] {
         let (_guest, client) = Guest::serving_with(machine().append(format!("idle={idle}")));
@@ -151,6 +157,32 @@ fn with_serial(guest: &mut Guest, what: impl FnOnce()) {
     });
     let bytes = guest.serial_log().len() - before;
     println!("  meanwhile {bytes} bytes over the serial line");
+}
+
+/// What the parts of a start take, on every machine: all side by side, since others use this one.
+fn starts_by_part() {
+    let rounds: Vec<_> = (0..STARTS)
+        .map(|_| Subject::ALL.map(|subject| subject.measure()))
+        .collect();
+    for (at, subject) in Subject::ALL.iter().enumerate() {
+        let median = |part: fn(&Parts) -> Duration| {
+            let mut took: Vec<f64> = rounds
+                .iter()
+                .map(|round| 1000.0 * part(&round[at]).as_secs_f64())
+                .collect();
+            took.sort_by(f64::total_cmp);
+            took[took.len() / 2]
+        };
+        println!(
+            "start, {:<13} {:>4.0} ms: QEMU {:.1}, firmware {:.1}, image {:.1}, DHCP {:.1}",
+            subject.name,
+            median(|parts| parts.all),
+            median(|parts| parts.qemu),
+            median(|parts| parts.firmware),
+            median(|parts| parts.image),
+            median(|parts| parts.dhcp),
+        );
+    }
 }
 
 /// Round trips at every rate, and the lossless rate, over a tap interface.

@@ -1,5 +1,7 @@
 //! The bytes of AML: constants, names, packages and the extents of declarations (ACPI 6.5 §20.2).
 
+use core::slice;
+
 use super::Unread;
 use super::name::{Id, NameString, is_segment};
 
@@ -34,7 +36,7 @@ impl<'a> Value<'a> {
         one.into_iter().chain(many.values().filter_map(Value::id))
     }
 
-    fn id(self) -> Option<Id<'a>> {
+    pub(super) fn id(self) -> Option<Id<'a>> {
         match self {
             Self::Integer(number) => u32::try_from(number).ok().map(Id::Eisa),
             Self::Text(text) => Some(Id::Text(text)),
@@ -56,6 +58,10 @@ pub(super) struct Term<'a> {
     pub(super) opcode: u16,
     /// Inside of the package for opcodes that have a `PkgLength`, otherwise all operands.
     pub(super) body: &'a [u8],
+    /// What it declares, where that has no `PkgLength`.
+    pub(super) name: Option<NameString<'a>>,
+    /// What follows that name.
+    pub(super) data: &'a [u8],
 }
 
 /// Bytes still to be read, all within one package.
@@ -67,7 +73,8 @@ impl<'a> Reader<'a> {
     pub(super) fn term(&mut self) -> Result<Term<'a>, Unread> {
         let opcode = self.opcode()?;
         let start = *self;
-        match opcode {
+        let mut after_name = start;
+        let name = match opcode {
             op::SCOPE
             | op::METHOD
             | op::DEVICE
@@ -81,33 +88,44 @@ impl<'a> Reader<'a> {
             | op::ELSE
             | op::WHILE => {
                 let body = self.package()?.0;
-                return Ok(Term { opcode, body });
+                return Ok(Term {
+                    opcode,
+                    body,
+                    name: None,
+                    data: &[],
+                });
             }
             op::NAME => {
-                self.name()?;
+                let name = self.name()?;
+                after_name = *self;
                 self.value()?;
+                Some(name)
             }
             op::ALIAS => {
                 self.name()?;
-                self.name()?;
+                Some(self.name()?)
             }
             op::EXTERNAL => {
                 self.name()?;
                 self.take(2)?; // ObjectType, ArgumentCount
+                None
             }
             op::MUTEX => {
-                self.name()?;
+                let name = self.name()?;
                 self.byte()?; // SyncFlags
+                Some(name)
             }
-            op::EVENT => drop(self.name()?),
+            op::EVENT => Some(self.name()?),
             op::REGION => {
-                self.name()?;
+                let name = self.name()?;
                 self.byte()?; // RegionSpace
                 self.operands(2)?;
+                Some(name)
             }
             op::DATA_REGION => {
-                self.name()?;
+                let name = self.name()?;
                 self.operands(3)?;
+                Some(name)
             }
             op::CREATE_BIT
             | op::CREATE_BYTE
@@ -115,42 +133,51 @@ impl<'a> Reader<'a> {
             | op::CREATE_DWORD
             | op::CREATE_QWORD => {
                 self.operands(2)?;
-                self.name()?;
+                Some(self.name()?)
             }
             op::CREATE_FIELD => {
                 self.operands(3)?;
-                self.name()?;
+                Some(self.name()?)
             }
-            op::NOOP => {}
+            op::NOOP => None,
             unknown => return Err(Unread::Opcode(unknown)),
-        }
+        };
         Ok(Term {
             opcode,
             body: start.until(self),
+            name,
+            data: after_name.until(self),
         })
     }
 
     /// One element of a field list (ACPI 6.5 §20.2.5.2).
     pub(super) fn field(&mut self) -> Result<Term<'a>, Unread> {
         let start = *self;
-        let opcode = match self.byte()? {
+        let mut name = None;
+        match self.byte()? {
             // ReservedField: a number of bits in the form of a PkgLength.
-            0x00 => self.package_length().map(|_| op::NOOP)?,
+            0x00 => drop(self.package_length()?),
             // AccessField: type and attribute; ExtendedAccessField: those and a length.
-            0x01 => self.take(2).map(|_| op::NOOP)?,
-            0x03 => self.take(3).map(|_| op::NOOP)?,
+            0x01 => drop(self.take(2)?),
+            0x03 => drop(self.take(3)?),
             // ConnectField: a name or a resource descriptor in a buffer.
-            0x02 => self.value().map(|_| op::NOOP)?,
+            0x02 => drop(self.value()?),
             _ => {
                 *self = start;
-                self.segment()?;
+                let segment = self.segment()?;
                 self.package_length()?;
-                op::FIELD_UNIT
+                name = Some(NameString {
+                    absolute: false,
+                    up: 0,
+                    segments: slice::from_ref(segment),
+                });
             }
-        };
+        }
         Ok(Term {
-            opcode,
+            opcode: op::FIELD_UNIT,
             body: start.until(self),
+            name,
+            data: &[],
         })
     }
 
@@ -261,6 +288,15 @@ impl<'a> Reader<'a> {
 
     /// A name (ACPI 6.5 §20.2.2).
     pub(super) fn name(&mut self) -> Result<NameString<'a>, Unread> {
+        // Most names are a segment and nothing else.
+        if let Some(segment) = self.0.first_chunk().filter(|segment| is_segment(**segment)) {
+            self.take(4)?;
+            return Ok(NameString {
+                absolute: false,
+                up: 0,
+                segments: slice::from_ref(segment),
+            });
+        }
         let absolute = self.0.first() == Some(&b'\\');
         self.take(usize::from(absolute))?;
         let up = if absolute {

@@ -173,6 +173,14 @@ impl NameString<'_> {
         }
     }
 
+    /// Whether its last segment is one of `segments`, if only those matter. A name without segments is its scope's.
+    pub(super) fn is_wanted(&self, segments: Option<&[[u8; 4]]>) -> bool {
+        match (segments, self.segments) {
+            (Some(segments), [.., last]) => segments.contains(last),
+            _ => true,
+        }
+    }
+
     /// The absolute name when spelled in `scope`; `None` above the root or beyond [`SEGMENTS`].
     pub(super) fn resolve(&self, scope: &Path) -> Option<Path> {
         let mut path = if self.absolute { Path::ROOT } else { *scope };
@@ -195,9 +203,25 @@ pub(super) fn predefined(segment: [u8; 4]) -> Option<Path> {
 /// Whether these four bytes are a name segment (ACPI 6.5 §20.2.2).
 pub(super) fn is_segment(segment: [u8; 4]) -> bool {
     let [lead, rest @ ..] = segment;
-    let leads = |byte: u8| byte.is_ascii_uppercase() || byte == b'_';
-    leads(lead)
-        && rest
-            .into_iter()
-            .all(|byte| leads(byte) || byte.is_ascii_digit())
+    let is = |byte: u8, class| KINDS[usize::from(byte)] & class != 0;
+    is(lead, LEAD) && rest.into_iter().all(|byte| is(byte, LEAD | DIGIT))
 }
+
+/// What a byte may be in a segment: this is asked for every name of every walk.
+const LEAD: u8 = 1;
+const DIGIT: u8 = 2;
+static KINDS: [u8; 256] = {
+    let mut kinds = [0; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        #[expect(clippy::cast_possible_truncation, reason = "below 256")]
+        let kind = match byte as u8 {
+            b'A'..=b'Z' | b'_' => LEAD,
+            b'0'..=b'9' => DIGIT,
+            _ => 0,
+        };
+        kinds[byte] = kind;
+        byte += 1;
+    }
+    kinds
+};
