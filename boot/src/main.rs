@@ -12,7 +12,6 @@
 
 mod find;
 mod glue;
-mod info;
 mod layout;
 mod smoke;
 
