@@ -1,6 +1,6 @@
 # The verbs. Each is a line or two; logic lives in Rust or in qemu/setup.sh.
 .DEFAULT_GOAL := help
-.PHONY: help build run smoke test judges bench bench-peer icount lint loom miri pages doc clean
+.PHONY: help build run smoke test judges bench bench-peer icount lint loom miri fuzz pages doc clean
 
 GUEST := --profile guest -p gnomon --target
 ARCH ?= x86_64
@@ -60,6 +60,7 @@ icount: ## count the guest's instructions, compare with tests/instructions.txt (
 lint: ## rustfmt, clippy on the host and the bare target, docs: no warnings
 	@qemu/setup.sh build
 	cargo fmt --all --check
+	cargo fmt --manifest-path tests/fuzz/Cargo.toml --check
 	cargo clippy --locked --workspace --exclude gnomon --all-targets -- -D warnings
 	cargo clippy --locked $(GUEST) x86_64-unknown-none -- -D warnings
 	cargo clippy --locked $(GUEST) aarch64-unknown-none -- -D warnings
@@ -77,6 +78,13 @@ miri: ## the atomics and the unsafe code that can run on the host, under Miri (n
 	@qemu/setup.sh miri
 	MIRIFLAGS=-Zmiri-ignore-leaks cargo +nightly miri test --locked -p gnomon-arch --lib
 	MIRIFLAGS=-Zmiri-disable-isolation cargo +nightly miri test --locked -p gnomon-clock --test page --test clock --test own
+
+SECONDS ?= 10
+fuzz: ## hostile input for everything that reads bytes from outside, SECONDS=10 for each target (nightly): a table
+	@qemu/setup.sh fuzz
+	cargo +nightly fetch --locked --manifest-path tests/fuzz/Cargo.toml
+	cargo +nightly fuzz build --fuzz-dir tests/fuzz --sanitizer none --target-dir $(TARGET)/fuzz
+	cargo run --locked --release -p gnomon-tests --bin fuzz -- $(TARGET)/fuzz $(SECONDS) $(TARGETS)
 
 doc: ## the crates' documentation
 	cargo doc --locked --workspace --exclude gnomon --no-deps
