@@ -360,3 +360,6 @@ fn mac_address(transport: &impl Transport, features: u64) -> [u8; 6] {
     }
     mac
 }
+
+#[cfg(test)]
+mod tests;
