@@ -2,7 +2,10 @@
 //! `RUSTFLAGS="--cfg loom" cargo test --release -p gnomon-arch --test loom`.
 #![expect(unexpected_cfgs, reason = "loom is asked for on the command line")]
 #![cfg(loom)]
-#![expect(unsafe_code, reason = "loom gives out pointers, and finds out who has them")]
+#![expect(
+    unsafe_code,
+    reason = "loom gives out pointers, and finds out who has them"
+)]
 
 mod atomic {
     pub(crate) use loom::sync::atomic::{AtomicU16, Ordering, fence};

@@ -217,15 +217,14 @@ fn address(table: &Table) -> u64 {
 #[cfg(test)]
 mod tests {
     extern crate std;
-    use std::boxed::Box;
+    use std::vec::Vec;
 
     use super::*;
 
     #[test]
     fn what_is_mapped_is_found_again_and_nothing_else() {
-        let tables: &'static mut [Table; POOL] =
-            Box::leak(Box::new([const { Table([0; 512]) }; POOL]));
-        let (root, pool) = tables.split_first_mut().expect("a few");
+        let tables: Vec<_> = (0..POOL).map(|_| Table([0; 512])).collect();
+        let (root, pool) = tables.leak().split_first_mut().expect("a few");
         let limit = 1 << 40;
         let mut mmu = Mmu { root, pool, limit };
         let pages = [

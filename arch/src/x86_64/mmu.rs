@@ -179,11 +179,10 @@ impl Mmu {
     /// Tables of its own, for a test.
     pub(crate) fn for_test() -> Self {
         extern crate std;
-        use std::boxed::Box;
+        use std::vec::Vec;
 
-        let tables: &'static mut [PageTable; POOL] =
-            Box::leak(Box::new([const { PageTable::new() }; POOL]));
-        let (root, pool) = tables.split_first_mut().expect("a few");
+        let tables: Vec<_> = (0..POOL).map(|_| PageTable::new()).collect();
+        let (root, pool) = tables.leak().split_first_mut().expect("a few");
         Self { root, pool }
     }
 }

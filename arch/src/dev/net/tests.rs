@@ -257,7 +257,9 @@ fn answer(nic: &mut Nic, total: u32) {
 fn count_spare(nic: &mut Nic) -> usize {
     let spare: Vec<Frame> = core::iter::from_fn(|| nic.allocate()).collect();
     let count = spare.len();
-    spare.into_iter().for_each(|frame| nic.release(frame));
+    for frame in spare {
+        nic.release(frame);
+    }
     count
 }
 
