@@ -274,9 +274,9 @@ fn http() -> Vec<(String, Vec<u8>)> {
     for path in [
         "/",
         "/now",
-        "/status.json",
+        "/status",
         "/metrics",
-        "/health",
+        "/healthz",
         "/history.json",
         "/nowhere",
     ] {
