@@ -9,6 +9,7 @@
 #   qemu/setup.sh peer    that, and a Linux guest with chrony for `make bench-peer`, in build/peer
 #   qemu/setup.sh miri    a nightly toolchain with Miri, for `make miri` only
 #   qemu/setup.sh fuzz    a nightly toolchain, cargo-fuzz, and a C++ compiler for libFuzzer, for `make fuzz` only
+#   qemu/setup.sh deny    cargo-deny, for `make deny`, into build/tools; it compiles for minutes
 #
 # Packages need root: without it, the one command that needs it is printed (`qemu/setup.sh packages ...`, which
 # installs Debian packages and nothing else), and the status is 1.
@@ -263,6 +264,16 @@ built_judges() {
     fi
 }
 
+cargo_deny=0.20.2
+
+deny() {
+    "$here/build/tools/bin/cargo-deny" --version 2>/dev/null | grep -qx "cargo-deny $cargo_deny" && return
+    say "building cargo-deny $cargo_deny into build/tools (minutes)"
+    (cd "$here" && CARGO_TARGET_DIR="$here/build/tools/target" \
+        cargo install cargo-deny --version "=$cargo_deny" --locked --quiet --root "$here/build/tools")
+    rm -rf "$here/build/tools/target"
+}
+
 qemus() {
     qemu x86_64 && qemu aarch64
 }
@@ -422,8 +433,8 @@ packages() {
 }
 
 case $purpose in
-build | run | test | judges | peer | miri | fuzz) ;;
-*) say "usage: $0 [packages] build|run [x86_64|aarch64]|test|judges|peer|miri|fuzz" && exit 2 ;;
+build | run | test | judges | peer | miri | deny | fuzz) ;;
+*) say "usage: $0 [packages] build|run [x86_64|aarch64]|test|judges|peer|miri|deny|fuzz" && exit 2 ;;
 esac
 packages
 [ -z "$packages_only" ] || exit 0
@@ -434,4 +445,5 @@ judges) daemons && built_judges ;;
 peer) daemons && linux_guest ;;
 miri) miri ;;
 fuzz) cargo_fuzz ;;
+deny) deny ;;
 esac
