@@ -1,6 +1,6 @@
 # The verbs. Each is a line or two; logic lives in Rust or in qemu/setup.sh.
 .DEFAULT_GOAL := help
-.PHONY: help build provoke run smoke test test-long soak judges bench bench-peer icount lint deny advisories loom miri pages doc clean
+.PHONY: help build provoke run smoke test test-long soak judges bench bench-peer icount lint deny advisories loom miri fuzz pages doc clean
 
 GUEST := --profile guest -p gnomon --target
 ARCH ?= x86_64
@@ -79,6 +79,7 @@ icount: ## count the guest's instructions, compare with tests/instructions.txt (
 lint: ## rustfmt, clippy on the host and the bare target, docs: no warnings
 	@qemu/setup.sh build
 	cargo fmt --all --check
+	cargo fmt --manifest-path tests/fuzz/Cargo.toml --check
 	cargo clippy --locked --workspace --exclude gnomon --all-targets -- -D warnings
 	cargo clippy --locked $(GUEST) x86_64-unknown-none -- -D warnings
 	cargo clippy --locked $(GUEST) aarch64-unknown-none -- -D warnings
@@ -103,10 +104,20 @@ loom: ## the seqlock and the notifications in every order of loads and stores th
 pages: ## 100 million random pages against exact arithmetic
 	GNOMON_PAGES=100000000 cargo test --locked --release -p gnomon-clock --test bounds -- --nocapture
 
+# Statics are stood in for by what is leaked; physical addresses are pointers that have been numbers.
+MIRI_ARCH := -Zmiri-ignore-leaks -Zmiri-permissive-provenance
 miri: ## the atomics and the unsafe code that can run on the host, under Miri (nightly)
 	@qemu/setup.sh miri
-	MIRIFLAGS=-Zmiri-ignore-leaks cargo +nightly miri test --locked -p gnomon-arch --lib
+	MIRIFLAGS="$(MIRI_ARCH)" cargo +nightly miri test --locked -p gnomon-arch --lib
+	MIRIFLAGS="$(MIRI_ARCH)" cargo +nightly miri test --locked --target aarch64-unknown-linux-gnu -p gnomon-arch --lib machine::mmu
 	MIRIFLAGS=-Zmiri-disable-isolation cargo +nightly miri test --locked -p gnomon-clock --test page --test clock --test own
+
+SECONDS ?= 10
+fuzz: ## hostile input for everything that reads bytes from outside, SECONDS=10 for each target (nightly): a table
+	@qemu/setup.sh fuzz
+	cargo +nightly fetch --locked --manifest-path tests/fuzz/Cargo.toml
+	cargo +nightly fuzz build --fuzz-dir tests/fuzz --sanitizer none --target-dir $(TARGET)/fuzz
+	cargo run --locked --release -p gnomon-tests --bin fuzz -- $(TARGET)/fuzz $(SECONDS) $(TARGETS)
 
 doc: ## the crates' documentation
 	cargo doc --locked --workspace --exclude gnomon --no-deps

@@ -8,6 +8,7 @@
 #   qemu/setup.sh judges  that, chromium, and the judges that are no Debian packages: ntpd-rs and ntplib, into build/judges
 #   qemu/setup.sh peer    that, and a Linux guest with chrony for `make bench-peer`, in build/peer
 #   qemu/setup.sh miri    a nightly toolchain with Miri, for `make miri` only
+#   qemu/setup.sh fuzz    a nightly toolchain, cargo-fuzz, and a C++ compiler for libFuzzer, for `make fuzz` only
 #   qemu/setup.sh deny    cargo-deny, for `make deny`, into build/tools; it compiles for minutes
 #
 # Packages need root: without it, the one command that needs it is printed (`qemu/setup.sh packages ...`, which
@@ -25,6 +26,7 @@ here=$(cd "$(dirname "$0")/.." && pwd)
 toolchain=$(sed -n 's/^channel = "\(.*\)"/\1/p' "$here/rust-toolchain.toml")
 judges=$here/build/judges
 peer=$here/build/peer
+cargo_fuzz=0.13.2
 
 say() { echo "setup: $*" >&2; }
 have() { command -v "$1" >/dev/null 2>&1; }
@@ -87,17 +89,38 @@ linker() {
     apt_install gcc libc6-dev
 }
 
-miri() {
+nightly() {
     if ! rustup toolchain list | grep -q '^nightly'; then
-        say "installing Rust nightly, for Miri"
+        say "installing Rust nightly"
         rustup toolchain install nightly --profile minimal
     fi
+}
+
+miri() {
+    nightly
     for component in miri rust-src; do
         if ! rustup component list --installed --toolchain nightly | grep -q "^$component"; then
             say "adding $component to Rust nightly"
             rustup component add --toolchain nightly "$component"
         fi
     done
+}
+
+# It only calls cargo and the targets: without optimization it is there in half the time.
+cargo_fuzz() {
+    nightly
+    if [ "$(cargo fuzz --version 2>/dev/null)" != "cargo-fuzz $cargo_fuzz" ]; then
+        say "installing cargo-fuzz $cargo_fuzz"
+        cargo install --quiet --locked --debug --force "cargo-fuzz@$cargo_fuzz"
+    fi
+}
+
+# libFuzzer is C++.
+cxx() {
+    have c++ && return
+    require_debian "a C++ compiler (c++)"
+    say "installing g++, for libFuzzer"
+    apt_install g++
 }
 
 # On x86 QEMU 10.0 brought the vmclock device. On Arm there is none, but one version serves both.
@@ -405,12 +428,13 @@ packages() {
     run) qemu "$arch" ;;
     test | peer) qemus && judge_packages ;;
     judges) qemus && judge_packages && built_packages && browser ;;
+    fuzz) cxx ;;
     esac
 }
 
 case $purpose in
-build | run | test | judges | peer | miri | deny) ;;
-*) say "usage: $0 [packages] build|run [x86_64|aarch64]|test|judges|peer|miri|deny" && exit 2 ;;
+build | run | test | judges | peer | miri | deny | fuzz) ;;
+*) say "usage: $0 [packages] build|run [x86_64|aarch64]|test|judges|peer|miri|deny|fuzz" && exit 2 ;;
 esac
 packages
 [ -z "$packages_only" ] || exit 0
@@ -420,5 +444,6 @@ test) daemons && "$here/qemu/qemu-11.sh" ;;
 judges) daemons && built_judges ;;
 peer) daemons && linux_guest ;;
 miri) miri ;;
+fuzz) cargo_fuzz ;;
 deny) deny ;;
 esac

@@ -12,7 +12,6 @@
 
 mod find;
 mod glue;
-mod info;
 mod last_words;
 mod layout;
 #[cfg(feature = "provoke")]

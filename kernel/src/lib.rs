@@ -1,5 +1,6 @@
 //! What the service does, on any machine and without a line of unsafe code.
 //!
+//! * [`handover`]: what the loader says;
 //! * [`discover`]: where the vmclock page and the devices are, from firmware's tables;
 //! * [`service`]: the main loop, over the small interfaces [`machine`], [`console`] and
 //!   [`net::port`] that `boot` implements;
@@ -22,6 +23,7 @@ pub mod config;
 pub mod console;
 pub mod discover;
 pub mod duty;
+pub mod handover;
 pub mod http;
 pub mod json;
 pub mod machine;

@@ -96,7 +96,15 @@ impl Mmu {
     /// What `address` is mapped as by the tables in force; `None` for nothing, or for what no kind is mapped like.
     #[must_use]
     pub fn kind(&self, address: u64) -> Option<Kind> {
-        if mrs!("ttbr0_el1") & ADDRESS != self::address(self.root) || address >= self.limit {
+        if mrs!("ttbr0_el1") & ADDRESS != self::address(self.root) {
+            return None;
+        }
+        self.look_up(address)
+    }
+
+    /// The same by these tables.
+    fn look_up(&self, address: u64) -> Option<Kind> {
+        if address >= self.limit {
             return None;
         }
         let mut table: &Table = self.root;
@@ -105,7 +113,8 @@ impl Mmu {
             if entry == 0 {
                 return None;
             }
-            table = next_table(entry);
+            // SAFETY: a table of ours; nobody changes it while `self` is borrowed.
+            table = unsafe { &*next_table(entry) };
         }
         let entry = table.0[index(address, 0)];
         let page = address & !(PAGE - 1);
@@ -155,9 +164,10 @@ impl Mmu {
                 let (next, rest) = pool.split_first_mut().ok_or(MapError::OutOfTables)?;
                 self.pool = rest;
                 // Table entries permit all; the leaf decides.
-                *entry = address(next) | TABLE_OR_PAGE | VALID;
+                *entry = expose(next) | TABLE_OR_PAGE | VALID;
             }
-            table = next_table(*entry);
+            // SAFETY: a table of ours, to which nothing else leads; `&mut self` keeps the walk exclusive.
+            table = unsafe { &mut *next_table(*entry) };
         }
         let entry = &mut table.0[index(page, 0)];
         let wanted = page | leaf_flags(kind);
@@ -187,13 +197,56 @@ fn index(page: u64, level: u32) -> usize {
     usize::try_from(page >> (12 + 9 * level) & 0x1ff).unwrap_or(0)
 }
 
-fn next_table(entry: u64) -> &'static mut Table {
-    // SAFETY: table entries are written only by `map_page`, with the address of a page from the
-    // static pool that was split off for this entry alone, identity mapped; `&mut self` of the
-    // caller keeps the walk exclusive.
-    unsafe { &mut *((entry & ADDRESS) as *mut Table) }
+/// The table that an intermediate entry leads to. These are written only by `map_page`, with the address of a page of
+/// the pool that was split off for the entry alone, identity mapped.
+fn next_table(entry: u64) -> *mut Table {
+    let address = usize::try_from(entry & ADDRESS).unwrap_or(0);
+    core::ptr::with_exposed_provenance_mut(address)
+}
+
+/// The address of a table that is reached through it from here on.
+fn expose(table: &mut Table) -> u64 {
+    core::ptr::from_mut(table).expose_provenance() as u64
 }
 
 fn address(table: &Table) -> u64 {
     core::ptr::from_ref(table) as u64
+}
+
+/// Run by Miri only, which needs no machine of this kind.
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use std::vec::Vec;
+
+    use super::*;
+
+    #[test]
+    fn what_is_mapped_is_found_again_and_nothing_else() {
+        let tables: Vec<_> = (0..POOL).map(|_| Table([0; 512])).collect();
+        let (root, pool) = tables.leak().split_first_mut().expect("a few");
+        let limit = 1 << 40;
+        let mut mmu = Mmu { root, pool, limit };
+        let pages = [
+            (0x4008_0000, Kind::Text),
+            (0x4008_1000, Kind::ReadOnly),
+            (0x4020_0000, Kind::Data),
+            (limit - PAGE, Kind::Device),
+        ];
+        for (page, kind) in pages {
+            assert_eq!(mmu.map_page(page, kind), Ok(()));
+            assert_eq!(mmu.map_page(page, kind), Ok(()), "again");
+        }
+        for (page, kind) in pages {
+            assert_eq!(mmu.look_up(page + PAGE - 1), Some(kind), "{page:#x}");
+        }
+        for address in [0, 0x4008_2000, 0x4020_1000, limit, u64::MAX] {
+            assert_eq!(mmu.look_up(address), None, "{address:#x}");
+        }
+        let page = 0x4008_0000;
+        let refused = mmu.map_page(page, Kind::Data);
+        assert_eq!(refused, Err(MapError::Conflict { page }));
+        let last = (2..64).find(|gib| mmu.map_page(gib << 30, Kind::Data).is_err());
+        assert!(last.is_some_and(|gib| gib < POOL as u64), "tables end");
+    }
 }

@@ -1,16 +1,29 @@
-//! When one side of a ring has to tell the other (virtio 1.3 §2.7.7, §2.7.10, §2.7.13.4): the order
-//! of its loads and stores, and nothing else. `tests/loom.rs` compiles this file a second time, with
-//! atomics whose every allowed order it tries.
+//! How one side of a ring shows the other what it has put there, and when it has to tell it (virtio 1.3 §2.7.7,
+//! §2.7.10, §2.7.13): the order of loads and stores, and nothing else. `tests/loom.rs` compiles this file a
+//! second time, with atomics whose every allowed order it tries.
 //!
-//! Both directions are the same game. One side makes things visible by an index and asks whether the
+//! An index **is stored after everything** that it [shows](show), and [loaded](shown) before any of that, so that a
+//! buffer belongs to one side at a time: who has seen the index has all that the other did with the buffer.
+//!
+//! Telling: both directions are the same game. One side makes things visible by an index and asks whether the
 //! other wants to hear of it; the other says that it does and looks whether something came meanwhile.
 //! Each **stores first and loads what the other stores after a full fence**. The two fences have
 //! an order, and whoever's is second sees what the other stored before its own: either the sleeper
 //! sees the index and stays awake, or the teller sees the wish and tells. Without them both loads
 //! may overtake the stores before them (in the store buffer, on x86 too), and nobody acts.
 
-use super::atomic::Ordering::{Acquire, Relaxed, SeqCst};
+use super::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 use super::atomic::{AtomicU16, fence};
+
+/// Shows the other side all that was put into the ring before `next`, with the buffers that it names.
+pub(crate) fn show(index: &AtomicU16, next: u16) {
+    index.store(next.to_le(), Release);
+}
+
+/// How far the other side has shown what it put there.
+pub(crate) fn shown(index: &AtomicU16) -> u16 {
+    u16::from_le(index.load(Acquire))
+}
 
 /// How the sides say what they want to hear of.
 #[derive(Clone, Copy, Debug)]
@@ -43,7 +56,7 @@ impl Wish<'_> {
             Self::Event(event) => event.store(seen.to_le(), Relaxed),
         }
         fence(SeqCst);
-        u16::from_le(index.load(Acquire)) != seen
+        shown(index) != seen
     }
 
     /// Wishes to hear nothing, which is advice only: the other side may not have seen it yet, and an

@@ -123,6 +123,28 @@ pub struct Nic<T> {
     stuck: Option<(u64, u8)>,
 }
 
+/// The rings and the buffers.
+struct Memory {
+    receive: &'static mut RingMemory<RECEIVE>,
+    transmit: &'static mut RingMemory<TRANSMIT>,
+    pool: &'static mut [Buffer],
+}
+
+impl Memory {
+    /// All that there is.
+    fn claim() -> Option<Self> {
+        static RECEIVE_RING: TakeCell<RingMemory<RECEIVE>> = TakeCell::new(RingMemory::new());
+        static TRANSMIT_RING: TakeCell<RingMemory<TRANSMIT>> = TakeCell::new(RingMemory::new());
+        static POOL: TakeCell<[Buffer; BUFFERS]> =
+            TakeCell::new([const { Buffer([0; BUFFER as usize]) }; BUFFERS]);
+        Some(Self {
+            receive: RECEIVE_RING.take()?,
+            transmit: TRANSMIT_RING.take()?,
+            pool: POOL.take()?,
+        })
+    }
+}
+
 /// Whether a PCI function with these ids is a virtio network device, modern or transitional.
 #[must_use]
 pub const fn is_nic(vendor: u16, device: u16) -> bool {
@@ -137,12 +159,11 @@ impl<T: Transport> Nic<T> {
     /// # Errors
     /// The device is unusable, or a device is running already (there is one set of
     /// rings).
-    pub fn new(mut transport: T) -> Result<Self, Error> {
-        static RECEIVE_RING: TakeCell<RingMemory<RECEIVE>> = TakeCell::new(RingMemory::new());
-        static TRANSMIT_RING: TakeCell<RingMemory<TRANSMIT>> = TakeCell::new(RingMemory::new());
-        static POOL: TakeCell<[Buffer; BUFFERS]> =
-            TakeCell::new([const { Buffer([0; BUFFER as usize]) }; BUFFERS]);
+    pub fn new(transport: T) -> Result<Self, Error> {
+        Self::with(transport, Memory::claim)
+    }
 
+    fn with(mut transport: T, memory: impl FnOnce() -> Option<Memory>) -> Result<Self, Error> {
         let features = transport.negotiate(MAC | EVENT_IDX)?;
         let events = features & EVENT_IDX != 0;
         let mac = mac_address(&transport, features);
@@ -150,14 +171,17 @@ impl<T: Transport> Nic<T> {
             index: 0,
             maximum: 0,
         };
-        let receive_ring = RECEIVE_RING.take().ok_or(in_use)?;
-        let transmit_ring = TRANSMIT_RING.take().ok_or(in_use)?;
-        let receive_bell = transport.queue(0, receive_ring, true)?;
-        let transmit_bell = transport.queue(1, transmit_ring, false)?;
+        let Memory {
+            receive,
+            transmit,
+            pool,
+        } = memory().ok_or(in_use)?;
+        let receive_bell = transport.queue(0, receive, true)?;
+        let transmit_bell = transport.queue(1, transmit, false)?;
 
         let mut nic = Self {
-            receive: Queue::new(receive_ring, events),
-            transmit: Queue::new(transmit_ring, events),
+            receive: Queue::new(receive, events),
+            transmit: Queue::new(transmit, events),
             receive_bell,
             transmit_bell,
             spare: [const { None }; BUFFERS],
@@ -172,7 +196,7 @@ impl<T: Transport> Nic<T> {
             stuck: None,
             transport,
         };
-        for buffer in POOL.take().into_iter().flatten() {
+        for buffer in pool {
             nic.keep(buffer);
         }
         nic.start();
@@ -471,128 +495,4 @@ fn mac_address(transport: &impl Transport, features: u64) -> [u8; 6] {
 }
 
 #[cfg(test)]
-mod tests {
-    extern crate std;
-    use std::boxed::Box;
-
-    use super::*;
-    use crate::dev::registers::Registers;
-    use crate::dev::virtio::mmio::{self, MmioTransport};
-
-    const STATUS: usize = 0x070;
-    const QUEUE_SIZE_MAX: usize = 0x034;
-    const RUNNING: u32 = 15;
-
-    /// Registers of a network device that are plain memory: what is written is read again.
-    fn registers() -> Registers {
-        let block = Box::leak(Box::new([0_u64; 0x200 / 8]));
-        // SAFETY: memory of our own, aligned, and never given back.
-        let registers = unsafe { Registers::new(block.as_mut_ptr().cast(), 0x200) };
-        for (offset, value) in [
-            (0x000, u32::from_le_bytes(*b"virt")),
-            (0x004, 2),
-            (0x008, mmio::NETWORK),
-            // For either half: the upper one offers VERSION_1.
-            (0x010, 1),
-            (QUEUE_SIZE_MAX, 256),
-        ] {
-            registers.write32(offset, value);
-        }
-        registers
-    }
-
-    /// One test, since there is one set of rings.
-    #[test]
-    fn a_device_in_trouble_is_begun_anew_with() {
-        let registers = registers();
-        let transport = MmioTransport::new(registers, true).unwrap();
-        let mut nic = Nic::new(transport).unwrap();
-        let lent = |nic: &Nic<_>| RECEIVE - nic.receive.room();
-        assert_eq!(lent(&nic), RECEIVE);
-        assert_eq!(nic.tend(), Health::default());
-
-        for (resets, status, trouble) in [
-            (1, RUNNING | 64, Trouble::NeedsReset),
-            (2, 0, Trouble::Stopped),
-            (3, RUNNING & !4, Trouble::Stopped),
-        ] {
-            let mut frame = nic.allocate().unwrap();
-            frame.set_length(60);
-            nic.send(frame);
-            registers.write32(STATUS, status);
-            let health = nic.tend();
-            let trouble = Some(trouble);
-            let dead = None;
-            assert_eq!(
-                health,
-                Health {
-                    resets,
-                    trouble,
-                    dead
-                }
-            );
-            assert_eq!(registers.read32(STATUS), RUNNING);
-            assert_eq!((lent(&nic), nic.transmit.room()), (RECEIVE, TRANSMIT));
-            assert_eq!(nic.spare_count, TRANSMIT, "no buffer is lost");
-            assert_eq!(nic.tend(), health, "once");
-        }
-
-        // The rings say that half of all indices are used, and nothing was ever lent under the numbers in them.
-        let [_, _, received] = nic.receive.memory().addresses();
-        let [_, _, sent] = nic.transmit.memory().addresses();
-        for (used, length) in [(received, RECEIVE), (sent, TRANSMIT)] {
-            let used = used as *mut u16;
-            for place in 0..length * 4 {
-                // SAFETY: the used ring has so many halfwords behind its flags and its index; nobody else is here.
-                unsafe { used.wrapping_add(2 + place).write(u16::MAX) };
-            }
-            // SAFETY: as above.
-            unsafe { used.wrapping_add(1).write(0x8000) };
-        }
-        assert!(nic.receive().is_none());
-        assert_eq!(
-            nic.counters().lies,
-            RECEIVE as u64,
-            "a round of it is enough"
-        );
-        nic.kick();
-        assert_eq!(nic.counters().lies, (RECEIVE + TRANSMIT) as u64);
-        assert_eq!(nic.tend().trouble, Some(Trouble::Lies));
-        assert!(!nic.has_received());
-
-        // Nothing leaves the transmit ring.
-        while nic.transmit.room() > 0 {
-            let frame = nic.allocate().unwrap();
-            nic.send(frame);
-        }
-        assert!(!nic.wakes() && nic.prepare_sleep());
-        for _ in 0..PATIENCE {
-            assert_eq!(nic.tend().resets, 4);
-        }
-        assert_eq!(nic.tend().trouble, Some(Trouble::Stuck));
-        assert!(nic.wakes());
-
-        // It comes back as something that cannot be used, for a while.
-        registers.write32(STATUS, u32::MAX);
-        registers.write32(QUEUE_SIZE_MAX, 8);
-        for _ in 0..3 {
-            let health = nic.tend();
-            assert_eq!(
-                (health.resets, health.trouble),
-                (6, Some(Trouble::NeedsReset))
-            );
-            assert!(
-                matches!(health.dead, Some(Error::Queue { .. })),
-                "{health:?}"
-            );
-            assert!(nic.receive().is_none());
-            let frame = nic.allocate().unwrap();
-            nic.send(frame);
-            nic.kick();
-        }
-        registers.write32(QUEUE_SIZE_MAX, 256);
-        assert_eq!(nic.tend().dead, None);
-        assert_eq!((lent(&nic), nic.transmit.room()), (RECEIVE, TRANSMIT));
-        assert_eq!(nic.spare_count, TRANSMIT, "no buffer is lost");
-    }
-}
+mod tests;

@@ -9,7 +9,7 @@
 use core::fmt;
 use core::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
 
-use super::event::Wish;
+use super::event::{self, Wish};
 
 pub mod exchange;
 
@@ -240,10 +240,7 @@ impl<T, const N: usize> Queue<T, N> {
     /// Shows the device everything pushed so far. A device that is at work takes it without being
     /// notified.
     pub fn publish(&self) {
-        self.memory
-            .available
-            .index
-            .store(self.next_available.to_le(), Ordering::Release);
+        event::show(&self.memory.available.index, self.next_available);
     }
 
     /// Whether the device wants to be notified of what was published since this was last asked.
@@ -282,7 +279,7 @@ impl<T, const N: usize> Queue<T, N> {
     /// Whether [`Self::pop`] has something to return.
     #[must_use]
     pub fn has_used(&self) -> bool {
-        u16::from_le(self.memory.used.index.load(Ordering::Acquire)) != self.last_used
+        event::shown(&self.memory.used.index) != self.last_used
     }
 
     /// Takes back one buffer that the device has finished with, and how many bytes the device says

@@ -60,7 +60,15 @@ impl Mmu {
     #[must_use]
     pub fn kind(&self, address: u64) -> Option<Kind> {
         let (root, _) = Cr3::read_raw();
-        if root.start_address().as_u64() != self::address(self.root) || address >= LIMIT {
+        if root.start_address().as_u64() != self::address(self.root) {
+            return None;
+        }
+        self.look_up(address)
+    }
+
+    /// The same by these tables.
+    fn look_up(&self, address: u64) -> Option<Kind> {
+        if address >= LIMIT {
             return None;
         }
         let mut table: &PageTable = self.root;
@@ -69,7 +77,8 @@ impl Mmu {
             if entry.is_unused() {
                 return None;
             }
-            table = next_table(entry);
+            // SAFETY: a table of ours; nobody changes it while `self` is borrowed.
+            table = unsafe { &*next_table(entry) };
         }
         let entry = &table[index(address, 0)];
         let own = entry.flags() - (PageTableFlags::ACCESSED | PageTableFlags::DIRTY);
@@ -104,11 +113,12 @@ impl Mmu {
                 self.pool = rest;
                 // Intermediate entries permit all; the leaf decides.
                 entry.set_addr(
-                    PhysAddr::new(address(next)),
+                    PhysAddr::new(expose(next)),
                     PageTableFlags::PRESENT | PageTableFlags::WRITABLE,
                 );
             }
-            table = next_table(entry);
+            // SAFETY: a table of ours, to which nothing else leads; `&mut self` keeps the walk exclusive.
+            table = unsafe { &mut *next_table(entry) };
         }
         let entry = &mut table[index(page, 0)];
         let flags = leaf_flags(kind);
@@ -148,13 +158,92 @@ fn index(page: u64, level: u32) -> usize {
     usize::try_from(page >> (12 + 9 * level) & 0x1ff).unwrap_or(0)
 }
 
-fn next_table(entry: &PageTableEntry) -> &'static mut PageTable {
-    // SAFETY: intermediate entries are written only by `map_page`, with the address of a page from
-    // the static pool that was split off for this entry alone, identity mapped; `&mut self` of
-    // the caller keeps the walk exclusive.
-    unsafe { &mut *(entry.addr().as_u64() as *mut PageTable) }
+/// The table that an intermediate entry leads to. These are written only by `map_page`, with the address of a page of
+/// the pool that was split off for the entry alone, identity mapped.
+fn next_table(entry: &PageTableEntry) -> *mut PageTable {
+    let address = usize::try_from(entry.addr().as_u64()).unwrap_or(0);
+    core::ptr::with_exposed_provenance_mut(address)
+}
+
+/// The address of a table that is reached through it from here on.
+fn expose(table: &mut PageTable) -> u64 {
+    core::ptr::from_mut(table).expose_provenance() as u64
 }
 
 fn address(table: &PageTable) -> u64 {
     core::ptr::from_ref(table) as u64
+}
+
+#[cfg(test)]
+impl Mmu {
+    /// Tables of its own, for a test.
+    pub(crate) fn for_test() -> Self {
+        extern crate std;
+        use std::vec::Vec;
+
+        let tables: Vec<_> = (0..POOL).map(|_| PageTable::new()).collect();
+        let (root, pool) = tables.leak().split_first_mut().expect("a few");
+        Self { root, pool }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_mapped_is_found_again_and_nothing_else() {
+        let mut mmu = Mmu::for_test();
+        let parts = [
+            (0x10_0000, 0x3000, Kind::Text),
+            (0x10_3000, 0x1001, Kind::ReadOnly),
+            (0x20_0000, 0x1000, Kind::Data),
+            (0xfeff_b000, 0x1000, Kind::Device),
+            (LIMIT - PAGE, PAGE, Kind::Device),
+        ];
+        for (start, length, kind) in parts {
+            assert_eq!(mmu.map(start, length, kind), Ok(()));
+            assert_eq!(mmu.map(start, length, kind), Ok(()), "again");
+        }
+        for (start, length, kind) in parts {
+            for address in [start, start + length - 1] {
+                assert_eq!(mmu.look_up(address), Some(kind), "{address:#x}");
+            }
+        }
+        for address in [
+            0,
+            0xf_ffff,
+            0x10_5000,
+            0x20_1000,
+            0xfeff_c000,
+            LIMIT,
+            u64::MAX,
+        ] {
+            assert_eq!(mmu.look_up(address), None, "{address:#x}");
+        }
+        assert_eq!(
+            mmu.map(0x10_4000, 0x1000, Kind::Data),
+            Err(MapError::Conflict { page: 0x10_4000 })
+        );
+        assert_eq!(mmu.look_up(0x10_4000), Some(Kind::ReadOnly));
+    }
+
+    #[test]
+    fn what_cannot_be_mapped_is_refused_and_tables_end() {
+        let mut mmu = Mmu::for_test();
+        for (start, length) in [
+            (0x1000, 0),
+            (LIMIT - PAGE, PAGE + 1),
+            (u64::MAX, 2),
+            (LIMIT, 1),
+        ] {
+            let bad = MapError::Range { start, length };
+            assert_eq!(mmu.map(start, length, Kind::Data), Err(bad));
+        }
+        // Each in a GiB of its own, with two tables of its own.
+        let last = (0..64).find(|gib| mmu.map(gib << 30, 1, Kind::Data).is_err());
+        assert_eq!(last, Some((POOL as u64 - 2) / 2));
+        assert_eq!(mmu.map(64 << 30, 1, Kind::Data), Err(MapError::OutOfTables));
+        assert_eq!(mmu.look_up(0), Some(Kind::Data));
+    }
 }

@@ -6,9 +6,9 @@ use gnomon_arch::machine::mmu::{Kind, Mmu};
 use gnomon_kernel::config::{self, Config};
 use gnomon_kernel::discover::acpi::Tables;
 use gnomon_kernel::discover::fdt::{self, Bad, HEADER, Tree};
+use gnomon_kernel::handover::BootInfo;
 
 use super::acpi::{Acpi, NoAcpi};
-use crate::info::BootInfo;
 
 /// Physical address of the device tree. Nothing but the image is mapped when the entry code ends.
 pub(crate) struct Handover(u64);

@@ -5,10 +5,11 @@ use core::cell::RefCell;
 
 use gnomon_arch::machine::mmu::{Kind, Mmu};
 use gnomon_kernel::discover::acpi::{Bad, Tables};
+use gnomon_kernel::handover::BootInfo;
+use gnomon_kernel::handover::pvh::StartInfo;
 use gnomon_kernel::memory::PhysicalMemory;
 
 use super::pvh::Handover;
-use crate::info::BootInfo;
 
 /// Where a PC's BIOS keeps read-only data, listed in the memory map or not (ACPI 6.5 §5.2.5.1).
 const BIOS: core::ops::Range<u64> = 0xe_0000..0x10_0000;
@@ -26,7 +27,8 @@ pub(crate) struct Firmware<'a> {
 
 impl<'a> Firmware<'a> {
     /// Keeps what the start info said.
-    pub(crate) fn new(Handover { boot, rsdp }: Handover, mmu: &'a RefCell<Mmu>) -> Self {
+    pub(crate) fn new(Handover(info): Handover, mmu: &'a RefCell<Mmu>) -> Self {
+        let StartInfo { boot, rsdp } = info;
         Self { mmu, boot, rsdp }
     }
 

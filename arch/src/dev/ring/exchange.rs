@@ -7,6 +7,7 @@ use core::fmt;
 use core::sync::atomic::{Ordering, fence};
 
 use super::{Descriptor, Lie, RingMemory, WRITE};
+use crate::dev::event;
 
 /// Available-ring flag: the driver asks for no interrupts.
 const NO_INTERRUPT: u16 = 1;
@@ -79,8 +80,7 @@ impl Exchange {
         entry.store(0, Ordering::Relaxed);
         self.is_lent = true;
         self.next_available = self.next_available.wrapping_add(1);
-        let index = &self.memory.available.index;
-        index.store(self.next_available.to_le(), Ordering::Release);
+        event::show(&self.memory.available.index, self.next_available);
         true
     }
 
@@ -99,7 +99,7 @@ impl Exchange {
     /// The entry is a lie; it is skipped, and nothing changes hands.
     pub fn pop(&mut self) -> Option<Result<u32, Lie>> {
         let used = &self.memory.used;
-        if u16::from_le(used.index.load(Ordering::Acquire)) == self.last_used {
+        if event::shown(&used.index) == self.last_used {
             return None;
         }
         let [even, odd] = &used.ring;

@@ -265,3 +265,6 @@ fn direct_interrupts(
     pci.0.write32(function, at, control & !(1 << 30) | 1 << 31);
     Ok(())
 }
+
+#[cfg(all(test, target_arch = "x86_64"))]
+mod tests;

@@ -1,16 +1,18 @@
-//! What every boot protocol tells us, as plain data.
+//! What the loader hands over, as plain data: of every boot protocol ([`BootInfo`]), and of PVH ([`pvh`]).
 
-use gnomon_kernel::memory::{MemoryKind, MemoryRange};
+pub mod pvh;
+
+use crate::memory::{MemoryKind, MemoryRange};
 
 /// Memory ranges that are remembered; QEMU gives about ten. More are ignored, which can only hide
 /// memory, never invent it.
 const RANGES: usize = 64;
 /// Bytes of command line that are kept.
-pub(crate) const COMMAND_LINE_MAX: usize = 1024;
+pub const COMMAND_LINE_MAX: usize = 1024;
 
 /// What the loader handed over, copied out of its memory.
 #[derive(Debug)]
-pub(crate) struct BootInfo {
+pub struct BootInfo {
     ranges: [MemoryRange; RANGES],
     range_count: usize,
     command_line: [u8; COMMAND_LINE_MAX],
@@ -19,7 +21,8 @@ pub(crate) struct BootInfo {
 
 impl BootInfo {
     /// Nothing known yet.
-    pub(crate) const fn new() -> Self {
+    #[must_use]
+    pub const fn new() -> Self {
         const NONE: MemoryRange = MemoryRange {
             start: 0,
             length: 0,
@@ -34,7 +37,7 @@ impl BootInfo {
     }
 
     /// Adds a range to the memory map.
-    pub(crate) fn add_range(&mut self, range: MemoryRange) {
+    pub fn add_range(&mut self, range: MemoryRange) {
         if let Some(place) = self.ranges.get_mut(self.range_count) {
             *place = range;
             self.range_count += 1;
@@ -42,12 +45,13 @@ impl BootInfo {
     }
 
     /// The memory map.
-    pub(crate) fn memory(&self) -> &[MemoryRange] {
+    #[must_use]
+    pub fn memory(&self) -> &[MemoryRange] {
         self.ranges.get(..self.range_count).unwrap_or_default()
     }
 
     /// Keeps the command line up to its first zero byte; false when it had to be cut.
-    pub(crate) fn set_command_line(&mut self, bytes: impl Iterator<Item = u8>) -> bool {
+    pub fn set_command_line(&mut self, bytes: impl Iterator<Item = u8>) -> bool {
         for (index, byte) in bytes.take_while(|&byte| byte != 0).enumerate() {
             let Some(place) = self.command_line.get_mut(index) else {
                 return false;
@@ -59,7 +63,8 @@ impl BootInfo {
     }
 
     /// The command line; bytes that are not UTF-8 end it.
-    pub(crate) fn command_line(&self) -> &str {
+    #[must_use]
+    pub fn command_line(&self) -> &str {
         let bytes = self
             .command_line
             .get(..self.command_line_length)
@@ -71,5 +76,11 @@ impl BootInfo {
                 .and_then(|bytes| core::str::from_utf8(bytes).ok())
                 .unwrap_or(""),
         }
+    }
+}
+
+impl Default for BootInfo {
+    fn default() -> Self {
+        Self::new()
     }
 }
