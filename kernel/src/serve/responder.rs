@@ -190,6 +190,7 @@ impl<'m> Responder<'m> {
     }
 
     /// Makes the reply, and says what to do after it was sent.
+    #[inline]
     fn decide(
         &mut self,
         datagram: &Datagram<'_>,
@@ -283,6 +284,7 @@ impl<'m> Responder<'m> {
         }
     }
 
+    #[inline]
     fn judge(&mut self, client: IpAddr, uptime: Option<Duration>, random: u64) -> Verdict {
         let (Some(limit), Some(now)) = (self.policy.limit, uptime) else {
             return Verdict::Pass;
