@@ -25,6 +25,7 @@ pub mod duty;
 pub mod http;
 pub mod json;
 pub mod machine;
+mod median;
 pub mod memory;
 pub mod net;
 pub mod random;
