@@ -728,7 +728,8 @@ impl Packet {
     fn write(&self, bytes: &mut [u8; HEADER], server: Server, request: &Request) {
         bytes[0] = self.leap << 6 | request.version << 3 | request.reply_mode;
         bytes[1] = self.stratum;
-        bytes[2] = request.poll.clamp(server.poll, MAX_POLL).cast_unsigned();
+        // `clamp` would have a panic, for a least poll above the greatest.
+        bytes[2] = request.poll.max(server.poll).min(MAX_POLL).cast_unsigned();
         bytes[3] = server.precision.cast_unsigned();
         // The root delay.
         bytes[4..8].fill(0);
@@ -812,9 +813,9 @@ fn blur(receive: u64, transmit: u64, mask: u64, random: u64) -> u64 {
         let choices = if after(last) {
             last.wrapping_sub(receive) / 2
         } else {
-            1
+            0
         };
-        receive.wrapping_add(1 + 2 * (random % choices))
+        receive.wrapping_add(1 + 2 * (random % choices.max(1)))
     };
     non_zero(stamp, 2)
 }
