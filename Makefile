@@ -1,6 +1,6 @@
 # The verbs. Each is a line or two; logic lives in Rust or in qemu/setup.sh.
 .DEFAULT_GOAL := help
-.PHONY: help build run smoke test judges bench bench-peer icount lint loom miri pages doc clean
+.PHONY: help build provoke run smoke test test-long soak judges bench bench-peer icount lint deny advisories loom miri pages doc clean
 
 GUEST := --profile guest -p gnomon --target
 ARCH ?= x86_64
@@ -21,6 +21,15 @@ build: ## build/gnomon-x86_64.elf, build/gnomon-aarch64.img and build/gnomon-qem
 	@for arch in x86_64 aarch64; do cp $(TARGET)/$$arch-unknown-none/guest/gnomon.map build/gnomon-$$arch.map; done
 	@cp $(TARGET)/release/gnomon-qemu build/gnomon-qemu
 
+provoke: ## build/provoke-*: images that fail when the command line asks them to, for the tests alone
+	@qemu/setup.sh build
+	cargo build --locked $(GUEST) x86_64-unknown-none --features provoke
+	cargo build --locked $(GUEST) aarch64-unknown-none --features provoke
+	@mkdir -p build
+	@cp $(TARGET)/x86_64-unknown-none/guest/gnomon build/provoke-gnomon-x86_64.elf
+	@cp $(TARGET)/aarch64-unknown-none/guest/gnomon build/provoke-gnomon-aarch64.img
+	@chmod -x build/provoke-gnomon-aarch64.img
+
 run: ## boot the image under QEMU with the host's time (ARCH=aarch64, ARGS="--seconds 10 ...")
 	@qemu/setup.sh run $(ARCH)
 	@$(MAKE) --no-print-directory build
@@ -33,9 +42,19 @@ smoke: ## the guest's smoke test: TAP, and an exit status (ARCH=aarch64, ARGS="-
 
 test: ## everything: host tests, and the tests that boot the image under QEMU
 	@qemu/setup.sh test
-	@$(MAKE) --no-print-directory build
+	@$(MAKE) --no-print-directory provoke build
 	cargo test --locked --release -p gnomon-clock -p gnomon-kernel -p gnomon-arch -p gnomon-qemu
 	cargo test --locked --release -p gnomon-tests
+
+test-long: ## the tests that take minutes: a soak of five minutes on each architecture, 100 million pages
+	@$(MAKE) --no-print-directory soak SECONDS=300 ARCH=x86_64
+	@$(MAKE) --no-print-directory soak SECONDS=300 ARCH=aarch64
+	@$(MAKE) --no-print-directory pages
+
+soak: ## a guest under mixed load for an hour, every answer judged, and a summary (SECONDS=300, ARCH=aarch64); as root
+	@qemu/setup.sh test
+	@$(MAKE) --no-print-directory build
+	cargo run --locked --release -p gnomon-tests --bin soak -- $(or $(SECONDS),3600) $(ARCH)
 
 judges: ## let every NTP client judge the guest, those that have to be compiled too: a table
 	@qemu/setup.sh judges
@@ -64,9 +83,20 @@ lint: ## rustfmt, clippy on the host and the bare target, docs: no warnings
 	cargo clippy --locked --workspace --exclude gnomon --all-targets -- -D warnings
 	cargo clippy --locked $(GUEST) x86_64-unknown-none -- -D warnings
 	cargo clippy --locked $(GUEST) aarch64-unknown-none -- -D warnings
+	cargo clippy --locked $(GUEST) aarch64-unknown-none --features provoke -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --exclude gnomon --no-deps
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked $(GUEST) x86_64-unknown-none --no-deps
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked $(GUEST) aarch64-unknown-none -p gnomon-arch --no-deps
+
+DENY = PATH="$(CURDIR)/build/tools/bin:$$PATH" cargo deny --locked check
+
+deny: ## licenses, duplicates and sources of every dependency, by cargo-deny
+	@qemu/setup.sh deny
+	$(DENY) licenses bans sources
+
+advisories: ## what is known against any dependency; fetches cargo-deny's database
+	@qemu/setup.sh deny
+	$(DENY) advisories
 
 loom: ## the seqlock and the notifications in every order of loads and stores that the memory model allows
 	RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=$(TARGET)/loom cargo test --locked --release -p gnomon-clock -p gnomon-arch --test loom

@@ -8,6 +8,7 @@
 #   qemu/setup.sh judges  that, chromium, and the judges that are no Debian packages: ntpd-rs and ntplib, into build/judges
 #   qemu/setup.sh peer    that, and a Linux guest with chrony for `make bench-peer`, in build/peer
 #   qemu/setup.sh miri    a nightly toolchain with Miri, for `make miri` only
+#   qemu/setup.sh deny    cargo-deny, for `make deny`, into build/tools; it compiles for minutes
 #
 # Packages need root: without it, the one command that needs it is printed (`qemu/setup.sh packages ...`, which
 # installs Debian packages and nothing else), and the status is 1.
@@ -240,6 +241,16 @@ built_judges() {
     fi
 }
 
+cargo_deny=0.20.2
+
+deny() {
+    "$here/build/tools/bin/cargo-deny" --version 2>/dev/null | grep -qx "cargo-deny $cargo_deny" && return
+    say "building cargo-deny $cargo_deny into build/tools (minutes)"
+    (cd "$here" && CARGO_TARGET_DIR="$here/build/tools/target" \
+        cargo install cargo-deny --version "=$cargo_deny" --locked --quiet --root "$here/build/tools")
+    rm -rf "$here/build/tools/target"
+}
+
 qemus() {
     qemu x86_64 && qemu aarch64
 }
@@ -398,8 +409,8 @@ packages() {
 }
 
 case $purpose in
-build | run | test | judges | peer | miri) ;;
-*) say "usage: $0 [packages] build|run [x86_64|aarch64]|test|judges|peer|miri" && exit 2 ;;
+build | run | test | judges | peer | miri | deny) ;;
+*) say "usage: $0 [packages] build|run [x86_64|aarch64]|test|judges|peer|miri|deny" && exit 2 ;;
 esac
 packages
 [ -z "$packages_only" ] || exit 0
@@ -409,4 +420,5 @@ test) daemons && "$here/qemu/qemu-11.sh" ;;
 judges) daemons && built_judges ;;
 peer) daemons && linux_guest ;;
 miri) miri ;;
+deny) deny ;;
 esac

@@ -24,6 +24,7 @@
 
 pub mod cell;
 pub mod dev;
+pub mod failure;
 pub mod mapping;
 
 #[cfg(target_arch = "x86_64")]

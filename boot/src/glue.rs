@@ -15,6 +15,7 @@ use gnomon_kernel::net::port::{self, FramePort, PortCounters};
 use gnomon_kernel::random::{Source, Take};
 use gnomon_kernel::source::virtio_rtc::{ANSWER_MAX, RequestQueue};
 
+use crate::last_words;
 use crate::platform::Entropy;
 
 /// The console UART.
@@ -46,7 +47,9 @@ const READS: usize = 8;
 
 impl Machine for Board {
     fn uptime(&mut self) -> Option<Duration> {
-        self.uptime.nanoseconds().map(Duration::from_nanos)
+        let nanos = self.uptime.nanoseconds();
+        last_words::note_uptime(nanos);
+        nanos.map(Duration::from_nanos)
     }
 
     #[inline(never)]

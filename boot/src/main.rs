@@ -13,7 +13,10 @@
 mod find;
 mod glue;
 mod info;
+mod last_words;
 mod layout;
+#[cfg(feature = "provoke")]
+mod provoke;
 mod smoke;
 
 #[cfg(target_arch = "x86_64")]
@@ -25,13 +28,13 @@ mod platform;
 mod platform;
 
 use core::cell::RefCell;
-use core::fmt::{self, Write};
+use core::fmt;
 use core::mem::ManuallyDrop;
 use core::panic::PanicInfo;
 
 use gnomon_arch::cell::TakeCell;
 use gnomon_arch::machine::timer::{Alarm, Uptime};
-use gnomon_arch::machine::{counter, io, power, trap};
+use gnomon_arch::machine::{counter, power, trap};
 use gnomon_clock::{Clock, Source};
 use gnomon_kernel::config::{Config, Serial};
 use gnomon_kernel::console::{Console, Queue};
@@ -44,6 +47,7 @@ use gnomon_kernel::source::{Driver, Table};
 
 use crate::find::{Finding, Network};
 use crate::glue::{Board, Port, Uart};
+use crate::last_words::fatal;
 use crate::platform::{Firmware, Handover, Hardware};
 use crate::smoke::Lab;
 use gnomon_kernel::shell::Facts;
@@ -69,7 +73,7 @@ static SOURCES: TakeCell<Table> = TakeCell::new(Table::new());
 
 /// Where the entry code goes once Rust can run, with the physical address of the loader's words.
 extern "C" fn start(handover: u64) -> ! {
-    trap::install(|frame| last_words(format_args!("{frame}")));
+    trap::install(last_words::exception);
     let handover = Handover::read(handover);
     let mmu = RefCell::new(layout::own_address_space());
     let firmware = Firmware::new(handover, &mmu);
@@ -81,9 +85,12 @@ extern "C" fn start(handover: u64) -> ! {
         uptime,
     };
     let mut config = Config::parse(firmware.command_line(), &mut |warning| log.line(&warning));
+    let power = hardware.power();
+    power::on_failure(last_words::ending(config.on_panic), power);
     let keys = &mut config.policy.keys;
     find::ntp_keys(hardware.fw_cfg(), keys, &mut |warning| log.line(warning));
     let page = hardware.page(config.vmclock);
+    last_words::note_page(page.window);
     let interrupts = hardware.interrupts(&mut |why| log.line(why));
     let second = match config.serial2 {
         Serial::Off => None,
@@ -97,7 +104,6 @@ extern "C" fn start(handover: u64) -> ! {
     let mut host_clock = hardware.host_clock();
     find::memory(hardware.memory(), &mut facts.memory);
     hardware.describe(&mut facts.description);
-    let power = hardware.power();
     let services = hardware.services();
     let entropy = hardware.entropy(&services);
     let mut clocks = hardware.clocks(&services);
@@ -111,6 +117,9 @@ extern "C" fn start(handover: u64) -> ! {
     };
     add(Finding::of(Source::VirtioRtc, &mut host_clock));
     clocks.each(&mut add);
+
+    #[cfg(feature = "provoke")]
+    provoke::as_asked(firmware.command_line(), &page);
 
     let is_refused = matches!(network, Network::Refused(..));
     let network = Text::<128>::of(&network);
@@ -179,6 +188,7 @@ struct Log {
 impl Log {
     fn line(&mut self, message: &dyn fmt::Display) {
         let since = self.uptime.nanoseconds();
+        last_words::note_uptime(since);
         // The console's queue takes everything or drops it: nothing to report, and nobody to report it to.
         let _ = report::log(&mut self.console, since, format_args!("{message}"));
     }
@@ -189,22 +199,7 @@ fn queue(port: usize) -> &'static mut Queue {
     queue.unwrap_or_else(|| fatal(&"entered twice"))
 }
 
-/// Prints on a console of its own, whatever state the other one is in.
-fn last_words(text: fmt::Arguments<'_>) {
-    let mut queue = [0; _];
-    let mut console = Console::new(io::Uart::steal().map(Uart), &mut queue);
-    let _ = writeln!(console, "\n{text}");
-    console.drain(1_000_000);
-}
-
-/// Says why the image cannot run, and ends in failure.
-fn fatal(why: &dyn fmt::Display) -> ! {
-    last_words(format_args!("cannot start: {why}"));
-    power::fail()
-}
-
 #[panic_handler]
 fn panic(info: &PanicInfo<'_>) -> ! {
-    last_words(format_args!("{info}"));
-    power::fail()
+    last_words::panicked(info)
 }

@@ -17,6 +17,7 @@
 //! | `ntp.smear.port` | a UDP port beside 123 for the smeared service | none: 123 is smeared |
 //! | `tai_offset` | TAI − UTC in seconds, `10` to `60` | the page's |
 //! | `on_violation` | `serve`, `alarm`, `stop` | `alarm` |
+//! | `on_panic` | `exit`, `halt`, `reboot`: what a failure of our own ends in ([`OnPanic`]) | `exit` |
 //! | `drain` | `off`, `soon`, `imminent` | `off` |
 //! | `holdover.max` | seconds | no limit |
 //! | `source` | `auto`, or names separated by commas: `vmclock`, `kvm`, `virtio-rtc`, `ntp:ADDR`, `rtc`, `auto` ([`source`](crate::source)) | `auto` |
@@ -79,6 +80,8 @@ pub struct Config {
     pub tai_offset: Option<OperatorOffset>,
     /// `on_violation=`, `drain=` and `holdover.max=`: when to stop serving.
     pub conditions: Conditions,
+    /// `on_panic=`: what a failure of our own ends in.
+    pub on_panic: OnPanic,
     /// `source=`: where the time may come from.
     pub source: Choice,
     /// `firmware=`: where an Arm machine's description comes from.
@@ -164,6 +167,30 @@ pub enum Firmware {
     Acpi,
 }
 
+/// What a panic or an unexpected exception ends in, once it has been reported.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnPanic {
+    /// The virtual machine ends with a status that tells of it, where it has a device for that (`isa-debug-exit`,
+    /// semihosting); elsewhere as `Halt`. The default: whoever supervises the machine sees that it has failed and decides,
+    /// and the report is the last thing on its console.
+    Exit,
+    /// The processor stops for ever: nothing is answered, and memory stays as it was for whoever wants to look at it.
+    Halt,
+    /// The machine is restarted, and right again at once; a failure that comes back does so for ever.
+    Reboot,
+}
+
+impl OnPanic {
+    fn parse(value: &str) -> Option<Self> {
+        Some(match value {
+            "exit" => Self::Exit,
+            "halt" => Self::Halt,
+            "reboot" => Self::Reboot,
+            _ => return None,
+        })
+    }
+}
+
 impl Config {
     /// What holds when the command line is empty.
     pub const DEFAULT: Self = Self {
@@ -179,6 +206,7 @@ impl Config {
         smear_port: None,
         tai_offset: None,
         conditions: Conditions::DEFAULT,
+        on_panic: OnPanic::Exit,
         source: Choice::AUTO,
         firmware: Firmware::Auto,
         smoke: None,
@@ -306,6 +334,7 @@ impl Config {
                     _ => return None,
                 }
             }
+            "on_panic" => self.on_panic = OnPanic::parse(value)?,
             "drain" => {
                 self.conditions.drain = match value {
                     "off" => Drain::Off,

@@ -1,6 +1,7 @@
 //! The fields of the page that say what is known of the time.
 
 use core::num::NonZeroU32;
+use core::ops::RangeInclusive;
 use std::collections::VecDeque;
 
 use clap::ValueEnum;
@@ -151,8 +152,12 @@ pub fn keeps_promise(earlier: &Fields, later: &Fields) -> bool {
             .is_some_and(|apart| apart <= earlier.period_error.into())
 }
 
-/// How many pages back a new one keeps what they promised.
-pub const REMEMBERED: usize = 4;
+/// For how long a new page keeps what older ones promised: a guest that is kept from its CPU meanwhile
+/// compares the newest page with those it has seen.
+pub const REMEMBERED: Span = Span::from_nanos(250_000_000);
+
+/// How many pages are kept to, however old they are, and how many are at most: one a millisecond.
+pub const PAGES: RangeInclusive<usize> = 4..=250;
 
 /// The last pages under one marker, which a new one must not contradict.
 ///
@@ -174,8 +179,13 @@ impl Promises {
 
     /// This page has been published.
     pub fn note(&mut self, page: &Fields) {
-        self.pages.truncate(REMEMBERED - 1);
         self.pages.push_front(*page);
+        self.pages.truncate(*PAGES.end());
+        while self.pages.len() > *PAGES.start()
+            && self.pages.back().is_some_and(|old| is_past(old, page))
+        {
+            self.pages.pop_back();
+        }
     }
 
     /// Whether this page contradicts none of them.
@@ -242,6 +252,14 @@ impl Promises {
         let contains = Bound::from_nanos(maxerror) >= new.error.plus(apart);
         (contains && self.allow(&page)).then_some(page)
     }
+}
+
+/// Whether nothing of `old` is to be kept to any more at the time of `new`.
+fn is_past(old: &Fields, new: &Fields) -> bool {
+    let (Some(old), Some(new)) = (Line::of(old), Line::of(new)) else {
+        return true;
+    };
+    new.time.since(old.time).is_none_or(|age| age > REMEMBERED)
 }
 
 /// What a page says, on a scale without leap seconds.
@@ -509,9 +527,8 @@ mod tests {
         ));
     }
 
-    #[test]
-    fn old_line_goes_on_until_the_new_one_contradicts_nobody() {
-        let step = 50_000_000;
+    /// The clock has gained 5 µs, which the newest page admits and those before it do not.
+    fn gains(step: u64, remembered: u64) {
         let page = |number: u64, apart: u64| {
             let mut fields = estimate(number * step, 100, 100);
             fields.time = Timestamp::from_parts(100, 0)
@@ -519,28 +536,41 @@ mod tests {
                 .expect("in range");
             valid(&fields, &sample(Some(37)), &EXACT, Scale::Tai)
         };
+        let time = |page: &Fields| {
+            Timestamp::<Tai>::from_parts(page.time_sec.cast_signed(), page.time_frac_sec)
+        };
+        let gained = 2 * remembered;
         let mut promises = Promises::default();
-        for number in 0..6 {
+        for number in 0..gained {
             assert_eq!(promises.reconcile(&page(number, 0)), Some(page(number, 0)));
             promises.note(&page(number, 0));
         }
-        // The clock has gained 5 µs, which the newest page admits and those before it do not.
-        for number in 6..10 {
-            let wanted = page(number, 5000);
+        let apart = step / 5000;
+        for number in gained..gained + remembered {
+            let wanted = page(number, apart);
             assert!(!promises.allow(&wanted));
             let instead = promises.reconcile(&wanted).expect("room");
-            let apart = instead
-                .time_frac_sec
-                .abs_diff(page(number, 0).time_frac_sec);
-            assert!(apart < 1 << 30, "{apart}"); // 2⁻³⁴ s
-            assert!((10_098..=10_104).contains(&instead.time_maxerror_nanosec));
+            let off = time(&instead).since(time(&page(number, 0))).expect("near");
+            assert!(off.abs().units() < 1 << 30, "{off:?}"); // 2⁻³⁴ s
+            let error = 100 + 2 * apart;
+            assert!((error - 2..=error + 4).contains(&instead.time_maxerror_nanosec));
             promises.note(&instead);
         }
-        assert_eq!(promises.reconcile(&page(10, 5000)), Some(page(10, 5000)));
+        let after = page(gained + remembered, apart);
+        assert_eq!(promises.reconcile(&after), Some(after));
         // Nothing contains a step.
-        assert_eq!(promises.reconcile(&page(10, 1_000_000_000)), None);
+        let step = page(gained + remembered, 1_000_000_000);
+        assert_eq!(promises.reconcile(&step), None);
         promises.forget();
-        assert!(promises.allow(&page(10, 1_000_000_000)));
+        assert!(promises.allow(&step));
+    }
+
+    #[test]
+    fn old_line_goes_on_until_the_new_one_contradicts_nobody() {
+        gains(50_000_000, 6); // a quarter of a second, its two ends included
+        gains(10_000_000, 26);
+        gains(1_000_000_000, 4);
+        gains(1_000_000, 250);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use gnomon_clock::{CounterId, Fields, Reading, Span, Tai, Ticks, Timeline, Times
 use gnomon_qemu::estimate::{Outcome, Tracker};
 use gnomon_qemu::host::{Kernel, Leap, Phase, Sample};
 use gnomon_qemu::mapping::{GuestCounter, Mapping};
-use gnomon_qemu::page::{self, Promises, REMEMBERED, Scale};
+use gnomon_qemu::page::{self, PAGES, Promises, REMEMBERED, Scale};
 
 const HERTZ: u64 = 2_400_000_000;
 const MS: u64 = HERTZ / 1000;
@@ -142,8 +142,18 @@ impl Reader {
                 "{apart:?} outside what was told: {told:?}, {now:?}"
             );
         }
-        self.0.truncate(REMEMBERED - 1);
-        self.0.push_front(vec![read(page, page.counter_value)]);
+        let new = read(page, page.counter_value);
+        self.0.push_front(vec![new]);
+        self.0.truncate(*PAGES.end());
+        let age = |old: &Reading| new.tai.expect("known").since(old.tai.expect("known"));
+        while self.0.len() > *PAGES.start()
+            && self
+                .0
+                .back()
+                .is_some_and(|old| age(&old[0]) > Some(REMEMBERED))
+        {
+            self.0.pop_back();
+        }
     }
 
     fn look(&mut self, page: &Fields, counter: u64) {

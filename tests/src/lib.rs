@@ -21,6 +21,7 @@ pub use gnomon_qemu::Arch;
 
 pub mod browser;
 pub mod console;
+pub mod footprint;
 pub mod gdb;
 pub mod guest;
 pub mod icount;
@@ -32,6 +33,8 @@ pub mod netns;
 pub mod ntp;
 pub mod peer;
 pub mod process;
+pub mod soak;
+pub mod truth;
 pub mod vhost_rtc;
 
 /// How long anything may take. Machines are shared, and all that matters is that it happens.
@@ -70,6 +73,12 @@ pub fn arch() -> Arch {
 #[must_use]
 pub fn image() -> PathBuf {
     built(arch().image(), "make build")
+}
+
+/// The image that fails when its command line asks it to.
+#[must_use]
+pub fn provoked_image() -> PathBuf {
+    built(&format!("provoke-{}", arch().image()), "make provoke")
 }
 
 /// The `gnomon-qemu` command under test.

@@ -43,6 +43,17 @@ impl Netns {
         self.ip(&["link", "set", interface, "up"]);
     }
 
+    /// Makes a bridge with this address, and tap interfaces behind it, up.
+    pub fn add_bridge(&self, bridge: &str, address: &str, taps: &[&str]) {
+        self.ip(&["link", "add", bridge, "type", "bridge"]);
+        self.ip(&["addr", "add", address, "dev", bridge]);
+        self.ip(&["link", "set", bridge, "up"]);
+        for tap in taps {
+            self.ip(&["tuntap", "add", "dev", tap, "mode", "tap"]);
+            self.ip(&["link", "set", tap, "master", bridge, "up"]);
+        }
+    }
+
     fn ip(&self, arguments: &[&str]) {
         ip(&[&["-n", &self.name], arguments].concat());
     }

@@ -1,8 +1,10 @@
 //! Ending: power off, restart, and failing where a test can see it.
 
 use core::arch::{asm, global_asm};
+use core::sync::atomic::{AtomicU8, Ordering};
 
 pub use super::services::Conduit;
+use crate::failure::{self, Ending};
 
 /// Power control through PSCI (Arm DEN 0022, Power State Coordination Interface).
 #[derive(Clone, Copy, Debug)]
@@ -34,10 +36,37 @@ impl Power {
     }
 }
 
-/// Ends in failure: a debugger or QEMU with `-semihosting` ends with status 99; elsewhere the CPU
-/// stops. Powering off instead would look like success, because PSCI carries no status.
+/// How PSCI is called by [`fail`]: zero as long as nobody knows.
+static CONDUIT: AtomicU8 = AtomicU8::new(0);
+const HVC: u8 = 1;
+const SMC: u8 = 2;
+
+/// Chooses what [`fail`] does.
+pub fn on_failure(ending: Ending, power: Power) {
+    let conduit = match power.conduit {
+        None => 0,
+        Some(Conduit::Hvc) => HVC,
+        Some(Conduit::Smc) => SMC,
+    };
+    CONDUIT.store(conduit, Ordering::Relaxed);
+    failure::choose(ending);
+}
+
+/// Ends in failure, as was chosen. [`Ending::Exit`]: a debugger or QEMU with `-semihosting` ends with status 99.
+/// Powering off instead would look like success, because PSCI carries no status.
 pub fn fail() -> ! {
-    exit_failed();
+    match failure::chosen() {
+        Ending::Exit => exit_failed(),
+        Ending::Halt => {}
+        Ending::Reboot => {
+            let conduit = match CONDUIT.load(Ordering::Relaxed) {
+                HVC => Some(Conduit::Hvc),
+                SMC => Some(Conduit::Smc),
+                _ => None,
+            };
+            Power { conduit }.reboot()
+        }
+    }
     stop()
 }
 

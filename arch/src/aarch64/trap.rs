@@ -8,6 +8,7 @@ use core::sync::atomic::{AtomicPtr, Ordering};
 use super::sysreg::{mrs, msr};
 use super::{counter, power, services};
 use crate::cell::TakeCell;
+use crate::failure::{Access, Fault};
 
 global_asm!(
     include_str!("trap.s"),
@@ -21,8 +22,11 @@ unsafe extern "C" {
 }
 
 const SAFE_STACK_SIZE: usize = 16 * 1024;
+/// Exception class of a data abort in our own code.
+const DATA_ABORT: u64 = 0x25;
 
-/// What to do with a fatal exception, after which the machine ends in failure.
+/// What to do with a fatal exception, after which the machine ends in failure. A fault inside it ends the machine at
+/// once.
 pub type Report = fn(&Frame);
 
 /// The registers at the moment of the exception, in the order `trap.s` stores them.
@@ -34,6 +38,46 @@ pub struct Frame {
     spsr: u64,
     sp: u64,
     vector: u64,
+}
+
+impl Frame {
+    /// The access to memory that was refused, if that is what it is (Arm ARM, `ESR_EL1.EC` and `ISS`).
+    #[must_use]
+    pub fn fault(&self) -> Option<Fault> {
+        const WRITE: u64 = 1 << 6;
+        const ADDRESS_IS_UNKNOWN: u64 = 1 << 10;
+        let syndrome = mrs!("esr_el1");
+        let access = match syndrome >> 26 & 0x3f {
+            _ if !self.vector.is_multiple_of(4) || syndrome & ADDRESS_IS_UNKNOWN != 0 => {
+                return None;
+            }
+            0x21 => Access::Execute,
+            DATA_ABORT if syndrome & WRITE != 0 => Access::Write,
+            DATA_ABORT => Access::Read,
+            _ => return None,
+        };
+        Some(Fault {
+            address: mrs!("far_el1"),
+            access,
+        })
+    }
+
+    /// Where the stack was.
+    #[must_use]
+    pub const fn stack_pointer(&self) -> u64 {
+        self.sp
+    }
+}
+
+/// Whether code ends in a call, so that the address behind it may be one that a function returns to.
+#[must_use]
+pub fn ends_in_call(code: &[u8]) -> bool {
+    let Some(instruction) = code.last_chunk() else {
+        return false;
+    };
+    let instruction = u32::from_le_bytes(*instruction);
+    // BL and a distance; BLR.
+    instruction >> 26 == 0b10_0101 || instruction & 0xffff_fc1f == 0xd63f_0000
 }
 
 impl fmt::Display for Frame {
@@ -141,9 +185,8 @@ unsafe extern "C" {
 
 /// Called by every vector, with everything masked. Returns only where the exception was expected.
 extern "C" fn dispatch(frame: &mut Frame) {
-    /// Exception classes: an instruction that does not exist here, a data abort in our own code.
+    /// Exception class of an instruction that does not exist here.
     const UNKNOWN: u64 = 0x00;
-    const DATA_ABORT: u64 = 0x25;
     let class = mrs!("esr_el1") >> 26 & 0x3f;
     let [hvc, smc] = services::call_addresses();
     let expected = [

@@ -3,6 +3,8 @@
 use x86_64::instructions::port::Port;
 use x86_64::instructions::{hlt, interrupts};
 
+use crate::failure::{self, Ending};
+
 /// QEMU's `isa-debug-exit` as the launcher places it; harmless where there is none.
 const DEBUG_EXIT: u16 = 0xf4;
 /// What a fatal trap or panic writes there: QEMU ends with status `0x31 << 1 | 1` = 99.
@@ -64,10 +66,18 @@ impl Power {
     }
 }
 
-/// Ends in failure: QEMU exits with status 99 where `isa-debug-exit` stands; elsewhere the CPU
-/// stops.
+/// Chooses what [`fail`] does.
+pub fn on_failure(ending: Ending, _power: Power) {
+    failure::choose(ending);
+}
+
+/// Ends in failure, as was chosen. [`Ending::Exit`]: QEMU exits with status 99 where `isa-debug-exit` stands.
 pub fn fail() -> ! {
-    exit_failed();
+    match failure::chosen() {
+        Ending::Exit => exit_failed(),
+        Ending::Halt => {}
+        Ending::Reboot => Power { soft_off: None }.reboot(),
+    }
     halt()
 }
 

@@ -15,6 +15,7 @@ use x86_64::structures::tss::TaskStateSegment;
 
 use super::{interrupt, power};
 use crate::cell::TakeCell;
+use crate::failure::{Access, Fault};
 
 global_asm!(
     include_str!("trap.s"),
@@ -36,7 +37,8 @@ const VECTORS: usize = 64;
 const SAFE_STACK: u8 = 1;
 const SAFE_STACK_SIZE: usize = 16 * 1024;
 
-/// What to do with a fatal exception, after which the machine ends in failure.
+/// What to do with a fatal exception, after which the machine ends in failure. A fault inside it ends the machine at
+/// once.
 pub type Report = fn(&Frame);
 
 /// The registers at the moment of the trap, in the order `trap.s` pushes them.
@@ -65,6 +67,42 @@ pub struct Frame {
     rflags: u64,
     rsp: u64,
     ss: u64,
+}
+
+impl Frame {
+    /// The access to memory that was refused, if that is what it is (Intel SDM vol. 3, §4.7).
+    #[must_use]
+    pub fn fault(&self) -> Option<Fault> {
+        const PAGE_FAULT: u64 = 14;
+        const WRITE: u64 = 1 << 1;
+        const FETCH: u64 = 1 << 4;
+        (self.vector == PAGE_FAULT).then(|| Fault {
+            address: Cr2::read_raw(),
+            access: match self.error {
+                error if error & FETCH != 0 => Access::Execute,
+                error if error & WRITE != 0 => Access::Write,
+                _ => Access::Read,
+            },
+        })
+    }
+
+    /// Where the stack was.
+    #[must_use]
+    pub const fn stack_pointer(&self) -> u64 {
+        self.rsp
+    }
+}
+
+/// Whether code ends in a call, so that the address behind it may be one that a function returns to.
+#[must_use]
+pub fn ends_in_call(code: &[u8]) -> bool {
+    let back = |bytes: usize| code.len().checked_sub(bytes).and_then(|at| code.get(at..));
+    // E8 and a distance; FF /2 with no displacement, one byte or four, with and without an index.
+    let is_near = back(5).is_some_and(|call| call.first() == Some(&0xe8));
+    let is_indirect = |bytes: usize| {
+        back(bytes).is_some_and(|call| matches!(call, [0xff, modrm, ..] if modrm & 0x38 == 0x10))
+    };
+    is_near || [2, 3, 4, 6, 7].into_iter().any(is_indirect)
 }
 
 impl fmt::Display for Frame {
@@ -297,3 +335,32 @@ const NAMES: [&str; 32] = [
     "security",
     "reserved",
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::ends_in_call;
+
+    #[test]
+    fn calls_are_told_from_other_code() {
+        for call in [
+            &[0xe8, 1, 2, 3, 4][..],
+            &[0xff, 0xd0],             // rax
+            &[0x41, 0xff, 0xd7],       // r15
+            &[0xff, 0x50, 0x18],       // [rax + 0x18]
+            &[0xff, 0x54, 0x24, 0x20], // [rsp + 0x20]
+            &[0xff, 0x15, 0, 1, 0, 0], // [rip + 0x100]
+        ] {
+            assert!(ends_in_call(call), "{call:x?}");
+            assert!(ends_in_call(&[&[0x90; 9], call].concat()), "{call:x?}");
+        }
+        for other in [
+            &[][..],
+            &[0xe8],
+            &[0x90; 16],
+            &[0xff, 0xe0],
+            &[0xff, 0xc0, 0x90],
+        ] {
+            assert!(!ends_in_call(other), "{other:x?}");
+        }
+    }
+}

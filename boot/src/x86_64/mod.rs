@@ -25,8 +25,8 @@ use gnomon_kernel::memory::MemoryRange;
 use gnomon_kernel::random::{Source, Take};
 use gnomon_kernel::services::hypervisor::Processor;
 
-use crate::fatal;
 use crate::find::{self, HostClock, Network, Page};
+use crate::last_words::fatal;
 
 pub(crate) use clocks::Clocks;
 pub(crate) use firmware::Firmware;

@@ -27,7 +27,7 @@ fn an_empty_line_is_the_default() {
 fn every_key_is_read() {
     let (config, warnings) = parse(
         "ip=192.168.7.2/24,192.168.7.1  ip6=fd00:7::2/64 serial=off serial2=json,60\thttp=off idle=poll ntp.stratum=3 vmclock=0xfeffb000 \
-         ntp.smear.port=1123 ntp.smear=noon tai_offset=37 source=vmclock,rtc,ntp:10.0.2.2 on_violation=stop drain=soon \
+         ntp.smear.port=1123 ntp.smear=noon tai_offset=37 source=vmclock,rtc,ntp:10.0.2.2 on_violation=stop on_panic=reboot drain=soon \
          holdover.max=3600 firmware=acpi ntp.allow=192.168.7.0/24 ntp.allow=10.0.0.1,fd00::/8 \
          ntp.deny=192.168.7.9 ntp.limit=8,8s ntp.auth=require \
          ntp.key=1:AES128:2b7e151628aed2a6abf7158809cf4f3c \
@@ -78,6 +78,7 @@ fn every_key_is_read() {
                 holdover_max: Some(3600),
                 serve_rtc: true,
             },
+            on_panic: OnPanic::Reboot,
             source: Choice::parse("vmclock,rtc,ntp:10.0.2.2").unwrap_or(Choice::AUTO),
             firmware: Firmware::Acpi,
             smoke: None,
@@ -335,6 +336,7 @@ fn malformed_values_are_named_and_change_nothing() {
         "holdover.max=4294967296",
         "firmware=",
         "firmware=uefi",
+        "on_panic=Exit",
         "vmclock=",
         "vmclock=0",
         "vmclock=0x",

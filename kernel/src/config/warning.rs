@@ -59,7 +59,7 @@ impl fmt::Display for Warning<'_> {
 }
 
 /// The keys, and what each expects in the words of a warning.
-pub(super) const KEYS: [(&str, &str); 22] = [
+pub(super) const KEYS: [(&str, &str); 23] = [
     (
         "ip",
         "ip=dhcp or ip=ADDR/LEN[,GATEWAY] with unicast addresses of one network",
@@ -111,6 +111,10 @@ pub(super) const KEYS: [(&str, &str); 22] = [
     (
         "on_violation",
         "on_violation=serve, on_violation=alarm or on_violation=stop",
+    ),
+    (
+        "on_panic",
+        "on_panic=exit, on_panic=halt or on_panic=reboot",
     ),
     ("drain", "drain=off, drain=soon or drain=imminent"),
     ("holdover.max", "holdover.max=SECONDS, 0 to 4294967295"),
