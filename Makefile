@@ -18,6 +18,7 @@ build: ## build/gnomon-x86_64.elf, build/gnomon-aarch64.img and build/gnomon-qem
 	@cp $(TARGET)/x86_64-unknown-none/guest/gnomon build/gnomon-x86_64.elf
 	@cp $(TARGET)/aarch64-unknown-none/guest/gnomon build/gnomon-aarch64.img
 	@chmod -x build/gnomon-aarch64.img
+	@for arch in x86_64 aarch64; do cp $(TARGET)/$$arch-unknown-none/guest/gnomon.map build/gnomon-$$arch.map; done
 	@cp $(TARGET)/release/gnomon-qemu build/gnomon-qemu
 
 provoke: ## build/provoke-*: images that fail when the command line asks them to, for the tests alone

@@ -182,10 +182,10 @@ pub(crate) fn memory(map: &[MemoryRange], facts: &mut dyn Write) {
         let _ = writeln!(facts, "{start:#014x} to {last:#014x}  {kind}");
     }
     let (start, end) = layout::image();
-    let last = end - 1;
+    let (last, size) = (end - 1, (end - start) / 1024);
     let _ = writeln!(
         facts,
-        "{start:#014x} to {last:#014x}  this image, with its stack"
+        "{start:#014x} to {last:#014x}  this image, with its stack: {size} KiB, and never more"
     );
 }
 

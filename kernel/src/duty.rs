@@ -156,6 +156,7 @@ impl Duty {
 
     /// Why `reading` is not to be served, if so. `audit` is the clock's, including this reading's
     /// page. Readings come in the order in which they were taken.
+    #[inline]
     pub fn judge(&mut self, reading: &Reading, audit: &Audit) -> Option<Withheld> {
         self.follow_audit(reading, audit);
         self.follow_status(reading);
@@ -197,6 +198,7 @@ impl Duty {
         self.latest
     }
 
+    #[inline]
     fn follow_audit(&mut self, reading: &Reading, audit: &Audit) {
         // Violations are found in updates.
         if self.updates != audit.updates() {
@@ -227,6 +229,7 @@ impl Duty {
         }
     }
 
+    #[inline]
     fn follow_status(&mut self, reading: &Reading) {
         let now = Instant {
             tai: reading.tai,

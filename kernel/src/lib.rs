@@ -27,6 +27,7 @@ pub mod handover;
 pub mod http;
 pub mod json;
 pub mod machine;
+mod median;
 pub mod memory;
 pub mod net;
 pub mod random;

@@ -186,6 +186,7 @@ impl Random {
     }
 
     /// 64 bits that look random. Whoever sees many of them could tell the next ones, of at most 65,536.
+    #[inline]
     pub fn filler(&mut self) -> u64 {
         if self.left == 0 {
             self.left = FILLERS;

@@ -41,13 +41,24 @@ impl<const N: usize> Display for Text<N> {
 
 impl<const N: usize> Write for Text<N> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        for character in text.chars() {
-            let end = self.length + character.len_utf8();
-            let place = self.bytes.get_mut(self.length..end).ok_or(fmt::Error)?;
-            character.encode_utf8(place);
-            self.length = end;
-        }
+        append(&mut self.bytes, &mut self.length, text)
+    }
+}
+
+/// Writes behind the first `length` bytes as many characters as there is room for. Once for all lengths.
+fn append(bytes: &mut [u8], length: &mut usize, text: &str) -> fmt::Result {
+    let room = bytes.get_mut(*length..).unwrap_or_default();
+    let (taken, left) = text
+        .as_bytes()
+        .split_at(text.floor_char_boundary(room.len()));
+    for (place, byte) in room.iter_mut().zip(taken) {
+        *place = *byte;
+    }
+    *length += taken.len();
+    if left.is_empty() {
         Ok(())
+    } else {
+        Err(fmt::Error)
     }
 }
 

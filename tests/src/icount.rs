@@ -94,6 +94,8 @@ struct Event {
 pub struct Subject {
     /// The name of its architecture.
     pub arch: &'static str,
+    /// The image.
+    pub image: PathBuf,
     /// The machine with the image.
     pub machine: Machine,
     /// The address of the image's first instruction; 0 if it is entered at power-on, without firmware.
@@ -106,10 +108,12 @@ impl Subject {
     /// The x86 image.
     #[must_use]
     pub fn x86_64() -> Self {
-        let elf = fs::read(image()).expect("readable");
+        let image = image();
+        let elf = fs::read(&image).expect("readable");
         let entry = elf.get(24..32).expect("the header of a 64-bit ELF file");
         Self {
             arch: "x86_64",
+            image,
             machine: machine(),
             entry: u64::from_le_bytes(entry.try_into().expect("8")),
             counter: CounterId::X86Tsc,
@@ -120,9 +124,11 @@ impl Subject {
     #[must_use]
     pub fn aarch64() -> Self {
         let arch = Arch::Aarch64;
+        let image = built(arch.image(), "make build");
         Self {
             arch: arch.name(),
-            machine: Machine::new(arch).kernel(built(arch.image(), "make build")),
+            machine: Machine::new(arch).kernel(&image),
+            image,
             // QEMU's own few instructions before it count.
             entry: 0,
             counter: arch.counter_id(),

@@ -28,6 +28,7 @@ pub mod icount;
 pub mod judge;
 pub mod link;
 pub mod load;
+pub mod map;
 pub mod netns;
 pub mod ntp;
 pub mod peer;

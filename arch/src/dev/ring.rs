@@ -209,6 +209,7 @@ impl<T, const N: usize> Queue<T, N> {
     ///
     /// # Errors
     /// The queue is full; the token comes back.
+    #[inline]
     pub fn push(&mut self, token: T, address: u64, length: u32, writable: bool) -> Result<(), T> {
         let Some(&id) = self
             .free_count
@@ -245,6 +246,7 @@ impl<T, const N: usize> Queue<T, N> {
 
     /// Whether the device wants to be notified of what was published since this was last asked.
     #[must_use]
+    #[inline]
     pub fn wants_notification(&mut self) -> bool {
         let wish = if self.events {
             Wish::Event(&self.memory.used.available_event)
@@ -287,6 +289,7 @@ impl<T, const N: usize> Queue<T, N> {
     ///
     /// # Errors
     /// The entry is a lie; it is skipped, and no buffer changes hands.
+    #[inline]
     pub fn pop(&mut self) -> Option<Result<(T, u32), Lie>> {
         if !self.has_used() {
             return None;

@@ -272,6 +272,7 @@ impl LeapRule {
 
     /// UTC at `at`, and linear − UTC in force then: the old offset holds until the inserted second
     /// is over. `None` when UTC is before 1970 or out of range.
+    #[inline]
     pub(crate) fn utc(&self, at: Timestamp<Linear>) -> Option<(UtcTime, i16)> {
         let mut utc = UtcTime {
             time: utc_code(at, self.offset)?,
@@ -315,6 +316,7 @@ impl LeapRule {
 }
 
 /// The POSIX code of `at` when linear − UTC is `offset`.
+#[inline]
 fn utc_code(at: Timestamp<Linear>, offset: i16) -> Option<Timestamp<Utc>> {
     at.relabel()
         .checked_sub(Span::from_seconds(i64::from(offset)))

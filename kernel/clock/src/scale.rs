@@ -71,6 +71,7 @@ impl Period {
 
     /// The time of `ticks` ticks, truncated towards zero: off by less than 2⁻⁶⁴ s.
     #[must_use]
+    #[inline]
     pub const fn span(self, ticks: i64) -> Span {
         let product = ticks.unsigned_abs() as u128 * self.frac as u128;
         let magnitude = (product >> self.shift).cast_signed();
@@ -92,6 +93,7 @@ impl Period {
     /// An upper bound of `ticks` · `rate` · 2^−(64+shift) s: how much an error of `rate` per tick,
     /// in the unit of this period, adds up to.
     #[must_use]
+    #[inline]
     pub const fn rate_outward(self, ticks: u64, rate: u64) -> Bound {
         let product = ticks as u128 * rate as u128;
         let whole = product >> self.shift;

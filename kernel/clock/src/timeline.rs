@@ -366,11 +366,13 @@ impl Timeline {
     }
 
     /// E(C).
+    #[inline]
     const fn bound(&self, delta: i64) -> Bound {
         self.error(delta, self.time_error, self.period_error)
     }
 
     /// The error `delta` ticks from the reference, every term rounded up.
+    #[inline]
     const fn error(&self, delta: i64, time: Bound, period: u64) -> Bound {
         // One tick more than elapsed: the instant lies anywhere within the tick that was read.
         let ticks = delta.unsigned_abs() + 1;

@@ -103,6 +103,7 @@ pub fn udp_request<'f>(
 /// The UDP port that a frame is for, if it is what [`udp_request`] recognises: to choose the
 /// `port` to ask that for. Nothing has been checked.
 #[must_use]
+#[inline]
 pub fn udp_port(frame: &[u8]) -> Option<u16> {
     if ipv6::is_one(frame) {
         return ipv6::udp_port(frame);
@@ -137,6 +138,7 @@ impl UdpRequest<'_> {
 
     /// The sender's address.
     #[must_use]
+    #[inline]
     pub fn source(&self) -> IpAddr {
         match &self.headers {
             Headers::V4(headers) => {
@@ -156,6 +158,7 @@ impl UdpRequest<'_> {
     /// `None`, and nothing is written, when the request's payload was shorter than the reply's: a
     /// reply never grows beyond its request.
     #[must_use]
+    #[inline]
     pub fn answer(self, header: &[u8; 48], tail: &[u8]) -> Option<usize> {
         let length = header.len() + tail.len();
         let (head, rest) = self
@@ -199,6 +202,7 @@ impl UdpRequest<'_> {
 }
 
 /// Whether a datagram from `source` to `ours` may get an answer at all (RFC 1122 §3.2.1.3).
+#[inline]
 fn may_be_answered(source: Ipv4Addr, ours: Ipv4Addr) -> bool {
     // 0/8 is "this network", 224/4 multicast, 240/4 reserved up to the limited broadcast.
     let [first, ..] = source.octets();
@@ -206,31 +210,37 @@ fn may_be_answered(source: Ipv4Addr, ours: Ipv4Addr) -> bool {
 }
 
 /// The three headers of a frame: 14, 20 and 8 bytes, so the constant indices used on them hold.
+#[inline]
 fn split(headers: &[u8; HEADERS]) -> (&[u8], &[u8], &[u8]) {
     let (ethernet, rest) = headers.split_at(IP);
     let (ip, udp) = rest.split_at(UDP - IP);
     (ethernet, ip, udp)
 }
 
+#[inline]
 fn source(ip: &[u8]) -> Ipv4Addr {
     Ipv4Addr::new(ip[12], ip[13], ip[14], ip[15])
 }
 
+#[inline]
 fn port16(high: u8, low: u8) -> u16 {
     u16::from_be_bytes([high, low])
 }
 
 /// A length field; every caller's length is below 2^16 by construction.
+#[inline]
 fn length16(length: usize) -> [u8; 2] {
     u16::try_from(length).unwrap_or(u16::MAX).to_be_bytes()
 }
 
 /// The part of the UDP checksum that comes from the IP header: addresses, protocol, UDP length.
+#[inline]
 fn pseudo_header(ip: &[u8], datagram: usize) -> u64 {
     sum(&ip[12..20]) + u64::from(PROTOCOL_UDP) + datagram as u64
 }
 
 /// The checksum field of a UDP datagram whose words, and those of the pseudo header, have this sum.
+#[inline]
 fn udp_checksum(sum: u64) -> [u8; 2] {
     let checksum: u16 = match !fold(sum) {
         // Zero on the wire would say "no checksum"; RFC 768 sends its other representation.
@@ -269,6 +279,7 @@ pub(super) fn sum_of(bytes: &[u8]) -> u64 {
     clippy::cast_possible_truncation,
     reason = "three folds leave at most 16 bits"
 )]
+#[inline]
 pub(super) fn fold(sum: u64) -> u16 {
     let sum = (sum >> 32) + (sum & 0xffff_ffff);
     let sum = (sum >> 16 & 0xffff) + (sum & 0xffff) + (sum >> 32);

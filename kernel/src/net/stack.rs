@@ -188,6 +188,7 @@ impl<'s> Stack<'s> {
     }
 
     /// Lets the stack look at one received frame and answer it.
+    #[inline(never)]
     pub fn take<P: FramePort>(&mut self, port: &mut P, frame: P::Frame, now: Instant) {
         if frame::is_ipv6(frame.bytes()) {
             return self.take_ipv6(port, frame, now);

@@ -139,6 +139,7 @@ impl Server {
     /// The stratum and reference id of a reply with these times (RFC 5905 §7.3). A real-time clock is
     /// nobody's reference: its stratum is 10 at least, by which chrony and others name a clock that was
     /// not set by another.
+    #[inline]
     const fn rank(self, times: &Times) -> (u8, [u8; 4]) {
         match times.origin {
             Origin::Own(Source::Ntp) => {
@@ -171,6 +172,7 @@ impl Server {
 
     /// The root dispersion in 2^-28 s, rounded up and saturating: an error, and what the precision
     /// adds to it.
+    #[inline]
     fn dispersion(&self, error: Bound) -> u32 {
         let error = error.plus(self.interval);
         u32::try_from(error.units().div_ceil(1 << 36)).unwrap_or(u32::MAX)
@@ -212,6 +214,7 @@ impl Request {
     ///
     /// # Errors
     /// The reason for silence.
+    #[inline]
     pub fn parse(payload: &[u8], source_port: u16) -> Result<Self, Silence> {
         let (header, tail) = payload
             .split_first_chunk::<HEADER>()
@@ -250,6 +253,7 @@ impl Request {
 
     /// Whether more than the header of a reply is asked for, or another header.
     #[must_use]
+    #[inline]
     pub fn wants_more(&self) -> bool {
         self.mono_root || self.names_receive_stamp().is_some()
     }
@@ -269,6 +273,7 @@ impl Request {
     /// The receive stamp of an earlier reply, if that is what the client names: then it is in
     /// interleaved mode (RFC 9769 §2), and what it wants is when that reply left.
     #[must_use]
+    #[inline]
     pub fn names_receive_stamp(&self) -> Option<u64> {
         let names = self.origin & RECEIVE_BIT != 0
             && self.reply_mode == SERVER
@@ -302,6 +307,7 @@ impl Reply {
     };
 
     /// Makes this the reply to `request`, in place: [`reply`].
+    #[inline]
     pub(super) fn fill(
         &mut self,
         server: Server,
@@ -377,6 +383,7 @@ impl Reply {
 
     /// What follows the first 48 bytes.
     #[must_use]
+    #[inline]
     pub fn tail(&self) -> &[u8] {
         self.tail.get(..self.tail_length).unwrap_or_default()
     }
@@ -721,7 +728,8 @@ impl Packet {
     fn write(&self, bytes: &mut [u8; HEADER], server: Server, request: &Request) {
         bytes[0] = self.leap << 6 | request.version << 3 | request.reply_mode;
         bytes[1] = self.stratum;
-        bytes[2] = request.poll.clamp(server.poll, MAX_POLL).cast_unsigned();
+        // `clamp` would have a panic, for a least poll above the greatest.
+        bytes[2] = request.poll.max(server.poll).min(MAX_POLL).cast_unsigned();
         bytes[3] = server.precision.cast_unsigned();
         // The root delay.
         bytes[4..8].fill(0);
@@ -741,6 +749,7 @@ struct Tail {
 }
 
 /// Walks whatever follows the header (RFC 5905 §7.5 in the wording of RFC 7822).
+#[inline]
 fn check_tail(version: u8, tail: &[u8]) -> Result<Tail, Silence> {
     let mut found = Tail {
         mono_root: false,
@@ -781,6 +790,7 @@ fn check_tail(version: u8, tail: &[u8]) -> Result<Tail, Silence> {
 }
 
 /// A root dispersion in NTP's short format, rounded up: [`MAX_DISPERSION`] if it is saturated.
+#[inline]
 const fn short(dispersion: u32) -> u32 {
     dispersion.div_ceil(1 << 12)
 }
@@ -791,6 +801,7 @@ const fn short(dispersion: u32) -> u32 {
 /// The stamp moves by less than the precision in either direction, which the root dispersion
 /// allows for: it stays in the precision's own interval around `transmit`, and goes one unit
 /// beyond it only when `receive` is that interval's last instant.
+#[inline]
 fn blur(receive: u64, transmit: u64, mask: u64, random: u64) -> u64 {
     let after = |stamp: u64| stamp.wrapping_sub(receive).cast_signed() > 0;
     let blurred = (transmit & !mask | random & mask) & !RECEIVE_BIT;
@@ -802,13 +813,14 @@ fn blur(receive: u64, transmit: u64, mask: u64, random: u64) -> u64 {
         let choices = if after(last) {
             last.wrapping_sub(receive) / 2
         } else {
-            1
+            0
         };
-        receive.wrapping_add(1 + 2 * (random % choices))
+        receive.wrapping_add(1 + 2 * (random % choices.max(1)))
     };
     non_zero(stamp, 2)
 }
 
+#[inline]
 fn non_zero(stamp: u64, instead: u64) -> u64 {
     if stamp == 0 { instead } else { stamp }
 }

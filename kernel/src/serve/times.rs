@@ -49,6 +49,7 @@ pub struct Times {
 impl Told {
     /// Plain UTC.
     #[must_use]
+    #[inline]
     pub fn plain(exchange: &Exchange) -> Self {
         let (Some(received), Some(transmit)) = (exchange.received.utc, exchange.transmit.utc)
         else {
@@ -128,6 +129,7 @@ impl From<Result<Exchange, NoTime>> for Told {
 
 /// Seconds by which TAI is ahead of what is told, in an inserted second, which NTP repeats, already
 /// one more; `None` when that is no whole number.
+#[inline]
 fn ahead(reading: &Reading, told: Timestamp<Utc>) -> Option<i64> {
     let tai = reading
         .tai
@@ -136,6 +138,7 @@ fn ahead(reading: &Reading, told: Timestamp<Utc>) -> Option<i64> {
 }
 
 /// Whether the two stamps differ by something else than the time that passed between them.
+#[inline]
 fn utc_stepped(exchange: &Exchange, received: Timestamp<Utc>, transmit: Timestamp<Utc>) -> bool {
     let scales = (exchange.received.tai, exchange.transmit.tai);
     let by_scale = if let (Some(received_tai), Some(transmit_tai)) = scales {
@@ -214,6 +217,7 @@ const PLAIN: [u8; 4] = *b"XVMC";
 
 /// The reference id of plain UTC. That of an NTP server is its address, which the server knows
 /// ([`Server::following`](super::ntp::Server::following)).
+#[inline]
 const fn plain(origin: Origin) -> [u8; 4] {
     match origin {
         Origin::Page => PLAIN,

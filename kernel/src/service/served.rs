@@ -13,6 +13,7 @@ use crate::config::{Config, Smearing};
 use crate::duty::{Duty, Incarnation, OnViolation, Withheld};
 use crate::http::{self, history::History};
 use crate::machine::Machine;
+use crate::median::median;
 use crate::net::port::{Frame, FramePort};
 use crate::net::stack::Stack;
 use crate::net::{self, frame};
@@ -134,6 +135,7 @@ impl<C: Counter> Teller<'_, '_, C> {
 
 impl<M: Machine, C: Counter, P: FramePort> Core<'_, M, C, P> {
     /// Takes a batch of frames. Returns whether there may be more.
+    #[inline(never)]
     pub(super) fn serve_frames(&mut self) -> bool {
         // Who wants no time by a counter that was moved gets none: not even in the first frames after
         // a pause.
@@ -376,8 +378,7 @@ impl<M: Machine, C: Counter, P: FramePort> Core<'_, M, C, P> {
         }
         // The median: the longest are interruptions, and a counter that moves in steps of many ticks
         // gives zeros.
-        let (_, &mut ticks, _) = cost.select_nth_unstable(READS / 2);
-        let ticks = ticks.max(1);
+        let ticks = median(&mut cost).max(1);
         let resolution = period.span_outward(ticks).nanos();
         let server = ntp::Server::new(self.config.stratum, resolution);
         let upstream = self.upstream.as_ref();

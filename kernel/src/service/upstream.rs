@@ -113,6 +113,7 @@ impl<M: Machine, C: Counter, P: FramePort> Core<'_, M, C, P> {
     }
 
     /// Takes the answer that the frame of `arrival` may have brought to the stack.
+    #[inline(never)]
     pub(super) fn hear_upstream(&mut self, arrival: Stamp) {
         let (Some(upstream), Some(network)) = (&mut self.upstream, &mut self.network) else {
             return;

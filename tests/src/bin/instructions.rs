@@ -1,8 +1,8 @@
-//! Counts the guest's instructions and compares with the record in `tests/instructions.txt`: part of
-//! `make bench`, alone `make icount`.
+//! Counts the guest's instructions, and its bytes, and compares with the record in `tests/instructions.txt`:
+//! part of `make bench`, alone `make icount`.
 //!
 //! `--record` writes the record anew. `--path FILE` writes the addresses of the instructions of one reply, from
-//! used ring to kick, for `addr2line` and the like.
+//! used ring to kick, to `FILE.x86_64` and `FILE.aarch64`, for `addr2line` and the like.
 #![expect(clippy::print_stdout, reason = "a command talks to its user")]
 
 use core::fmt::Write as _;
@@ -28,7 +28,7 @@ fn main() {
 
     let mut figures = BTreeMap::new();
     measure(Subject::x86_64, path.as_deref(), &mut figures);
-    measure(Subject::aarch64, None, &mut figures);
+    measure(Subject::aarch64, path.as_deref(), &mut figures);
     let recorded = read_record();
     for (name, now) in &figures {
         println!(
@@ -45,11 +45,13 @@ fn main() {
 type Figures = BTreeMap<String, u64>;
 
 fn measure(subject: fn() -> Subject, path: Option<&Path>, figures: &mut Figures) {
-    let arch = subject().arch;
+    let Subject { arch, image, .. } = subject();
+    let bytes = fs::metadata(image).expect("readable").len();
     let mut figure = |name: &str, count| figures.insert(format!("{arch} {name}"), count);
     let (mut guest, first) = Counted::boot(subject());
     let (_, again) = Counted::boot(subject());
     println!("{arch} entry to first right answer: {first}, and again {again}");
+    figure("image, bytes", bytes);
     figure("entry to first right answer", first);
     for kind in Kind::ALL {
         let name = kind.name();
@@ -68,7 +70,8 @@ fn measure(subject: fn() -> Subject, path: Option<&Path>, figures: &mut Figures)
         println!("{arch} {REPLIES} replies, {name}, sleep to sleep:    {least} to {most}");
         figure(&format!("reply, {name}: sleep to sleep, at least"), least);
         if let Some(path) = path.filter(|_| kind == Kind::Basic) {
-            fs::write(path, guest.path()).expect("a file that can be written");
+            fs::write(path.with_added_extension(arch), guest.path())
+                .expect("a file that can be written");
         }
     }
     let wakes = guest.wakes(WAKES);
@@ -108,7 +111,8 @@ fn read_record() -> Figures {
 
 fn write_record(figures: &Figures) {
     let mut text = String::from(
-        "# Guest instructions, counted by `make icount`, which compares; `make icount ARGS=--record` writes this.\n",
+        "# Guest instructions, and the images' bytes, counted by `make icount`, which compares; `make icount ARGS=--record` \
+         writes this.\n",
     );
     for (name, count) in figures {
         writeln!(text, "{name:<60} {count:>8}").expect("memory");

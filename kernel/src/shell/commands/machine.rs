@@ -4,6 +4,7 @@ use core::fmt::{self, Display, Write};
 
 use gnomon_clock::{CounterId, Fields, Period, Timeline};
 
+use crate::median::median;
 use crate::report;
 use crate::services::counters::PageRate;
 use crate::shell::Desk;
@@ -75,9 +76,8 @@ pub(in crate::shell) fn bench(desk: &Desk<'_>, out: &mut dyn Write) -> fmt::Resu
             step();
             *cost = desk.meter.read().since(before);
         }
-        costs.sort_unstable();
+        let median = median(&mut costs);
         let [.., longest] = costs;
-        let median = costs.get(ROUNDS / 2).copied().unwrap_or(longest);
         let (median, longest) = (Cost(median, period), Cost(longest, period));
         writeln!(out, "{name:<12}{median}, longest {longest}")
     };
