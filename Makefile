@@ -1,6 +1,6 @@
 # The verbs. Each is a line or two; logic lives in Rust or in qemu/setup.sh.
 .DEFAULT_GOAL := help
-.PHONY: help build provoke run smoke test test-long soak judges bench bench-peer icount lint deny advisories loom miri fuzz pages doc clean
+.PHONY: help build provoke run smoke test test-long soak judges bench bench-clock bench-peer icount lint deny advisories loom miri fuzz pages doc clean
 
 GUEST := --profile guest -p gnomon --target
 ARCH ?= x86_64
@@ -66,6 +66,9 @@ bench: ## measure: power-on to first answer, load, image, least memory, instruct
 	@$(MAKE) --no-print-directory build
 	cargo run --locked --release -p gnomon-tests --bin measure
 	cargo run --locked --release -p gnomon-tests --bin instructions
+
+bench-clock: ## what a reading of the clock costs on this host, beside the host's own and ClockBound's
+	CARGO_TARGET_DIR=$(TARGET)/bench cargo bench --locked --manifest-path tests/bench/Cargo.toml --bench clock
 
 bench-peer: ## the same load on Linux with chrony in the same QEMU, side by side
 	@qemu/setup.sh peer
