@@ -140,7 +140,7 @@ where
                 stack,
                 ntp: 0,
                 others: 0,
-                tend_again: uptime.unwrap_or_default(),
+                tended: uptime.unwrap_or_default(),
             }
         });
         let http = match &mut network {

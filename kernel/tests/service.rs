@@ -149,6 +149,8 @@ struct WireState {
     from_guest: Vec<Vec<u8>>,
     buffers_out: usize,
     kicks: Vec<usize>,
+    /// How often the device was looked after.
+    tended: u32,
 }
 
 struct Bytes(Vec<u8>);
@@ -208,6 +210,9 @@ impl FramePort for Wire {
     }
     fn counters(&self) -> PortCounters {
         PortCounters::default()
+    }
+    fn tend(&mut self) {
+        self.0.borrow_mut().tended += 1;
     }
 }
 

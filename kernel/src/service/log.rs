@@ -80,6 +80,8 @@ pub(super) struct Log {
     is_told: bool,
     /// Until when lines that were printed take up their share of the pace.
     busy_until: Duration,
+    /// When the last one was printed.
+    printed: Duration,
 }
 
 impl Log {
@@ -103,6 +105,7 @@ impl Log {
             changes: 0,
             is_told: false,
             busy_until: Duration::ZERO,
+            printed: Duration::ZERO,
         }
     }
 
@@ -117,7 +120,13 @@ impl Log {
         if self.is_told {
             return None;
         }
-        let may = uptime.is_none_or(|uptime| self.busy_until < uptime + PACE * BURST);
+        let may = uptime.is_none_or(|uptime| {
+            // On another host the timer may be behind.
+            if uptime < self.printed {
+                (self.busy_until, self.printed) = (uptime, uptime);
+            }
+            self.busy_until < uptime + PACE * BURST
+        });
         self.is_told = self.told == now;
         if self.is_told || !may {
             return None;
@@ -331,6 +340,7 @@ where
         self.prompt();
         if let (Some(log), Some(uptime)) = (&mut self.log, self.core.uptime) {
             log.busy_until = log.busy_until.max(uptime) + PACE;
+            log.printed = uptime;
         }
     }
 }

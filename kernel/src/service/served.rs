@@ -103,8 +103,8 @@ pub(super) struct Network<'a, P> {
     pub(super) ntp: u64,
     /// Frames that the IP stack was given.
     pub(super) others: u64,
-    /// When the device is looked after again.
-    pub(super) tend_again: Duration,
+    /// When the device was last looked after.
+    pub(super) tended: Duration,
 }
 
 /// What it takes to tell a client the time.
@@ -309,14 +309,13 @@ impl<M: Machine, C: Counter, P: FramePort> Core<'_, M, C, P> {
     /// Looks after the network device. Where nothing tells how time passes it is left as it is.
     pub(super) fn follow_device(&mut self) {
         if let (
-            Some(Network {
-                port, tend_again, ..
-            }),
+            Some(Network { port, tended, .. }),
             Some(uptime),
         ) = (&mut self.network, self.uptime)
-            && *tend_again <= uptime
+            // On another host the timer may be behind.
+            && (uptime >= *tended + TEND || uptime < *tended)
         {
-            *tend_again = uptime + TEND;
+            *tended = uptime;
             port.tend();
         }
     }

@@ -334,3 +334,19 @@ fn a_flood_of_requests_leaves_everybody_else_a_turn() {
     assert!(answered > 1000, "{answered}");
     rig.exchange(&[]);
 }
+
+/// The device is looked after once a second, also on a host whose timer is behind what it was.
+#[test]
+fn the_device_is_looked_after() {
+    let mut rig = rig(&good(1, NOON), STATIC);
+    let looked = |rig: &mut Rig, rounds: u32| {
+        let before = rig.wire.0.borrow().tended;
+        for _ in 0..rounds {
+            rig.pass(Duration::from_millis(100));
+        }
+        rig.wire.0.borrow().tended - before
+    };
+    assert!((9..=11).contains(&looked(&mut rig, 100)));
+    rig.uptime.set(Duration::from_millis(1));
+    assert!((9..=11).contains(&looked(&mut rig, 100)));
+}
