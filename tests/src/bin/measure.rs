@@ -15,7 +15,7 @@ use gnomon_tests::image;
 use gnomon_tests::load::{Mode, RATES};
 use gnomon_tests::netns::Netns;
 use gnomon_tests::ntp::{Client, V4_CLIENT, cookie, request};
-use gnomon_tests::peer::Contender;
+use gnomon_tests::peer::{Contender, cpu_micros_of_main_loop_and_cpu};
 use gnomon_tests::start::{Parts, Subject};
 use rustix::process::geteuid;
 
@@ -42,8 +42,10 @@ fn main() {
     println!("image                       {bytes} bytes");
     println!("least memory that works     {} MiB", least_memory());
 
-    if std::env::args().any(|word| word == "--starts") {
-        return starts_by_part();
+    match std::env::args().nth(1).as_deref() {
+        Some("--starts") => return starts_by_part(),
+        Some("--threads") => return who_works(),
+        _ => {}
     }
     let mut starts: Vec<Duration> = (0..STARTS).map(|_| power_on_to_first_answer()).collect();
     starts.sort_unstable();
@@ -65,6 +67,7 @@ fn main() {
     for idle in ["halt", "poll"] {
         under_load(idle);
     }
+    who_works();
     while_busy();
 }
 
@@ -209,6 +212,31 @@ fn under_load(idle: &str) {
     }
     let rate = load.lossless_rate(Mode::Basic);
     println!("lossless rate, tap, idle={idle}   {rate}/s");
+}
+
+/// How busy QEMU's main loop, which carries the frames, and the virtual CPU are: whether a second CPU could carry anything.
+fn who_works() {
+    let netns = Netns::new();
+    Contender::Gnomon.prepare(&netns);
+    let started = Contender::Gnomon.start(&netns, "idle=halt");
+    let (guest, _) = started.unwrap_or_else(|why| panic!("{why}"));
+    let pid = guest.pid();
+    let mut load = Contender::Gnomon.load(&netns);
+    let _warm = load.run(Mode::Basic, RATES[0], WARM_UP);
+    for rate in RATES {
+        let before = cpu_micros_of_main_loop_and_cpu(pid);
+        let outcome = load.run(Mode::Basic, rate, TIME);
+        let after = cpu_micros_of_main_loop_and_cpu(pid);
+        let used = [0, 1].map(|at| after[at] - before[at]);
+        let [main_loop, cpu] = used.map(|micros| micros / outcome.answers());
+        let [main_share, cpu_share] = used.map(|micros| 100.0 * micros / 1e6 / TIME.as_secs_f64());
+        println!(
+            "who works, tap, idle=halt, {rate:>5}/s       main loop {main_loop:.1} us a reply, {main_share:.0}% of a processor; \
+             virtual CPU {cpu:.1} us, {cpu_share:.0}%; of {:.0}/s {:.1}% lost",
+            outcome.offered,
+            outcome.loss() * 100.0
+        );
+    }
 }
 
 /// From before QEMU is started to the first reply with time.
