@@ -198,7 +198,8 @@ impl Soak<'_> {
     fn machine(life: usize) -> Machine {
         machine()
             .net(Net::Tap(TAPS[life % 2].to_owned()))
-            .append(format!("ip={GUEST}/24"))
+            // Scenarios are the page's: a real-time clock would tell the time of this host.
+            .append(format!("ip={GUEST}/24 source=vmclock"))
             .memory(u32::try_from(MEMORY_MIB).expect("small"))
             .paused(true)
     }
