@@ -21,6 +21,18 @@
     reason = "machine access lives here so that nothing above needs it"
 )]
 #![deny(clippy::float_arithmetic)]
+// A panic is a dead clock.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::expect_used,
+        clippy::panic,
+        clippy::todo,
+        clippy::unimplemented,
+        clippy::unreachable,
+        clippy::unwrap_used
+    )
+)]
 
 pub mod cell;
 pub mod dev;

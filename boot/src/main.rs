@@ -9,6 +9,18 @@
     reason = "entry code, linker symbols, and references to memory that firmware describes"
 )]
 #![deny(clippy::float_arithmetic)]
+// A panic is a dead clock.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::expect_used,
+        clippy::panic,
+        clippy::todo,
+        clippy::unimplemented,
+        clippy::unreachable,
+        clippy::unwrap_used
+    )
+)]
 
 mod find;
 mod glue;

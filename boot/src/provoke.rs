@@ -1,5 +1,6 @@
 //! For tests alone, and in no image that is shipped: `provoke=KIND` on the command line makes the image do what must
 //! end in a report (`tests/tests/failure.rs`).
+#![expect(clippy::panic, reason = "that is what is asked for")]
 
 use core::cell::UnsafeCell;
 use core::fmt;
