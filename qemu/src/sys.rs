@@ -2,15 +2,18 @@
 //! of this crate is here.
 #![expect(
     unsafe_code,
-    reason = "rdtsc, adjtimex, signalfd and pre_exec have no safe wrapper"
+    reason = "rdtsc, adjtimex and pre_exec have no safe wrapper"
 )]
 
 use core::mem;
 use std::io;
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
+use nix::sys::signal::{SigSet, Signal as Ending};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::time::ClockId;
 use rustix::process::{Signal, getpid, getppid, set_parent_process_death_signal};
 
 #[cfg(not(target_arch = "x86_64"))]
@@ -33,28 +36,15 @@ pub(crate) fn counter() -> u64 {
 /// `CLOCK_TAI`: seconds and nanoseconds since 1970. Through the vDSO, where rustix makes a system
 /// call of it, which takes ten times as long.
 pub(crate) fn clock_tai() -> io::Result<(i64, i64)> {
-    let mut time = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
-    // SAFETY: the pointer is to a live, writable timespec, which is all the call writes to.
-    let answer = unsafe { libc::clock_gettime(libc::CLOCK_TAI, &raw mut time) };
-    if answer < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok((time.tv_sec, time.tv_nsec))
-    }
+    let time = ClockId::CLOCK_TAI.now()?;
+    Ok((time.tv_sec(), time.tv_nsec()))
 }
 
 /// `CLOCK_MONOTONIC` in nanoseconds, through the vDSO. It does not fail for a clock that Linux always has.
 pub(crate) fn monotonic() -> u64 {
-    let mut time = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
-    // SAFETY: the pointer is to a live, writable timespec, which is all the call writes to.
-    let _ok = unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
-    let [seconds, nanos] = [time.tv_sec, time.tv_nsec].map(i64::cast_unsigned);
+    let time = ClockId::CLOCK_MONOTONIC.now();
+    let time = time.map_or([0; 2], |time| [time.tv_sec(), time.tv_nsec()]);
+    let [seconds, nanos] = time.map(i64::cast_unsigned);
     seconds.wrapping_mul(1_000_000_000).wrapping_add(nanos)
 }
 
@@ -78,28 +68,17 @@ pub(crate) fn adjtimex() -> io::Result<(i32, libc::timex)> {
 ///
 /// Call it before the first thread is started: threads inherit the mask.
 pub(crate) fn ending_signals() -> io::Result<OwnedFd> {
-    // SAFETY: sigset_t is plain integers, for which all zeroes is a value.
-    let mut signals: libc::sigset_t = unsafe { mem::zeroed() };
-    // SAFETY: the pointer is to a live, writable sigset_t.
-    unsafe { libc::sigemptyset(&raw mut signals) };
-    for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT] {
-        // SAFETY: as above, and the signal numbers are valid.
-        unsafe { libc::sigaddset(&raw mut signals, signal) };
-    }
-    // SAFETY: the set is initialised; no old mask is asked for.
-    let error = unsafe {
-        libc::pthread_sigmask(libc::SIG_BLOCK, &raw const signals, core::ptr::null_mut())
-    };
-    if error != 0 {
-        return Err(io::Error::from_raw_os_error(error));
-    }
-    // SAFETY: the set is initialised; -1 asks for a new descriptor.
-    let descriptor = unsafe { libc::signalfd(-1, &raw const signals, libc::SFD_CLOEXEC) };
-    if descriptor < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the kernel has just made this descriptor for us, and nobody else knows it.
-    Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
+    let signals: SigSet = [
+        Ending::SIGINT,
+        Ending::SIGTERM,
+        Ending::SIGHUP,
+        Ending::SIGQUIT,
+    ]
+    .into_iter()
+    .collect();
+    signals.thread_block()?;
+    let descriptor = SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC)?;
+    Ok(descriptor.into())
 }
 
 /// Has the kernel kill the command's process when the *thread* that starts it ends, so that no QEMU
