@@ -1,13 +1,17 @@
 //! A running guest.
 
 use core::ops::{Deref, DerefMut};
-use std::time::SystemTime;
+use core::time::Duration;
+use std::thread;
+use std::time::{Instant, SystemTime};
 
 use gnomon_clock::{Fields, PageMemory};
 use gnomon_qemu::Vm;
 use gnomon_qemu::machine::{Arch, Machine};
 use gnomon_qemu::memory::GuestPage;
 use gnomon_qemu::publish::{Publisher, Report};
+
+use serde_json::json;
 
 use crate::console::{PROMPT, TimeLine};
 use crate::ntp::Client;
@@ -178,6 +182,23 @@ impl Guest {
         let page = self.vm.page().expect("a page");
         let valid = page.fields().expect("QEMU runs");
         TakenPage { page, valid }
+    }
+
+    /// Waits until a machine that was started to be restored has all of its state. Until then QEMU's user network
+    /// has no place for what it is sent.
+    ///
+    /// # Panics
+    /// Nothing is loaded.
+    pub fn wait_loaded(&mut self) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let state = self.qmp().execute("query-status", json!({}));
+            if state.expect("QEMU runs").value["status"] != "inmigrate" {
+                return;
+            }
+            assert!(Instant::now() < deadline, "nothing is loaded");
+            thread::park_timeout(Duration::from_millis(5));
+        }
     }
 }
 

@@ -229,7 +229,7 @@ impl Soak<'_> {
         let mut guest = self
             .netns
             .enter(|| Guest::start(machine.arg("-incoming").arg(&uri)));
-        wait_loaded(&mut guest);
+        guest.wait_loaded();
         self.go_on(&mut guest);
         guest
     }
@@ -251,7 +251,7 @@ impl Soak<'_> {
         // QEMU has made it, and may have removed it.
         let _gone = fs::remove_file(&socket);
         self.summary.migrations += 1;
-        wait_loaded(&mut target);
+        target.wait_loaded();
         self.go_on(&mut target);
         target
     }
@@ -415,18 +415,6 @@ fn send(guest: &mut Guest, uri: &str) {
         }
         assert_ne!(state, "failed");
         assert!(Instant::now() < deadline, "{state}");
-        thread::sleep(Duration::from_millis(5));
-    }
-}
-
-fn wait_loaded(guest: &mut Guest) {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        let state = guest.qmp().execute("query-status", json!({}));
-        if state.expect("QEMU runs").value["status"] != "inmigrate" {
-            return;
-        }
-        assert!(Instant::now() < deadline, "nothing is loaded");
         thread::sleep(Duration::from_millis(5));
     }
 }

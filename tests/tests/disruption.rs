@@ -294,7 +294,7 @@ fn restored_snapshot_with_a_publisher_is_right_or_without_time() {
         thread::park_timeout(HELD);
     }
     let mut restored = Guest::start(snapshot.machine());
-    wait_loaded(&mut restored);
+    restored.wait_loaded();
     let client = restored.client();
     // It judges every reply on the way.
     let _right = client.ask_until_right();
@@ -307,7 +307,7 @@ fn restored_snapshot_with_a_publisher_is_right_or_without_time() {
     // And into a machine that is held, which somebody else may let run: what was restored is taken off
     // the page before that.
     let mut held = Guest::start(snapshot.machine().paused(true));
-    wait_loaded(&mut held);
+    held.wait_loaded();
     let page = held.page().expect("a page");
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -318,19 +318,6 @@ fn restored_snapshot_with_a_publisher_is_right_or_without_time() {
             break;
         }
         assert!(Instant::now() < deadline, "{report:?}");
-        thread::park_timeout(Duration::from_millis(5));
-    }
-}
-
-/// Until then QEMU's user network has no place for what it is sent.
-fn wait_loaded(guest: &mut Guest) {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        let state = guest.qmp().execute("query-status", json!({}));
-        if state.expect("QEMU runs").value["status"] != "inmigrate" {
-            return;
-        }
-        assert!(Instant::now() < deadline, "nothing is loaded");
         thread::park_timeout(Duration::from_millis(5));
     }
 }

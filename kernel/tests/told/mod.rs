@@ -49,7 +49,8 @@ pub(crate) fn good_page() -> Fields {
     }
 }
 
-fn read(fields: &Fields) -> Result<Reading, NoTime> {
+/// The time at C1.
+pub(crate) fn read(fields: &Fields) -> Result<Reading, NoTime> {
     Timeline::from_page(fields, CounterId::X86Tsc)
         .and_then(|timeline| timeline.at(Ticks(C1)))
         .map_err(|why| NoTime::Unusable {
