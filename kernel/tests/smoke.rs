@@ -732,7 +732,10 @@ impl FramePort for Net {
     fn has_received(&self) -> bool {
         !self.answers.is_empty()
     }
-    fn prepare_sleep(&mut self) -> bool {
+    fn has_sent(&mut self) -> bool {
+        true
+    }
+    fn prepare_sleep(&mut self, _: bool) -> bool {
         true
     }
     fn wake(&mut self) {}

@@ -50,7 +50,7 @@
 //! client accepts the reply (the sanity check of RFC 5905 §A.5.1.1 on root distance), so it is
 //! sent as [`Answer::Dispersion`] instead.
 
-use gnomon_clock::{Announcement, Bound, Origin, Source};
+use gnomon_clock::{Announcement, Bound, Origin, Source, Span};
 
 use super::auth::Authenticator;
 use super::interleave::Departure;
@@ -664,7 +664,9 @@ pub fn reply(
 }
 
 /// What to tell of the departure of a reply with the receive stamp `receive`, which was made by
-/// `times`. `told` is what there is to tell of a stamp taken as it left, in place of an arrival.
+/// `times`. `told` is what there is to tell of the stamp from before the device had it, in place of an arrival, and
+/// `after` how long after that it is told to have left: it may have left as much earlier
+/// ([`interleave`](super::interleave)).
 ///
 /// `None` when nothing can be told: a disruption or a leap second lies between arrival and
 /// departure, the scale has changed, the page's time was set back, or the error is beyond all use.
@@ -674,12 +676,15 @@ pub fn departure(
     receive: u64,
     made: &Basis,
     told: impl Into<Told>,
+    after: Bound,
 ) -> Option<Departure> {
     let Told::Times(times) = told.into() else {
         return None;
     };
-    let transmit = times.received.to_ntp().0 & !RECEIVE_BIT;
-    let error = server.dispersion(times.error);
+    let after_queued = Span::from_units(i128::try_from(after.units()).ok()?);
+    let left = times.received.checked_add(after_queued)?;
+    let transmit = left.to_ntp().0 & !RECEIVE_BIT;
+    let error = server.dispersion(times.error.plus(after));
     let later = transmit.wrapping_sub(receive).cast_signed() > 0;
     let of_use = short(error) < MAX_DISPERSION;
     let same = Basis::of(&times) == *made;

@@ -6,6 +6,8 @@
 use core::net::IpAddr;
 use core::time::Duration;
 
+use gnomon_clock::Bound;
+
 use super::access::AccessList;
 use super::auth::{Authenticator, Keys};
 use super::interleave::{Name, Pairs};
@@ -91,7 +93,7 @@ pub struct Datagram<'p> {
 pub struct Served<'r> {
     /// The reply.
     pub reply: &'r Reply,
-    /// To be handed to [`Responder::sent`] with the time as the reply leaves.
+    /// To be handed to [`Responder::sent`] when the reply has left.
     pub pending: Option<Pending>,
 }
 
@@ -199,11 +201,11 @@ impl<'m> Responder<'m> {
         }
     }
 
-    /// Keeps when a reply left, for its client to ask: `told` is what there is to tell of a stamp taken
-    /// as it left, as if that were an arrival.
-    pub fn sent(&mut self, pending: &Pending, told: impl Into<Told>) {
+    /// Keeps when a reply left, for its client to ask: `after` the stamp from before the device had it, of which
+    /// `told` is what there is to tell, as if it were an arrival.
+    pub fn sent(&mut self, pending: &Pending, told: impl Into<Told>, after: Bound) {
         let Pending { name, basis } = pending;
-        if let Some(departure) = ntp::departure(self.server, name.receive, basis, told) {
+        if let Some(departure) = ntp::departure(self.server, name.receive, basis, told, after) {
             self.memory
                 .pairs
                 .keep(&self.secret, basis.marker, name, departure);
