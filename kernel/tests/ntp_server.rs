@@ -107,7 +107,9 @@ impl Rig {
             .responder
             .serve(&datagram, Some(uptime), || tell(stamp), self.random)
             .ok()
-            .map(|Served { reply, pending }| ([&reply.packet, reply.tail()].concat(), pending));
+            .map(|Served { reply, pending }| {
+                ([&reply.packet, reply.tail()].concat(), pending.copied())
+            });
         if let Some((_, Some(pending))) = &served {
             let left = Stamp {
                 ticks: self.counter.read(),
@@ -459,7 +461,7 @@ fn a_page_set_back_between_arrival_and_departure_tells_nothing() {
         .responder
         .serve(&datagram, None, || clock.exchange(stamp).into(), 0)
         .expect("a reply");
-    let (packet, pending) = (served.reply.packet, served.pending);
+    let (packet, pending) = (served.reply.packet, served.pending.copied());
     rig.publish(&Fields {
         time_sec: NOON,
         ..page(1)

@@ -180,9 +180,10 @@ impl Default for Pairs {
 }
 
 fn find<'s>(set: &'s mut [Pair; WAYS], name: &Name) -> Option<&'s mut Pair> {
-    // A place never used has the stamp zero, which is nobody's.
+    // What differs mostly goes first. A place never used has the stamp zero, which is nobody's.
     set.iter_mut()
-        .find(|pair| pair.name == *name && name.receive != 0)
+        .find(|pair| pair.name.receive == name.receive && pair.name == *name)
+        .filter(|_| name.receive != 0)
 }
 
 const SETS: usize = 128;

@@ -188,10 +188,10 @@ pub struct Request {
     reply_mode: u8,
     /// Log2 of seconds, as the client has it.
     poll: i8,
-    /// The client's transmit stamp: a cookie to return, never a time to use.
-    transmit: [u8; 8],
-    /// Its receive stamp: the cookie of interleaved mode.
-    receive: [u8; 8],
+    /// The client's transmit stamp: a cookie to return, never a time to use, and so as it is in memory.
+    transmit: u64,
+    /// Its receive stamp, likewise: the cookie of interleaved mode.
+    receive: u64,
     /// The stamp of an earlier reply that the client names.
     origin: u64,
     mono_root: bool,
@@ -243,8 +243,8 @@ impl Request {
             version,
             reply_mode,
             poll: header[2].cast_signed(),
-            transmit: stamp(40),
-            receive: stamp(32),
+            transmit: u64::from_ne_bytes(stamp(40)),
+            receive: u64::from_ne_bytes(stamp(32)),
             origin: u64::from_be_bytes(stamp(24)),
             mono_root,
             mac,
@@ -434,7 +434,7 @@ impl Reply {
     pub fn interleave(&mut self, request: &Request, departure: Departure) {
         self.dispersion = self.dispersion.max(departure.error);
         self.packet[8..12].copy_from_slice(&short(self.dispersion).to_be_bytes());
-        self.packet[24..32].copy_from_slice(&request.receive);
+        self.packet[24..32].copy_from_slice(&request.receive.to_ne_bytes());
         self.packet[40..48].copy_from_slice(&departure.transmit.to_be_bytes());
     }
 
@@ -741,7 +741,7 @@ impl Packet {
         bytes[8..12].copy_from_slice(&self.root_dispersion.to_be_bytes());
         bytes[12..16].copy_from_slice(&self.reference_id);
         bytes[16..24].copy_from_slice(&self.reference.to_be_bytes());
-        bytes[24..32].copy_from_slice(&request.transmit);
+        bytes[24..32].copy_from_slice(&request.transmit.to_ne_bytes());
         bytes[32..40].copy_from_slice(&self.receive.to_be_bytes());
         bytes[40..48].copy_from_slice(&self.transmit.to_be_bytes());
     }

@@ -22,11 +22,11 @@ const PROMPT: i64 = 10;
 
 /// A reply whose departure its client will ask for.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Departing {
-    pub(super) pending: Pending,
+struct Departing {
+    pending: Pending,
     /// Just before the device could have the frame.
-    pub(super) queued: Stamp,
-    pub(super) is_smeared: bool,
+    queued: Stamp,
+    is_smeared: bool,
 }
 
 impl Departing {
@@ -60,9 +60,14 @@ impl Departures {
     }
 
     /// Adds one. Beyond a batch it is forgotten, and its client will be answered in basic mode.
-    pub(super) fn add(&mut self, departing: Departing) {
+    #[inline]
+    pub(super) fn add(&mut self, pending: &Pending, queued: Stamp, is_smeared: bool) {
         if let Some(place) = self.places.get_mut(self.count) {
-            *place = Some(departing);
+            *place = Some(Departing {
+                pending: *pending,
+                queued,
+                is_smeared,
+            });
             self.count += 1;
         }
     }

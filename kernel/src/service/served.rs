@@ -6,7 +6,7 @@ use gnomon_clock::{Bound, Clock, Counter, NoTime, Period, Reading, Span, Stamp};
 use smoltcp::time::Instant;
 
 use super::Found;
-use super::departures::{Departing, Departures};
+use super::departures::Departures;
 use super::idle::{Rest, SPIN};
 use super::log::{Known, SmearState, State};
 use super::upstream::Upstream;
@@ -221,11 +221,7 @@ impl<M: Machine, C: Counter, P: FramePort> Core<'_, M, C, P> {
         if let Some(pending) = pending {
             // Before the device can have it, since it may send at once.
             let queued = self.clock.stamp();
-            self.departures.add(Departing {
-                pending,
-                queued,
-                is_smeared,
-            });
+            self.departures.add(pending, queued, is_smeared);
         }
         port.send(received);
     }
