@@ -32,6 +32,10 @@ gnomon_tests::on_both![
     device_that_asks_to_be_reset_is_reset,
 ];
 
+/// Where these fields of the page begin.
+const SEQ_COUNT: usize = 0x0c;
+const TIME_SEC: usize = 0x48;
+
 /// How long a host goes on with it.
 const LENGTH: Duration = Duration::from_secs(1);
 
@@ -115,15 +119,29 @@ fn garbage_at_full_speed_is_never_served() {
         page.publish(&random.fields());
         page.publish(&valid);
     });
+    // What is taken back before its update has ended, however good it looks.
+    let hour_ahead = valid.time_sec + 3600;
+    let mut seq_count = page.fields().seq_count;
+    let unfinished = ask_meanwhile(&client, &["INIT"], || {
+        seq_count |= 1;
+        page.poke(SEQ_COUNT, &seq_count.to_le_bytes());
+        page.poke(TIME_SEC, &hour_ahead.to_le_bytes());
+        page.poke(TIME_SEC, &valid.time_sec.to_le_bytes());
+        seq_count = seq_count.wrapping_add(1);
+        page.poke(SEQ_COUNT, &seq_count.to_le_bytes());
+    });
+    assert!(unfinished.0 > 0, "{unfinished:?}");
     page.publish(&valid);
     client.ask_until_right().assert_right();
     wait_logged(&guest, "] time: no time: ");
     println!(
         "{}: {without} replies without time from {pages} pages of garbage; by turns with a right one {} right, {} \
-         without time",
+         without time; with updates that are taken back {} and {}",
         arch().name(),
         turns.0,
-        turns.1
+        turns.1,
+        unfinished.0,
+        unfinished.1
     );
 }
 

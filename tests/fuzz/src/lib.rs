@@ -7,6 +7,8 @@ pub mod acpi;
 pub mod aml;
 pub mod command_line;
 pub mod console;
+#[path = "../../../kernel/tests/doubles/counter.rs"]
+mod counter;
 pub mod device_tree;
 pub mod firmware;
 pub mod frame;
@@ -15,6 +17,8 @@ pub mod http;
 pub mod http_request;
 pub mod input;
 pub mod keys;
+#[path = "../../../kernel/tests/doubles/line.rs"]
+mod line;
 pub mod network;
 pub mod nic;
 pub mod ntp;
@@ -28,6 +32,8 @@ pub mod sources;
 pub mod start_info;
 pub mod table_loader;
 pub mod vmclock_page;
+#[path = "../../../kernel/tests/doubles/wire.rs"]
+mod wire;
 pub mod world;
 
 /// Every target by its name: the module's, which has a function `run`.

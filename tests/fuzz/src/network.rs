@@ -188,7 +188,7 @@ pub fn assert_serves(rig: &mut Rig<'_>) {
         time_frac_sec: 1 << 62,
         ..good(rig.page.marker().wrapping_add(1))
     };
-    *rig.counter.0.tear.borrow_mut() = None;
+    *rig.counter.0.at_read.borrow_mut() = None;
     crate::world::store(rig.page, 0, &fields.to_bytes());
     publish(rig.page, &fields);
     rig.pass(Duration::from_secs(2));

@@ -17,6 +17,11 @@ use gnomon_arch::dev::virtio::{Doorbell, Error, RaisedLine, Transport, VERSION_1
 use crate::input::Input;
 use crate::ring::Device;
 
+#[path = "../../../arch/src/dev/net/tests/drain.rs"]
+mod drain;
+
+use drain::drain;
+
 /// Descriptors of the queues, as the driver has them.
 const RECEIVE: u32 = 128;
 const TRANSMIT: u32 = 64;
@@ -185,20 +190,6 @@ fn play(rig: &mut Rig, input: &mut Input<'_>) {
     }
     for frame in held {
         nic.release(frame);
-    }
-}
-
-/// Takes whatever is in the rings: of lies a round at a time.
-fn drain(nic: &mut Nic<Captured>) {
-    loop {
-        let before = nic.counters().lies;
-        while let Some(frame) = nic.receive() {
-            nic.release(frame);
-        }
-        nic.kick();
-        if nic.counters().lies == before {
-            return;
-        }
     }
 }
 

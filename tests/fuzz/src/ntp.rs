@@ -11,8 +11,9 @@ use gnomon_kernel::serve::ntp::{Answer, Request, Server};
 use gnomon_kernel::serve::responder::{Datagram, Memory, Responder};
 use gnomon_kernel::serve::times::SmearService;
 
+use crate::counter::Gigahertz;
 use crate::input::Input;
-use crate::world::{Change, Gigahertz, good, page, publish};
+use crate::world::{Change, good, page, publish};
 
 /// The keys that every input has: a short one and a long one.
 pub const KEYS: &str = "ntp.key=7:AES128:2b7e151628aed2a6abf7158809cf4f3c \

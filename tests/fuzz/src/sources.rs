@@ -12,9 +12,10 @@ use gnomon_kernel::source::rtc::{Cmos, CmosRegisters, Pl031, Pl031Registers, Rtc
 use gnomon_kernel::source::virtio_rtc::{ANSWER_MAX, RequestQueue, VirtioRtc};
 use gnomon_kernel::source::{Choice, Driver, Sources, Table};
 
+use crate::counter::Gigahertz;
 use crate::input::Input;
 use crate::vmclock_page::check;
-use crate::world::{Gigahertz, page, publish};
+use crate::world::{page, publish};
 
 const SECOND: u64 = 1_000_000_000;
 /// 2026-11-20T12:00:00Z in nanoseconds.
