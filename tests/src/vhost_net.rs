@@ -15,9 +15,10 @@ use std::time::Instant;
 use gnomon_qemu::machine::{Machine, Net};
 
 use crate::PATIENCE;
-use crate::link::{datagram, frame};
+use crate::link::{GUEST, HERE, datagram, frame};
 use crate::ntp::{Reply, V4_CLIENT, cookie, host_time, request};
 use crate::vhost::{self, Back, Bus};
+use crate::wire;
 
 /// What it does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -202,13 +203,14 @@ impl VhostNet {
         }
     }
 
-    /// Asks for the time and does not wait for the answer.
+    /// Asks for the time and begins a connection, and does not wait for the answers.
     pub fn flood(&self) {
         let mut host = self.lock();
         // As long as somebody takes it.
         if host.to_guest.len() < 1000 {
             let request = request(V4_CLIENT, cookie());
             host.to_guest.push_back(frame(PORT, &request));
+            host.to_guest.push_back(opening());
         }
     }
 
@@ -235,6 +237,33 @@ impl Drop for VhostNet {
         // What cannot be removed from a temporary directory is not worth a word.
         let _left = fs::remove_dir_all(&self.directory);
     }
+}
+
+/// A frame that begins a connection over TCP.
+fn opening() -> Vec<u8> {
+    let [_, _, _, _, high, low, ..] = cookie().to_be_bytes();
+    // SYN, a window, and as an option the longest segment.
+    let mut tcp = vec![
+        high | 4,
+        low,
+        0,
+        80,
+        0,
+        0,
+        0,
+        7,
+        0,
+        0,
+        0,
+        0,
+        0x60,
+        2,
+        0xff,
+        0xff,
+    ];
+    tcp.extend([0, 0, 0, 0, 2, 4, 5, 180]);
+    let packet = wire::ipv4([HERE, GUEST], 6, tcp, 16);
+    wire::ethernet(wire::GUEST_MAC, [2; 6], 0x0800, &packet)
 }
 
 fn lock(host: &Mutex<Host>) -> MutexGuard<'_, Host> {
