@@ -6,15 +6,15 @@
 )]
 
 use core::time::Duration;
-use std::fs::{self, File};
+use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Instant;
 
 use gnomon_clock::Fields;
 use gnomon_tests::guest::{Guest, TakenPage, machine};
 use gnomon_tests::ntp::{Client, Reply};
+use gnomon_tests::temporary::Temporary;
 use gnomon_tests::vhost_net::{Conduct, VhostNet};
 use gnomon_tests::{Arch, PATIENCE, arch};
 use serde_json::{Value, json};
@@ -491,22 +491,17 @@ fn interrupts_without_end_and_without_a_beginning() {
 
 /// Guest memory as a file.
 struct Memory {
-    path: PathBuf,
+    path: Temporary,
     file: File,
 }
 
 impl Memory {
     fn new() -> Self {
-        let name = format!("gnomon-memory-{}-{}", std::process::id(), arch().name());
-        let path = std::env::temp_dir().join(name);
+        let path = Temporary::new("memory");
         let mut options = File::options();
         let options = options.read(true).write(true).create_new(true);
-        let file = options.open(&path).expect("a file of our own");
+        let file = options.open(path.path()).expect("a file of our own");
         Self { path, file }
-    }
-
-    fn path(&self) -> &Path {
-        &self.path
     }
 
     /// Writes at a physical address.
@@ -521,18 +516,12 @@ impl Memory {
     }
 }
 
-impl Drop for Memory {
-    fn drop(&mut self) {
-        let _left = fs::remove_file(&self.path);
-    }
-}
-
 /// QEMU's own device gives up when the driver has put nonsense into a ring: here somebody else does that.
 fn device_that_asks_to_be_reset_is_reset() {
     let memory = Memory::new();
     let backend = format!(
         "memory-backend-file,id=file,size=32M,share=on,mem-path={}",
-        memory.path().display()
+        memory.path.path().display()
     );
     let machine = ["-object", &backend, "-machine", "memory-backend=file"]
         .into_iter()
