@@ -198,6 +198,18 @@ fn a_disruption_on_the_way_out_is_told_to_nobody() {
     }
 }
 
+/// Does this after so many reads of the counter.
+fn after_reads(counter: &Gigahertz, reads: u32, action: impl FnOnce() + 'static) {
+    let Some(reads) = reads.checked_sub(1) else {
+        return counter.at_next_read(action);
+    };
+    let again = counter.clone();
+    counter.at_next_read(move || {
+        let action: Box<dyn FnOnce()> = Box::new(action);
+        after_reads(&again, reads, action);
+    });
+}
+
 /// Nobody waits for a departure once the next frame has come.
 #[test]
 fn a_frame_that_overtakes_a_departure_is_served_at_once() {
@@ -208,14 +220,12 @@ fn a_frame_that_overtakes_a_departure_is_served_at_once() {
         client.ask(&mut rig);
         // It comes while the service looks on.
         let (wire, came) = (rig.wire.clone(), Rc::new(Cell::new(0)));
-        let (number, frame) = (rig.counter.0.reads.get() + 20, request(&CLIENT_REQUEST));
-        let at = came.clone();
-        let arrive = Box::new(move || {
+        let (frame, at) = (request(&CLIENT_REQUEST), came.clone());
+        after_reads(&rig.counter, 20, move || {
             let mut wire = wire.0.borrow_mut();
-            at.set(wire.counter.0.ticks.get());
-            wire.to_guest.push_back(frame.clone());
+            at.set(wire.now());
+            wire.to_guest.push_back(frame);
         });
-        *rig.counter.0.at_read.borrow_mut() = Some((number, arrive));
         client.ask(&mut rig);
         let received = rig.wire.0.borrow().received;
         assert!(came.get() != 0 && received >= came.get(), "idle={idle}");

@@ -13,12 +13,13 @@ use std::time::Instant;
 use gnomon_qemu::machine::{Machine, Net};
 
 use super::chrony::{chronyc, seat};
-use super::{Directory, Trial, unpacked};
+use super::{Trial, unpacked};
 use crate::PATIENCE;
 use crate::guest::Guest;
 use crate::load::{Load, Mode};
 use crate::netns::Netns;
 use crate::ntp::Client;
+use crate::temporary::Temporary;
 
 /// The first samples of a chronyd, which may be from before interleaved mode.
 const START: usize = 16;
@@ -133,7 +134,7 @@ fn ask_besides(netns: &Netns, rate: u32, done: &AtomicBool) -> usize {
 
 /// A chronyd asks for so many samples.
 fn take_turn(netns: &Netns, mode: Mode, samples: usize) -> Vec<Sample> {
-    let directory = Directory::new(mode.name());
+    let directory = Temporary::directory(mode.name());
     let seat = seat(netns, &directory);
     let process = seat.start(&mut client(mode, directory.path()));
     let end = Instant::now() + PATIENCE;
