@@ -182,7 +182,7 @@ fn a_disruption_on_the_way_out_is_told_to_nobody() {
         for _ in 0..3 {
             client.ask(&mut rig);
         }
-        rig.wire.0.borrow_mut().takes = Some(400 * MICROSECOND);
+        rig.wire.0.borrow_mut().takes = None;
         client.ask(&mut rig);
         disrupt(&mut rig);
         rig.wire.0.borrow_mut().takes = Some(0);
