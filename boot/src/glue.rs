@@ -145,6 +145,10 @@ impl FramePort for Port {
         self.0.has_received()
     }
 
+    fn has_sent(&mut self) -> bool {
+        self.0.has_sent()
+    }
+
     fn send(&mut self, frame: PortFrame) {
         self.0.send(frame.0);
     }
@@ -157,8 +161,8 @@ impl FramePort for Port {
         self.0.kick();
     }
 
-    fn prepare_sleep(&mut self) -> bool {
-        self.0.prepare_sleep()
+    fn prepare_sleep(&mut self, awaits_sent: bool) -> bool {
+        self.0.prepare_sleep(awaits_sent)
     }
 
     fn wake(&mut self) {

@@ -1,5 +1,6 @@
 //! The main loop: frames, connections, timers, console, sleep, in that order, for ever.
 
+mod departures;
 mod http;
 mod idle;
 mod log;
@@ -12,11 +13,12 @@ use core::time::Duration;
 
 use gnomon_clock::{Clock, Counter, Source};
 
+use self::departures::Departures;
 use self::idle::Rest;
 pub use self::idle::Rested;
 use self::log::{Log, SmearState};
 use self::ports::Port;
-use self::served::{Core, Life, Network, SHARE, instant};
+use self::served::{Core, Life, Network, instant};
 use self::upstream::Upstream;
 use crate::config::{Config, Ip, Serial};
 use crate::console::{Console, SerialPort};
@@ -182,7 +184,7 @@ where
             history: History::new(),
             life: Life::default(),
             rest: Rest::default(),
-            departed: [None; SHARE],
+            departures: Departures::NONE,
             sources: match config.tai_offset {
                 Some(offset) => all.with_operator_offset(offset),
                 None => all,

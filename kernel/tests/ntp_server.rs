@@ -7,8 +7,8 @@ use std::rc::Rc;
 
 use gnomon_clock::page::{Fields, VmclockPage, Writer, flag};
 use gnomon_clock::{
-    Clock, ClockStatus, Counter, CounterId, LeapIndicator, Period, Smear, Stamp, Ticks, TimeType,
-    Timestamp, Utc,
+    Bound, Clock, ClockStatus, Counter, CounterId, LeapIndicator, Period, Smear, Stamp, Ticks,
+    TimeType, Timestamp, Utc,
 };
 use gnomon_kernel::config::Smearing;
 use gnomon_kernel::serve::access::{AccessList, Rule};
@@ -59,6 +59,8 @@ struct Rig {
     random: u64,
     /// When the last reply to a client in interleaved mode left.
     left: Option<Timestamp<Utc>>,
+    /// How long after that it is told to have left.
+    after: Bound,
     /// The smeared service in place of the plain one.
     smear: Option<SmearService>,
 }
@@ -81,6 +83,7 @@ impl Rig {
             responder,
             random: u64::MAX,
             left: None,
+            after: Bound::ZERO,
             smear: None,
         }
     }
@@ -104,7 +107,9 @@ impl Rig {
             .responder
             .serve(&datagram, Some(uptime), || tell(stamp), self.random)
             .ok()
-            .map(|Served { reply, pending }| ([&reply.packet, reply.tail()].concat(), pending));
+            .map(|Served { reply, pending }| {
+                ([&reply.packet, reply.tail()].concat(), pending.copied())
+            });
         if let Some((_, Some(pending))) = &served {
             let left = Stamp {
                 ticks: self.counter.read(),
@@ -115,7 +120,7 @@ impl Rig {
                 panic!("there was time just now: {told:?}")
             };
             self.left = Some(times.received);
-            self.responder.sent(pending, told);
+            self.responder.sent(pending, told, self.after);
         }
         let reply = served.map(|(reply, _)| reply);
         assert!(
@@ -416,6 +421,30 @@ fn the_dispersion_covers_the_departure_told() {
 }
 
 #[test]
+fn the_dispersion_covers_by_how_much_a_departure_may_be_early() {
+    let mut rig = Rig::new(&Policy::OPEN);
+    let mut client = Interleaving::default();
+    client.exchange(&mut rig);
+    for (after, least) in [(0, 0), (1_000_000, 65), (0, 0), (20_000_000, 1310)] {
+        rig.after = Bound::from_nanos(after);
+        client.exchange(&mut rig);
+        let request = client.request();
+        let reply = rig.ask(&request).expect("a reply");
+        assert_eq!(client.take(&request, &reply).0, Mode::Interleaved);
+        let dispersion = u32::from_be_bytes(reply[8..12].try_into().expect("four bytes"));
+        // In 2^-16 s, and rounded up; the page's own error is less than one.
+        assert!(
+            (least + 1..=least + 2).contains(&dispersion),
+            "{dispersion}"
+        );
+    }
+    // A client would not take it.
+    rig.after = Bound::from_nanos(17_000_000_000);
+    client.exchange(&mut rig);
+    assert_eq!(client.exchange(&mut rig).0, Mode::Basic);
+}
+
+#[test]
 fn a_page_set_back_between_arrival_and_departure_tells_nothing() {
     let mut rig = Rig::new(&Policy::OPEN);
     let mut client = Interleaving::default();
@@ -432,14 +461,15 @@ fn a_page_set_back_between_arrival_and_departure_tells_nothing() {
         .responder
         .serve(&datagram, None, || clock.exchange(stamp).into(), 0)
         .expect("a reply");
-    let (packet, pending) = (served.reply.packet, served.pending);
+    let (packet, pending) = (served.reply.packet, served.pending.copied());
     rig.publish(&Fields {
         time_sec: NOON,
         ..page(1)
     });
     let pending = pending.expect("asked for");
     let left = rig.clock.stamp();
-    rig.responder.sent(&pending, rig.clock.exchange(left));
+    let told = rig.clock.exchange(left);
+    rig.responder.sent(&pending, told, Bound::ZERO);
     client.take(&request, &packet);
     assert_eq!(client.exchange(&mut rig).0, Mode::Basic);
 }

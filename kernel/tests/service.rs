@@ -17,6 +17,8 @@ mod duty;
 mod frames;
 #[path = "service/http.rs"]
 mod http;
+#[path = "service/interleaved.rs"]
+mod interleaved;
 #[path = "service/ipv6.rs"]
 mod ipv6;
 #[path = "service/lease.rs"]
@@ -173,6 +175,9 @@ fn rig(fields: &Fields, command_line: &str) -> Rig {
 fn rig_without_checks(fields: &Fields, command_line: &str) -> Rig {
     let page: &'static VmclockPage = Box::leak(Box::new(VmclockPage::new(fields)));
     let (counter, wire) = (Gigahertz::default(), Wire::default());
+    let now = counter.clone();
+    wire.0.borrow_mut().counter = Some(Box::new(move || now.0.ticks.get()));
+    wire.0.borrow_mut().takes = Some(0);
     let (line, second) = (Line::default(), Line::default());
     let uptime = Rc::new(Cell::new(Duration::ZERO));
     let offset = Rc::new(Cell::new(None));
@@ -569,57 +574,6 @@ fn the_console_tells_the_time() {
     let before = off.screen();
     assert!(!before.contains("gnomon>"));
     assert_eq!(off.type_line("time"), "", "input is ignored");
-}
-
-#[test]
-fn a_reply_in_interleaved_mode_tells_when_the_last_one_left() {
-    let mut rig = rig(&good(1, NOON), STATIC);
-    let ask = |rig: &mut Rig, number: u8, named: &[u8]| {
-        let mut payload = CLIENT_REQUEST;
-        payload[24..32].copy_from_slice(named);
-        payload[32] = number;
-        let sent = rig.exchange(&[request(&payload)]);
-        let reply = reply(&sent[0]);
-        let interleaved = reply[24..32] == payload[32..40];
-        (reply, interleaved)
-    };
-    let stamp = |bytes: &[u8]| u64::from_be_bytes(bytes.try_into().unwrap());
-    let (mut last, _) = ask(&mut rig, 1, &[0; 8]);
-    for number in 2..9 {
-        let (reply, interleaved) = ask(&mut rig, number, &last[32..40]);
-        assert_eq!(interleaved, number > 2);
-        if interleaved {
-            // Arrival, the stamp in the reply, and before it was queued: three reads of a microsecond.
-            let told = stamp(&reply[40..48]) - stamp(&last[32..40]);
-            let nanos = (u128::from(told) * 1_000_000_000) >> 32;
-            assert!((1_998..=2_001).contains(&nanos), "{nanos} ns");
-        }
-        last = reply;
-    }
-    let status = rig.type_line("status");
-    assert!(status.contains("interleaved 6"), "{status}");
-}
-
-/// All of a batch are told of, though they were queued before any of them was sent.
-#[test]
-fn a_batch_in_interleaved_mode() {
-    let mut rig = rig(&good(1, NOON), STATIC);
-    let mut names = vec![[0; 8]; 20];
-    for round in 0..4 {
-        let frames = (1..).zip(&names).map(|(number, name)| {
-            let mut payload = CLIENT_REQUEST;
-            payload[24..32].copy_from_slice(name);
-            payload[32] = number;
-            request(&payload)
-        });
-        let replies = rig.exchange(&frames.collect::<Vec<_>>());
-        for ((number, name), frame) in (1..).zip(&mut names).zip(&replies) {
-            let reply = reply(frame);
-            // Its first request names nothing, and the reply to that is not remembered.
-            assert_eq!(reply[24] == number, round >= 2, "{round}");
-            name.copy_from_slice(&reply[32..40]);
-        }
-    }
 }
 
 #[test]

@@ -32,6 +32,7 @@ use crate::{PATIENCE, built};
 pub mod capture;
 mod chrony;
 mod gpsd;
+pub mod modes;
 mod ntp_rs;
 mod ntplib;
 mod ntpsec;

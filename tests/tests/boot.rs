@@ -121,7 +121,7 @@ const BOOTS: [Boot; 11] = [
         ..VIRT
     },
     Boot {
-        cpu: "cortex-a57",
+        cpu: "cortex-a53",
         more: &["-machine", "gic-version=2,virtualization=on"],
         said: OLD,
         ..VIRT

@@ -177,7 +177,7 @@ impl<T: Transport> Nic<T> {
             pool,
         } = memory().ok_or(in_use)?;
         let receive_bell = transport.queue(0, receive, true)?;
-        let transmit_bell = transport.queue(1, transmit, false)?;
+        let transmit_bell = transport.queue(1, transmit, true)?;
 
         let mut nic = Self {
             receive: Queue::new(receive, events),
@@ -259,7 +259,7 @@ impl<T: Transport> Nic<T> {
         receive.clear(events, &mut keep);
         transmit.clear(events, &mut keep);
         self.receive_bell = self.transport.queue(0, self.receive.memory(), true)?;
-        self.transmit_bell = self.transport.queue(1, self.transmit.memory(), false)?;
+        self.transmit_bell = self.transport.queue(1, self.transmit.memory(), true)?;
         self.is_lied_to = false;
         self.stuck = None;
         self.unsent = false;
@@ -296,6 +296,13 @@ impl<T: Transport> Nic<T> {
     #[must_use]
     pub fn has_received(&self) -> bool {
         self.receive.has_used() && self.transmit.room() > 0
+    }
+
+    /// Whether the device has given back every frame that was sent: by then it has handed them on, if it
+    /// is honest.
+    pub fn has_sent(&mut self) -> bool {
+        self.reap();
+        self.transmit.room() == TRANSMIT
     }
 
     /// Takes the next received frame off the ring, if there is room for an answer: while the device is
@@ -388,18 +395,21 @@ impl<T: Transport> Nic<T> {
         }
     }
 
-    /// Before sleeping: asks for an interrupt, and says whether it is safe to sleep (nothing has
-    /// come meanwhile).
-    pub fn prepare_sleep(&mut self) -> bool {
+    /// Before sleeping: asks for an interrupt by the next frame, and if `awaits_sent` by one of ours that
+    /// is given back. Says whether it is safe to sleep (neither has happened meanwhile).
+    pub fn prepare_sleep(&mut self, awaits_sent: bool) -> bool {
         if let Some(line) = &self.line {
             line.lower();
         }
-        !self.receive.listen() || self.transmit.room() == 0
+        let has_sent = awaits_sent && self.transmit.listen();
+        let has_received = self.receive.listen() && self.transmit.room() > 0;
+        !has_received && !has_sent
     }
 
-    /// After sleeping: no interrupts while the ring is being looked at anyway.
+    /// After sleeping: no interrupts while the rings are being looked at anyway.
     pub fn wake(&mut self) {
         self.receive.hush();
+        self.transmit.hush();
     }
 
     /// Takes back what the device has sent.
@@ -410,7 +420,7 @@ impl<T: Transport> Nic<T> {
                 Some(Err(_)) => self.note_lie(),
                 None => break,
             }
-            // Nobody waits for these: the event stays a whole turn of the index away.
+            // Nobody sleeps now: the event stays a whole turn of the index away.
             self.transmit.hush();
         }
     }

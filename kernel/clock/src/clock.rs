@@ -7,6 +7,7 @@ use crate::audit::Audit;
 use crate::cross::Origin;
 use crate::leap::{LeapSecond, OperatorOffset};
 use crate::page::{Busy, ClockStatus, CounterId, Fields, LEN_WITH_MARKER, VmclockPage};
+use crate::scale::Period;
 use crate::time::Ticks;
 use crate::timeline::{Reading, Timeline, Unusable};
 
@@ -274,6 +275,13 @@ impl<'p, C: Counter> Clock<'p, C> {
             .map_err(|why| self.refuse(why, timeline.marker()))?;
         self.exchanged = Some(Exchange { received, transmit });
         Ok(())
+    }
+
+    /// How long a tick is by the line that the latest time was told from; `None` without one.
+    #[must_use]
+    pub fn period(&self) -> Option<Period> {
+        let line = if self.settled { self.last } else { self.own };
+        line.as_ref().map(Timeline::period)
     }
 
     /// The raw page, for people to look at; `None` without a page.

@@ -372,8 +372,8 @@ fn an_access_list_that_is_not_understood_lets_nobody_in() {
         "ntp.deny=10.0.0.1/8",
     ] {
         let (config, warnings) = parse(&std::format!("ntp.allow=10.0.0.0/8 {word}"));
-        let client = Ipv4Addr::new(10, 0, 0, 1).into();
-        assert!(!config.policy.access.permits(client), "{word}");
+        let client = core::net::IpAddr::from(Ipv4Addr::new(10, 0, 0, 1));
+        assert!(!config.policy.access.permits(&client), "{word}");
         let [warning] = warnings.as_slice() else {
             panic!("{word}: {warnings:?}")
         };

@@ -18,6 +18,7 @@ mod ipv6;
 use core::net::{IpAddr, Ipv4Addr};
 
 use super::addresses::Addresses;
+use super::checksum::Sum;
 
 /// Bytes of the Ethernet, IPv4 and UDP headers together.
 pub const HEADERS: usize = UDP + 8;
@@ -86,12 +87,14 @@ pub fn udp_request<'f>(
     }
     let payload = rest.get_mut(..datagram.checked_sub(HEADERS - UDP)?)?;
 
-    if fold(sum(ip)) != VERIFIED {
+    if !Sum::of(ip).is_verified() {
         return None;
     }
-    if udp[6..8] != [0, 0]
-        && fold(pseudo_header(ip, datagram) + sum(udp) + sum(payload)) != VERIFIED
-    {
+    let whole = || {
+        let headers = pseudo_header(ip, datagram).plus(Sum::of(udp));
+        headers.plus(sum_of_payload(payload))
+    };
+    if udp[6..8] != [0, 0] && !whole().is_verified() {
         return None;
     }
     Some(UdpRequest {
@@ -186,8 +189,8 @@ impl UdpRequest<'_> {
         ip[2..4].copy_from_slice(&length16(UDP - IP + datagram));
         ip[12..16].copy_from_slice(&from_ip[16..20]);
         ip[16..20].copy_from_slice(&from_ip[12..16]);
-        let checksum = !fold(sum(ip));
-        ip[10..12].copy_from_slice(&checksum.to_be_bytes());
+        let checksum = Sum::of(ip).checksum();
+        ip[10..12].copy_from_slice(&checksum);
         let pseudo = pseudo_header(ip, datagram);
 
         let udp = &mut headers[UDP..];
@@ -195,8 +198,11 @@ impl UdpRequest<'_> {
         udp[2..4].copy_from_slice(&from_udp[..2]);
         udp[4..6].copy_from_slice(&length16(datagram));
         udp[6..8].copy_from_slice(&[0, 0]);
-        let checksum = udp_checksum(pseudo + sum(udp) + sum(header) + sum(tail));
-        udp[6..8].copy_from_slice(&checksum);
+        let mut whole = pseudo.plus(Sum::of(udp)).plus(Sum::of(header));
+        if !tail.is_empty() {
+            whole = whole.plus(Sum::of_many(tail));
+        }
+        udp[6..8].copy_from_slice(&whole.udp_checksum());
         Some(HEADERS + length)
     }
 }
@@ -235,56 +241,19 @@ fn length16(length: usize) -> [u8; 2] {
 
 /// The part of the UDP checksum that comes from the IP header: addresses, protocol, UDP length.
 #[inline]
-fn pseudo_header(ip: &[u8], datagram: usize) -> u64 {
-    sum(&ip[12..20]) + u64::from(PROTOCOL_UDP) + datagram as u64
+fn pseudo_header(ip: &[u8], datagram: usize) -> Sum {
+    let protocol_and_length = Sum::of_number(usize::from(PROTOCOL_UDP) + datagram);
+    Sum::of(&ip[12..20]).plus(protocol_and_length)
 }
 
-/// The checksum field of a UDP datagram whose words, and those of the pseudo header, have this sum.
+/// Of a UDP payload: mostly it is an NTP header.
 #[inline]
-fn udp_checksum(sum: u64) -> [u8; 2] {
-    let checksum: u16 = match !fold(sum) {
-        // Zero on the wire would say "no checksum"; RFC 768 sends its other representation.
-        0 => 0xffff,
-        checksum => checksum,
-    };
-    checksum.to_be_bytes()
-}
-
-/// Sum of big-endian words, not yet folded (RFC 1071). 32 bits at a time, which folds to the same
-/// value as 16; an Ethernet frame is far too short to overflow the 64-bit sum.
-#[expect(
-    clippy::inline_always,
-    reason = "mostly over a few bytes, as many as the compiler knows"
-)]
-#[inline(always)]
-fn sum(bytes: &[u8]) -> u64 {
-    let (words, tail) = bytes.as_chunks::<4>();
-    let words: u64 = words
-        .iter()
-        .map(|word| u64::from(u32::from_be_bytes(*word)))
-        .sum();
-    let mut last = [0; 4];
-    last.iter_mut().zip(tail).for_each(|(to, from)| *to = *from);
-    words + u64::from(u32::from_be_bytes(last))
-}
-
-/// The same, where it need not be quick.
-#[inline(never)]
-pub(super) fn sum_of(bytes: &[u8]) -> u64 {
-    sum(bytes)
-}
-
-/// Folds a sum into 16 bits with end-around carry.
-#[expect(
-    clippy::cast_possible_truncation,
-    reason = "three folds leave at most 16 bits"
-)]
-#[inline]
-pub(super) fn fold(sum: u64) -> u16 {
-    let sum = (sum >> 32) + (sum & 0xffff_ffff);
-    let sum = (sum >> 16 & 0xffff) + (sum & 0xffff) + (sum >> 32);
-    let sum = (sum >> 16) + (sum & 0xffff);
-    ((sum >> 16) + (sum & 0xffff)) as u16
+fn sum_of_payload(payload: &[u8]) -> Sum {
+    match payload.split_first_chunk::<48>() {
+        Some((header, [])) => Sum::of(header),
+        Some((header, rest)) => Sum::of(header).plus(Sum::of_many(rest)),
+        None => Sum::of_many(payload),
+    }
 }
 
 /// Where the IPv4 and UDP headers start.
@@ -297,8 +266,6 @@ const GROUP_BIT: u8 = 1;
 const VERSION_4_NO_OPTIONS: u8 = 0x45;
 const PROTOCOL_UDP: u8 = 17;
 const DONT_FRAGMENT: u16 = 0x4000;
-/// What a header folds to when its checksum field is right.
-pub(super) const VERIFIED: u16 = 0xffff;
 
 /// Version and length, DSCP 0, length, ID 0, "don't fragment", TTL 64, UDP, checksum, addresses.
 const REPLY_IP_HEADER: [u8; 20] = [

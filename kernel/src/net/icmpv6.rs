@@ -12,7 +12,7 @@
 
 use core::net::Ipv6Addr;
 
-use super::frame::{VERIFIED, fold, sum_of};
+use super::checksum::Sum;
 use super::port::{Frame, FramePort};
 
 /// A message that others sent.
@@ -240,9 +240,8 @@ impl<'f> Packet<'f> {
             }
             (next, _) => (next, payload),
         };
-        if next != ICMPV6
-            || fold(pseudo_header(&ip[8..], message.len()) + sum_of(message)) != VERIFIED
-        {
+        let sum = || pseudo_header(&ip[8..], message.len()).plus(Sum::of_many(message));
+        if next != ICMPV6 || !sum().is_verified() {
             return None;
         }
         let address = |at: usize| {
@@ -335,15 +334,16 @@ fn fill_checksum(addresses: &[u8], message: &mut [u8]) {
     if let Some(field) = message.get_mut(2..4) {
         field.copy_from_slice(&[0, 0]);
     }
-    let checksum = !fold(pseudo_header(addresses, message.len()) + sum_of(message));
+    let sum = pseudo_header(addresses, message.len()).plus(Sum::of_many(message));
     if let Some(field) = message.get_mut(2..4) {
-        field.copy_from_slice(&checksum.to_be_bytes());
+        field.copy_from_slice(&sum.checksum());
     }
 }
 
 /// The part of a checksum that is not in the message.
-fn pseudo_header(addresses: &[u8], length: usize) -> u64 {
-    sum_of(addresses) + u64::from(ICMPV6) + length as u64
+fn pseudo_header(addresses: &[u8], length: usize) -> Sum {
+    let protocol_and_length = Sum::of_number(usize::from(ICMPV6) + length);
+    Sum::of_many(addresses).plus(protocol_and_length)
 }
 
 const ETHERTYPE: [u8; 2] = [0x86, 0xdd];

@@ -5,6 +5,7 @@
 //! IPv6 addresses there are.
 
 pub mod addresses;
+mod checksum;
 pub mod frame;
 mod gate;
 mod icmpv6;

@@ -28,6 +28,8 @@ pub trait FramePort {
     fn allocate(&mut self) -> Option<Self::Frame>;
     /// Whether [`receive`](Self::receive) may have something: a look that costs nothing.
     fn has_received(&self) -> bool;
+    /// Whether the device is done with every frame that was queued: it has handed them on, or says so.
+    fn has_sent(&mut self) -> bool;
     /// Queues `frame` for sending, or drops it when the device is behind. A device that is at work
     /// may send it at once.
     fn send(&mut self, frame: Self::Frame);
@@ -36,9 +38,9 @@ pub trait FramePort {
     /// Ends a batch: the device is notified of what was queued, if it has to be, and gets buffers for
     /// what was received.
     fn kick(&mut self);
-    /// Before sleeping: asks the device for a wake-up, and says whether sleeping is safe because
-    /// nothing has come meanwhile.
-    fn prepare_sleep(&mut self) -> bool;
+    /// Before sleeping: asks the device for a wake-up by the next frame, and if `awaits_sent` also when it
+    /// is done with one of ours; says whether sleeping is safe because neither has happened meanwhile.
+    fn prepare_sleep(&mut self, awaits_sent: bool) -> bool;
     /// After sleeping: the device need not wake anybody.
     fn wake(&mut self);
     /// Whether the device can wake a sleeping machine at all.

@@ -129,7 +129,7 @@ impl AccessList {
 
     /// Whether a client at `address` is answered.
     #[must_use]
-    pub fn permits(&self, address: IpAddr) -> bool {
+    pub fn permits(&self, address: &IpAddr) -> bool {
         // Nearly always there is no list at all.
         match (&self.entries[0], self.closed) {
             (None, closed) => !closed,
@@ -140,8 +140,8 @@ impl AccessList {
 
     /// Out of line, to keep the way of most requests short.
     #[inline(never)]
-    fn decides_for(&self, address: IpAddr) -> bool {
-        let (bits, _, family) = aligned(address);
+    fn decides_for(&self, address: &IpAddr) -> bool {
+        let (bits, _, family) = aligned(*address);
         let longest = self
             .entries
             .iter()
@@ -186,7 +186,7 @@ mod tests {
     }
 
     fn permits(list: &AccessList, address: &str) -> bool {
-        list.permits(address.parse().expect(address))
+        list.permits(&address.parse().expect(address))
     }
 
     /// Every prefix of an address holds exactly the addresses that differ from it beyond the
@@ -207,10 +207,10 @@ mod tests {
             let mut denied = AccessList::OPEN;
             assert!(allowed.add(&prefix.to_string(), Rule::Allow).is_some());
             assert!(denied.add(&prefix.to_string(), Rule::Deny).is_some());
-            let check = |address, inside| {
+            let check = |address: IpAddr, inside| {
                 assert_eq!(prefix.holds(address), inside, "{prefix} {address}");
-                assert_eq!(allowed.permits(address), inside, "{prefix} {address}");
-                assert_eq!(denied.permits(address), !inside, "{prefix} {address}");
+                assert_eq!(allowed.permits(&address), inside, "{prefix} {address}");
+                assert_eq!(denied.permits(&address), !inside, "{prefix} {address}");
             };
             check(address, true);
             check(network, true);
@@ -356,7 +356,7 @@ mod tests {
                     (address ^ network).leading_zeros() >= u32::from(*length)
                 })
                 .map_or(!rules.iter().any(|(_, _, allow)| *allow), |(_, _, allow)| *allow);
-            prop_assert_eq!(list.permits(IpAddr::V4(Ipv4Addr::from_bits(address))), expected);
+            prop_assert_eq!(list.permits(&IpAddr::V4(Ipv4Addr::from_bits(address))), expected);
         }
     }
 }

@@ -2,8 +2,30 @@
 //!
 //! A reply leaves later than the transmit stamp in it says, for the stamp has to be written first.
 //! A client in interleaved mode names in its next request the *receive* stamp of the reply it has,
-//! and is told when that reply really left. For this a server keeps pairs of the two stamps, and
-//! the rest is care:
+//! and is told when that reply really left.
+//!
+//! # When a reply left
+//!
+//! That moment D is not known from inside. What is known is K, a stamp from before the device could have the
+//! frame, and mostly S, one from when the device was seen to be done with it. K ≤ D ≤ S if the device is honest,
+//! and the estimate D' with the least greatest error is the middle, (K + S)/2. What delays both ways alike, as
+//! when one thread of the host is woken for both, still cancels by half then; with S it would not at all.
+//!
+//! A client that is told D' computes with c = T4 − D', and a = T2 − T1, the offset (a − c)/2 and the delay a + c,
+//! and takes the true offset to be within delay/2 + root dispersion. With its clock right, that is
+//! |a − c|/2 ≤ (a + c)/2 + ε. Since a ≥ 0, this holds
+//!
+//! * where c ≥ 0, with any ε, as in basic mode;
+//! * where c < 0, for ε ≥ −c. Nothing arrives before it left, T4 ≥ D, so −c ≤ D' − D ≤ D' − K.
+//!
+//! So a reply that is told with the middle has **(S − K)/2 in its root dispersion**, and one that is told with K
+//! nothing. None of this asks when D was, nor for the device's honesty: any S will do that is not before K. What the
+//! device's word is good for is the offset. The middle is told if S was seen within a millisecond of K. K is told
+//! if another frame came first, or it took longer: then the client sees a long path.
+//!
+//! # What is kept
+//!
+//! A server keeps pairs of the two stamps, and the rest is care:
 //!
 //! * A pair is found by the client's address, the scale, and the receive stamp, all whole. A stamp that was
 //!   given to one address twice (a counter that did not move) is no name for a reply, and is
@@ -158,9 +180,10 @@ impl Default for Pairs {
 }
 
 fn find<'s>(set: &'s mut [Pair; WAYS], name: &Name) -> Option<&'s mut Pair> {
-    // A place never used has the stamp zero, which is nobody's.
+    // What differs mostly goes first. A place never used has the stamp zero, which is nobody's.
     set.iter_mut()
-        .find(|pair| pair.name == *name && name.receive != 0)
+        .find(|pair| pair.name.receive == name.receive && pair.name == *name)
+        .filter(|_| name.receive != 0)
 }
 
 const SETS: usize = 128;

@@ -50,7 +50,7 @@
 //! client accepts the reply (the sanity check of RFC 5905 §A.5.1.1 on root distance), so it is
 //! sent as [`Answer::Dispersion`] instead.
 
-use gnomon_clock::{Announcement, Bound, Origin, Source};
+use gnomon_clock::{Announcement, Bound, Origin, Source, Span};
 
 use super::auth::Authenticator;
 use super::interleave::Departure;
@@ -188,10 +188,10 @@ pub struct Request {
     reply_mode: u8,
     /// Log2 of seconds, as the client has it.
     poll: i8,
-    /// The client's transmit stamp: a cookie to return, never a time to use.
-    transmit: [u8; 8],
-    /// Its receive stamp: the cookie of interleaved mode.
-    receive: [u8; 8],
+    /// The client's transmit stamp: a cookie to return, never a time to use, and so as it is in memory.
+    transmit: u64,
+    /// Its receive stamp, likewise: the cookie of interleaved mode.
+    receive: u64,
     /// The stamp of an earlier reply that the client names.
     origin: u64,
     mono_root: bool,
@@ -243,8 +243,8 @@ impl Request {
             version,
             reply_mode,
             poll: header[2].cast_signed(),
-            transmit: stamp(40),
-            receive: stamp(32),
+            transmit: u64::from_ne_bytes(stamp(40)),
+            receive: u64::from_ne_bytes(stamp(32)),
             origin: u64::from_be_bytes(stamp(24)),
             mono_root,
             mac,
@@ -434,7 +434,7 @@ impl Reply {
     pub fn interleave(&mut self, request: &Request, departure: Departure) {
         self.dispersion = self.dispersion.max(departure.error);
         self.packet[8..12].copy_from_slice(&short(self.dispersion).to_be_bytes());
-        self.packet[24..32].copy_from_slice(&request.receive);
+        self.packet[24..32].copy_from_slice(&request.receive.to_ne_bytes());
         self.packet[40..48].copy_from_slice(&departure.transmit.to_be_bytes());
     }
 
@@ -664,7 +664,9 @@ pub fn reply(
 }
 
 /// What to tell of the departure of a reply with the receive stamp `receive`, which was made by
-/// `times`. `told` is what there is to tell of a stamp taken as it left, in place of an arrival.
+/// `times`. `told` is what there is to tell of the stamp from before the device had it, in place of an arrival, and
+/// `after` how long after that it is told to have left: it may have left as much earlier
+/// ([`interleave`](super::interleave)).
 ///
 /// `None` when nothing can be told: a disruption or a leap second lies between arrival and
 /// departure, the scale has changed, the page's time was set back, or the error is beyond all use.
@@ -674,12 +676,15 @@ pub fn departure(
     receive: u64,
     made: &Basis,
     told: impl Into<Told>,
+    after: Bound,
 ) -> Option<Departure> {
     let Told::Times(times) = told.into() else {
         return None;
     };
-    let transmit = times.received.to_ntp().0 & !RECEIVE_BIT;
-    let error = server.dispersion(times.error);
+    let after_queued = Span::from_units(i128::try_from(after.units()).ok()?);
+    let left = times.received.checked_add(after_queued)?;
+    let transmit = left.to_ntp().0 & !RECEIVE_BIT;
+    let error = server.dispersion(times.error.plus(after));
     let later = transmit.wrapping_sub(receive).cast_signed() > 0;
     let of_use = short(error) < MAX_DISPERSION;
     let same = Basis::of(&times) == *made;
@@ -736,7 +741,7 @@ impl Packet {
         bytes[8..12].copy_from_slice(&self.root_dispersion.to_be_bytes());
         bytes[12..16].copy_from_slice(&self.reference_id);
         bytes[16..24].copy_from_slice(&self.reference.to_be_bytes());
-        bytes[24..32].copy_from_slice(&request.transmit);
+        bytes[24..32].copy_from_slice(&request.transmit.to_ne_bytes());
         bytes[32..40].copy_from_slice(&self.receive.to_be_bytes());
         bytes[40..48].copy_from_slice(&self.transmit.to_be_bytes());
     }

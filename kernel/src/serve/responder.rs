@@ -6,6 +6,8 @@
 use core::net::IpAddr;
 use core::time::Duration;
 
+use gnomon_clock::Bound;
+
 use super::access::AccessList;
 use super::auth::{Authenticator, Keys};
 use super::interleave::{Name, Pairs};
@@ -91,8 +93,8 @@ pub struct Datagram<'p> {
 pub struct Served<'r> {
     /// The reply.
     pub reply: &'r Reply,
-    /// To be handed to [`Responder::sent`] with the time as the reply leaves.
-    pub pending: Option<Pending>,
+    /// To be handed to [`Responder::sent`] when the reply has left.
+    pub pending: Option<&'r Pending>,
 }
 
 /// A reply whose departure its client will ask for.
@@ -115,6 +117,8 @@ pub struct Responder<'m> {
     counters: Counters,
     /// The latest reply, made in place: it is long.
     reply: Reply,
+    /// What to do when it has left, likewise.
+    pending: Option<Pending>,
 }
 
 impl<'m> Responder<'m> {
@@ -134,6 +138,7 @@ impl<'m> Responder<'m> {
             memory,
             counters: Counters::default(),
             reply: Reply::BLANK,
+            pending: None,
         };
         responder.set(server);
         responder
@@ -185,12 +190,14 @@ impl<'m> Responder<'m> {
         times: impl FnOnce() -> Told,
         random: u64,
     ) -> Result<Served<'_>, Silence> {
-        let mut pending = None;
-        match self.decide(datagram, uptime, times, random, &mut pending) {
+        self.pending = None;
+        match self.decide(datagram, uptime, times, random) {
             Ok(()) => {
                 self.counters.count(Ok(self.reply.answer));
-                let reply = &self.reply;
-                Ok(Served { reply, pending })
+                Ok(Served {
+                    reply: &self.reply,
+                    pending: self.pending.as_ref(),
+                })
             }
             Err(silence) => {
                 self.counters.count(Err(silence));
@@ -199,19 +206,18 @@ impl<'m> Responder<'m> {
         }
     }
 
-    /// Keeps when a reply left, for its client to ask: `told` is what there is to tell of a stamp taken
-    /// as it left, as if that were an arrival.
-    pub fn sent(&mut self, pending: &Pending, told: impl Into<Told>) {
+    /// Keeps when a reply left, for its client to ask: `after` the stamp from before the device had it, of which
+    /// `told` is what there is to tell, as if it were an arrival.
+    pub fn sent(&mut self, pending: &Pending, told: impl Into<Told>, after: Bound) {
         let Pending { name, basis } = pending;
-        if let Some(departure) = ntp::departure(self.server, name.receive, basis, told) {
+        if let Some(departure) = ntp::departure(self.server, name.receive, basis, told, after) {
             self.memory
                 .pairs
                 .keep(&self.secret, basis.marker, name, departure);
         }
     }
 
-    /// Makes the reply, and says what to do after it was sent in `pending`. (Through a reference, because it
-    /// is long and mostly there is none.)
+    /// Makes the reply.
     #[inline]
     fn decide(
         &mut self,
@@ -219,9 +225,8 @@ impl<'m> Responder<'m> {
         uptime: Option<Duration>,
         times: impl FnOnce() -> Told,
         random: u64,
-        pending: &mut Option<Pending>,
     ) -> Result<(), Silence> {
-        if !self.policy.access.permits(datagram.source) {
+        if !self.policy.access.permits(&datagram.source) {
             return Err(Silence::Access);
         }
         let request = Request::parse(datagram.payload, datagram.port)?;
@@ -243,7 +248,7 @@ impl<'m> Responder<'m> {
             _ if kiss && self.reply.answer != Answer::Time => return Err(Silence::Limit),
             _ if kiss => self.reply.kiss_rate(),
             Told::Times(times) if self.reply.answer == Answer::Time && request.wants_more() => {
-                *pending = self.extend(&request, datagram.source, times);
+                self.extend(&request, datagram.source, times);
             }
             _ => {}
         }
@@ -255,8 +260,7 @@ impl<'m> Responder<'m> {
     }
 
     /// Adds to the reply, which has the time, what its request asks for beyond that.
-    fn extend(&mut self, request: &Request, source: IpAddr, times: &Times) -> Option<Pending> {
-        let mut pending = None;
+    fn extend(&mut self, request: &Request, source: IpAddr, times: &Times) {
         let (marker, ahead) = (times.marker, times.ahead);
         if let Some(receive) = request.names_receive_stamp() {
             let named = Name {
@@ -273,7 +277,7 @@ impl<'m> Responder<'m> {
                 ..named
             };
             let basis = Basis::of(times);
-            pending = Some(Pending { name, basis });
+            self.pending = Some(Pending { name, basis });
         }
         if request.wants_mono_root() {
             let seconds = ahead.unwrap_or(0).cast_unsigned();
@@ -281,7 +285,6 @@ impl<'m> Responder<'m> {
             self.reply.add_mono_root(upper(epoch), ahead);
             self.counters.mono_root = self.counters.mono_root.wrapping_add(1);
         }
-        pending
     }
 
     /// Checks who sent the request, and leaves its key for the reply in `key`. (Through a reference,

@@ -79,6 +79,8 @@ struct Slept {
     begin: Ticks,
     end: Ticks,
     limit: Duration,
+    /// Replies were seen to leave behind it: that may have ended it.
+    saw_off: bool,
 }
 
 impl Rest {
@@ -89,7 +91,13 @@ impl Rest {
 
     /// Concludes from the last sleep, after the round behind it, what the device is like.
     fn conclude(&mut self) {
-        let Some(Slept { begin, end, limit }) = self.slept.take() else {
+        let Some(Slept {
+            begin,
+            end,
+            limit,
+            saw_off,
+        }) = self.slept.take()
+        else {
             return;
         };
         let came = self.frame.is_some_and(|frame| frame.since(end) >= 0);
@@ -98,6 +106,7 @@ impl Rest {
         let is_early =
             end.since(begin) / 9 < self.spin.saturating_mul(limit_micros) / SPIN_MICROS / 10;
         match (is_early, came) {
+            (true, _) if saw_off => {}
             (true, false) => self.counted.in_vain = self.counted.in_vain.wrapping_add(1),
             (true, true) if limit >= TELLING => self.unheard = 0,
             // Where nobody has said how long a tick is, nothing is early.
@@ -136,19 +145,24 @@ impl<M: Machine, C: Counter, P: FramePort> Core<'_, M, C, P> {
             Idle::Adaptive => self.rest.frame,
             Idle::Poll => Some(self.clock.stamp().ticks),
         };
-        let came = self.spin(begin);
+        let came = self.spin(begin, false);
         if self.config.idle != Idle::Poll && !came {
             self.sleep(limit);
         }
     }
 
-    /// Looks whether a frame has come until [`SPIN`] after `begin`, and at nothing else: the other
-    /// devices' registers are trips to the host.
-    fn spin(&mut self, begin: Option<Ticks>) -> bool {
+    /// Looks at the network device's rings until a frame has come, or, if `for_departures`, all replies have
+    /// left, or until [`SPIN`] after `begin`; and at nothing else: the other devices' registers are trips to
+    /// the host. Returns whether a frame has come.
+    #[inline(never)]
+    pub(super) fn spin(&mut self, begin: Option<Ticks>, for_departures: bool) -> bool {
         loop {
-            let received = |net: &Network<'_, P>| net.port.has_received();
-            if self.network.as_ref().is_some_and(received) {
+            self.follow_departures();
+            if self.has_received() {
                 return true;
+            }
+            if for_departures && self.departures.is_empty() {
+                return false;
             }
             self.rest.counted.polls = self.rest.counted.polls.wrapping_add(1);
             let now = self.clock.stamp().ticks;
@@ -159,6 +173,12 @@ impl<M: Machine, C: Counter, P: FramePort> Core<'_, M, C, P> {
         }
     }
 
+    /// Whether a frame has come.
+    fn has_received(&self) -> bool {
+        let received = |net: &Network<'_, P>| net.port.has_received();
+        self.network.as_ref().is_some_and(received)
+    }
+
     fn sleep(&mut self, limit: Duration) {
         let now = instant(self.uptime);
         let next = [self.sources.next(), self.upstream_next()];
@@ -167,6 +187,7 @@ impl<M: Machine, C: Counter, P: FramePort> Core<'_, M, C, P> {
             _ => NAP,
         };
         let mut limit = NAP.min(until_source).min(limit);
+        let awaits_sent = !self.departures.is_empty();
         if let Some(Network { port, stack, .. }) = &mut self.network {
             limit = limit.min(match (port.can_wake(), self.rest.is_mute()) {
                 (true, false) => NAP,
@@ -178,7 +199,7 @@ impl<M: Machine, C: Counter, P: FramePort> Core<'_, M, C, P> {
                 limit = limit.min(Duration::from_micros(u64::try_from(wait).unwrap_or(0)));
             }
             // Asks first and looks then, so that no frame can come in between unnoticed.
-            if limit.is_zero() || !port.prepare_sleep() {
+            if limit.is_zero() || !port.prepare_sleep(awaits_sent) {
                 return port.wake();
             }
         }
@@ -188,10 +209,16 @@ impl<M: Machine, C: Counter, P: FramePort> Core<'_, M, C, P> {
         let end = self.clock.stamp().ticks;
         self.rest.count(end, true);
         self.rest.counted.wake_ups = self.rest.counted.wake_ups.wrapping_add(1);
-        self.rest.slept = Some(Slept { begin, end, limit });
         if let Some(Network { port, .. }) = &mut self.network {
             port.wake();
         }
+        self.follow_departures();
+        self.rest.slept = Some(Slept {
+            begin,
+            end,
+            limit,
+            saw_off: awaits_sent && self.departures.is_empty(),
+        });
     }
 }
 
@@ -208,9 +235,18 @@ mod tests {
     }
 
     fn sleep(rest: &mut Rest, limit: Duration, micros: i64, came: bool) {
+        sleep_until(rest, limit, micros, came, false);
+    }
+
+    fn sleep_until(rest: &mut Rest, limit: Duration, micros: i64, came: bool, saw_off: bool) {
         let begin = Ticks(1_000_000);
         let end = Ticks(begin.0.wrapping_add_signed(micros * 1000));
-        rest.slept = Some(Slept { begin, end, limit });
+        rest.slept = Some(Slept {
+            begin,
+            end,
+            limit,
+            saw_off,
+        });
         rest.frame = Some(Ticks(if came { end.0 } else { end.0 - 1 }));
         rest.conclude();
         // Once.
@@ -236,6 +272,20 @@ mod tests {
         sleep(&mut rest, CHANCE, 400, true);
         assert!(!rest.is_mute(), "the device has");
         assert_eq!(rest.counted.in_vain, 0);
+    }
+
+    #[test]
+    fn a_sleep_that_a_departure_ended_tells_nothing() {
+        let mut rest = calibrated();
+        let mut sleep = |micros: i64, came| {
+            sleep_until(&mut rest, NAP, micros, came, true);
+            (rest.unheard, rest.counted.in_vain)
+        };
+        assert_eq!(sleep(60, false), (0, 0));
+        // Only that no frame ended it does: the next one is that of a device that is mute in both directions.
+        assert_eq!(sleep(50_100, true), (1, 0));
+        assert_eq!(sleep(60, true), (1, 0));
+        assert_eq!(sleep(50_100, false), (1, 0));
     }
 
     #[test]

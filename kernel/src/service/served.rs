@@ -2,10 +2,11 @@
 
 use core::time::Duration;
 
-use gnomon_clock::{Bound, Clock, Counter, NoTime, Origin, Period, Reading, Span, Stamp, Timeline};
+use gnomon_clock::{Bound, Clock, Counter, NoTime, Period, Reading, Span, Stamp};
 use smoltcp::time::Instant;
 
 use super::Found;
+use super::departures::Departures;
 use super::idle::{Rest, SPIN};
 use super::log::{Known, SmearState, State};
 use super::upstream::Upstream;
@@ -20,7 +21,7 @@ use crate::net::{self, frame};
 use crate::random::{Random, Source};
 use crate::report::{NetView, SmearView, View};
 use crate::serve::ntp::{self, Silence};
-use crate::serve::responder::{Datagram, Pending, Responder, Served};
+use crate::serve::responder::{Datagram, Responder, Served};
 use crate::serve::times::{SmearService, Told};
 use crate::services::counters::Watch;
 use crate::shell::{Desk, Meter, Subject};
@@ -59,8 +60,7 @@ pub(super) struct Core<'a, M, C, P> {
     pub(super) history: History,
     pub(super) life: Life,
     pub(super) rest: Rest,
-    /// Replies in interleaved mode that were queued, and just before what instant, until the kick.
-    pub(super) departed: [Option<Departed>; SHARE],
+    pub(super) departures: Departures,
     pub(super) sources: Sources<'a>,
     /// The NTP server that is followed, if the command line names one.
     pub(super) upstream: Option<Upstream>,
@@ -72,15 +72,6 @@ pub(super) struct Core<'a, M, C, P> {
     pub(super) calibrated: bool,
     pub(super) config: Config,
     pub(super) found: Found<'a>,
-}
-
-/// A reply whose departure its client will ask for.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Departed {
-    pending: Pending,
-    /// Just before the device could have the frame.
-    left: Stamp,
-    is_smeared: bool,
 }
 
 /// Which life of the machine this is, and what was done about it.
@@ -142,11 +133,15 @@ impl<M: Machine, C: Counter, P: FramePort> Core<'_, M, C, P> {
         if self.config.conditions.on_violation == OnViolation::Stop {
             self.follow_counter();
         }
+        self.follow_departures();
         for number in 1..=BATCH {
             let received = self.network.as_mut().and_then(|net| net.port.receive());
             let Some(received) = received else {
                 if number > 1 {
                     self.kick();
+                }
+                if self.see_off() {
+                    continue;
                 }
                 return false;
             };
@@ -160,24 +155,16 @@ impl<M: Machine, C: Counter, P: FramePort> Core<'_, M, C, P> {
             self.serve_frame(received, stamp);
             if number % SHARE == 0 {
                 self.kick();
+                self.remember_departures(None);
             }
         }
         true
     }
 
+    #[inline(never)]
     fn kick(&mut self) {
         if let Some(network) = &mut self.network {
             network.port.kick();
-        }
-        // What is remembered of the replies can wait until they are on their way.
-        while let Some(departed) = self.departed.iter_mut().find_map(Option::take) {
-            let mut teller = Teller {
-                clock: &mut self.clock,
-                duty: &mut self.duty,
-                smear: &mut self.smear,
-            };
-            let told = teller.tell(departed.left, departed.is_smeared);
-            self.ntp.sent(&departed.pending, told);
         }
     }
 
@@ -231,16 +218,10 @@ impl<M: Machine, C: Counter, P: FramePort> Core<'_, M, C, P> {
             return port.release(received);
         };
         received.set_length(length);
-        if let Some(pending) = pending
-            && let Some(place) = self.departed.iter_mut().find(|place| place.is_none())
-        {
-            // Before the device can have it, since it may send at once: a stamp that is too late would make
-            // the client believe its path shorter than it is.
-            *place = Some(Departed {
-                pending,
-                left: self.clock.stamp(),
-                is_smeared,
-            });
+        if let Some(pending) = pending {
+            // Before the device can have it, since it may send at once.
+            let queued = self.clock.stamp();
+            self.departures.add(pending, queued, is_smeared);
         }
         port.send(received);
     }
@@ -280,7 +261,7 @@ impl<M: Machine, C: Counter, P: FramePort> Core<'_, M, C, P> {
         if let Some(Network { stack, .. }) = &mut self.network {
             self.http.cut_all(stack);
         }
-        self.departed = [None; SHARE];
+        self.departures = Departures::NONE;
         // The IP stack follows in `follow_life`.
         self.life.network_is_old = true;
     }
@@ -397,12 +378,8 @@ impl<M: Machine, C: Counter, P: FramePort> Core<'_, M, C, P> {
 
     /// How long a tick is, by the line that the time is on.
     fn period(&mut self) -> Option<Period> {
-        if self.clock.now().ok()?.origin != Origin::Page {
-            return self.clock.own().map(Timeline::period);
-        }
-        let fields = self.clock.fields()?.ok()?;
-        let period = Period::new(fields.counter_period_frac_sec, fields.counter_period_shift);
-        period.ok()
+        self.clock.now().ok()?;
+        self.clock.period()
     }
 
     /// Everything that the log tells the changes of, at this moment.

@@ -26,8 +26,22 @@ pub(crate) struct WireState {
     pub(crate) kicks: Vec<usize>,
     /// How often the device was looked after.
     pub(crate) tended: u32,
+    /// A counter that goes on while the device is at work, if there is one.
+    pub(crate) counter: Option<Box<dyn Fn() -> u64>>,
+    /// How many ticks the device takes to send a frame; `None` for ever.
+    pub(crate) takes: Option<u64>,
+    /// The counter when the latest frame was received, and when it was sent.
+    pub(crate) received: u64,
+    pub(crate) sent: u64,
     /// Who answers each frame at once, if somebody does.
     pub(crate) peer: Option<Peer>,
+}
+
+impl WireState {
+    /// The counter.
+    pub(crate) fn now(&self) -> u64 {
+        self.counter.as_ref().map_or(0, |now| now())
+    }
 }
 
 /// Answers to a frame.
@@ -56,6 +70,7 @@ impl FramePort for Wire {
         let mut wire = self.0.borrow_mut();
         let frame = wire.to_guest.pop_front()?;
         wire.buffers_out += 1;
+        wire.received = wire.now();
         Some(Bytes(frame))
     }
     fn allocate(&mut self) -> Option<Bytes> {
@@ -65,7 +80,13 @@ impl FramePort for Wire {
     fn send(&mut self, frame: Bytes) {
         let mut wire = self.0.borrow_mut();
         wire.buffers_out -= 1;
+        wire.sent = wire.now();
         wire.pending.push(frame.0);
+    }
+    fn has_sent(&mut self) -> bool {
+        let wire = self.0.borrow();
+        let passed = wire.now().wrapping_sub(wire.sent);
+        wire.takes.is_some_and(|takes| passed >= takes)
     }
     fn has_received(&self) -> bool {
         !self.0.borrow().to_guest.is_empty()
@@ -84,7 +105,7 @@ impl FramePort for Wire {
             None => wire.from_guest.extend(sent),
         }
     }
-    fn prepare_sleep(&mut self) -> bool {
+    fn prepare_sleep(&mut self, _: bool) -> bool {
         true
     }
     fn wake(&mut self) {}

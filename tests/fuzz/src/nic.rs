@@ -182,7 +182,8 @@ fn play(rig: &mut Rig, input: &mut Input<'_>) {
                 }
             }
             _ => {
-                let _ = (nic.has_received(), nic.prepare_sleep());
+                let _ = (nic.has_received(), nic.has_sent());
+                let _ = nic.prepare_sleep(input.u8() & 1 == 0);
                 nic.wake();
                 nic.kick();
             }

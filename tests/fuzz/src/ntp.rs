@@ -4,7 +4,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
-use gnomon_clock::{Clock, Counter, Stamp};
+use gnomon_clock::{Bound, Clock, Counter, Stamp};
 use gnomon_kernel::config::Config;
 use gnomon_kernel::serve::auth::Keys;
 use gnomon_kernel::serve::ntp::{Answer, Request, Server};
@@ -91,12 +91,13 @@ pub fn run(data: &[u8]) {
                 if answered.reply.answer == Answer::Time {
                     assert_eq!(stamp.marker, page.marker(), "time from across a disruption");
                 }
-                if let Some(pending) = answered.pending {
+                if let Some(pending) = answered.pending.copied() {
                     let left = Stamp {
                         ticks: counter.read(),
                         ..stamp
                     };
-                    responder.sent(&pending, tell(left));
+                    let after = Bound::from_nanos(random() >> 44);
+                    responder.sent(&pending, tell(left), after);
                 }
             }
         }

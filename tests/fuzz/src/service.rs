@@ -80,6 +80,9 @@ pub struct Rig<'a> {
 pub fn with_rig(fields: &Fields, command_line: &str, with: impl FnOnce(Rig<'_>)) {
     let counter = Gigahertz::default();
     let (wire, console, second) = (Wire::default(), Line::default(), Line::default());
+    let now = counter.clone();
+    wire.0.borrow_mut().counter = Some(Box::new(move || now.0.ticks.get()));
+    wire.0.borrow_mut().takes = Some(20_000);
     let uptime = Rc::new(Cell::new(Duration::ZERO));
     let mut storage = Box::<Storage<'_>>::default();
     let mut clients = Box::<responder::Memory>::default();

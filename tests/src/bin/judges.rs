@@ -1,5 +1,5 @@
-//! Prints what every judge makes of the guest, with time and without, and what a browser makes of its page:
-//! `make judges`; with the word `page`, the latter only.
+//! Prints what every judge makes of the guest, with time and without, in which mode of NTP chronyd's offsets are spread
+//! less, and what a browser makes of the guest's page: `make judges`; with the word `modes` or `page` only that.
 #![expect(clippy::print_stdout, reason = "a command talks to its user")]
 
 use core::time::Duration;
@@ -10,11 +10,17 @@ use std::time::Instant;
 use gnomon_tests::browser::{self, Look};
 use gnomon_tests::guest::{Guest, machine};
 use gnomon_tests::judge::capture::{self, examine};
+use gnomon_tests::judge::modes::{Comparison, Plan};
 use gnomon_tests::judge::{BUILT, PACKAGED, Trial};
+use gnomon_tests::{Arch, on};
 
 fn main() -> ExitCode {
-    let only_page = std::env::args().nth(1).is_some_and(|word| word == "page");
-    let right = (only_page || ask_the_clients()) & look_at_the_page();
+    let word = std::env::args().nth(1);
+    let right = match word.as_deref() {
+        Some("modes") => compare_the_modes(),
+        Some("page") => look_at_the_page(),
+        _ => ask_the_clients() & compare_the_modes() & look_at_the_page(),
+    };
     if right {
         ExitCode::SUCCESS
     } else {
@@ -60,6 +66,23 @@ fn ask_the_clients() -> bool {
     right
 }
 
+/// chronyd in basic and in interleaved mode, in turns, while others ask the guest as well.
+fn compare_the_modes() -> bool {
+    println!(
+        "The spread of chronyd's offsets, a guest serving {} other requests/s meanwhile:",
+        PLAN.others
+    );
+    let is_better = |arch: Arch| {
+        (0..ATTEMPTS).any(|_| {
+            let compared = on(arch, || Comparison::of(machine(), PLAN));
+            let ok = if compared.is_better() { "ok" } else { "wider" };
+            println!("  {ok:<5}  {:<21}  {compared}", arch.name());
+            compared.is_better()
+        })
+    };
+    Arch::ALL.map(is_better) == [true; 2]
+}
+
 /// A browser looks at the page, while somebody asks for the time so that there is something to see.
 fn look_at_the_page() -> bool {
     println!("The page, in Chromium (screenshots are in build/judges):");
@@ -87,5 +110,13 @@ fn look_at_the_page() -> bool {
     right
 }
 
+/// What the modes are compared by. Their spreads are apart by a third, and known to about a tenth then.
+const PLAN: Plan = Plan {
+    others: 1000,
+    turns: 9,
+    samples: 32,
+};
+/// What somebody else on the machine has done to a comparison, he does not do this often in a row.
+const ATTEMPTS: u32 = 3;
 /// How much of a history there is to be seen.
 const HISTORY: Duration = Duration::from_secs(20);

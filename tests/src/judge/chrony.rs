@@ -218,7 +218,7 @@ fn watch(seat: &Seat<'_>, options: &str, wanted: &[&str], dispersion: Dispersion
 }
 
 /// What chronyd tells of its server, with single spaces. It tells nothing until it has started.
-fn chronyc(seat: &Seat<'_>, what: &str) -> String {
+pub(super) fn chronyc(seat: &Seat<'_>, what: &str) -> String {
     let mut command = Command::new(unpacked("usr/bin/chronyc"));
     command.arg("-h").arg(seat.directory.join("socket"));
     let (_, said) = seat.run(command.args(["-n", what]));
@@ -277,8 +277,8 @@ impl<'n> Server<'n> {
     }
 }
 
-/// Where a server sits. It asks nobody.
-fn seat<'a>(netns: &'a Netns, directory: &'a Temporary) -> Seat<'a> {
+/// Where a server sits, or who asks whom it likes.
+pub(super) fn seat<'a>(netns: &'a Netns, directory: &'a Temporary) -> Seat<'a> {
     Seat {
         serial: &NO_PORTS,
         netns,

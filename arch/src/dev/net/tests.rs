@@ -345,3 +345,44 @@ fn a_thread_as_the_device_honest_and_lying() {
         answer(&mut nic, frames);
     });
 }
+
+/// Whether the driver asks to be interrupted when the device gives its next buffer back, by flags.
+fn is_asked(side: &Side) -> bool {
+    word16(side.available).load(Ordering::Relaxed) == 0
+}
+
+#[test]
+fn what_was_sent_is_awaited_when_asked_for() {
+    let queues = Rc::default();
+    let mut nic = Nic::with(Plugged::new(Rc::clone(&queues)), || Some(memory())).expect("a device");
+    let [mut receive, mut transmit] = queues.take().try_into().ok().expect("two queues");
+    assert!(nic.has_sent(), "nothing");
+    for number in 0..3 {
+        let mut frame = nic.allocate().expect("a buffer");
+        frame.set_length(LENGTH);
+        nic.send(frame);
+        nic.kick();
+        assert!(!nic.has_sent());
+        // Nobody is woken by it who does not ask for it.
+        assert!(nic.prepare_sleep(false));
+        assert!(is_asked(&receive) && !is_asked(&transmit));
+        assert!(nic.prepare_sleep(true));
+        assert!(is_asked(&receive) && is_asked(&transmit));
+        let sent = transmit.take().expect("a frame");
+        transmit.give(sent.id, 0);
+        assert!(!nic.prepare_sleep(true), "it has been meanwhile");
+        assert!(nic.has_sent());
+        nic.wake();
+        assert!(!is_asked(&receive) && !is_asked(&transmit));
+        // A frame counts in either case.
+        let buffer = receive.take().expect("a buffer");
+        buffer.write(&[number; HEADER + LENGTH]);
+        let length = u32::try_from(HEADER + LENGTH).expect("short");
+        receive.give(buffer.id, length);
+        assert!(!nic.prepare_sleep(false) && !nic.prepare_sleep(true));
+        let frame = nic.receive().expect("a frame");
+        nic.release(frame);
+        nic.wake();
+    }
+    assert_eq!(nic.counters().lies, 0);
+}

@@ -8,10 +8,7 @@
 
 use core::net::Ipv6Addr;
 
-use super::{
-    Addresses, GROUP_BIT, Headers, PROTOCOL_UDP, UdpRequest, VERIFIED, fold, length16, port16,
-    sum_of, udp_checksum,
-};
+use super::{Addresses, GROUP_BIT, Headers, PROTOCOL_UDP, Sum, UdpRequest, length16, port16};
 
 /// Bytes of the Ethernet, IPv6 and UDP headers together.
 pub(super) const HEADERS: usize = UDP + 8;
@@ -49,7 +46,8 @@ pub(super) fn udp_request<'f>(
         return None;
     }
     let payload = rest.get_mut(..datagram.checked_sub(HEADERS - UDP)?)?;
-    if fold(pseudo_header(ip, datagram) + sum_of(udp) + sum_of(payload)) != VERIFIED {
+    let whole = pseudo_header(ip, datagram).plus(Sum::of_many(udp));
+    if !whole.plus(Sum::of_many(payload)).is_verified() {
         return None;
     }
     Some(UdpRequest {
@@ -98,8 +96,11 @@ pub(super) fn turn_round(headers: &mut [u8; HEADERS], header: &[u8; 48], tail: &
     udp[2..4].copy_from_slice(&from_udp[..2]);
     udp[4..6].copy_from_slice(&length16(datagram));
     udp[6..8].copy_from_slice(&[0, 0]);
-    let checksum = udp_checksum(pseudo + sum_of(udp) + sum_of(header) + sum_of(tail));
-    udp[6..8].copy_from_slice(&checksum);
+    let whole = [&*udp, header, tail]
+        .map(Sum::of_many)
+        .into_iter()
+        .fold(pseudo, Sum::plus);
+    udp[6..8].copy_from_slice(&whole.udp_checksum());
     HEADERS + length
 }
 
@@ -123,8 +124,9 @@ fn address(ip: &[u8], offset: usize) -> Ipv6Addr {
 }
 
 /// The part of the UDP checksum that comes from the IP header: addresses, protocol, UDP length.
-fn pseudo_header(ip: &[u8], datagram: usize) -> u64 {
-    sum_of(&ip[SOURCE..]) + u64::from(PROTOCOL_UDP) + datagram as u64
+fn pseudo_header(ip: &[u8], datagram: usize) -> Sum {
+    let protocol_and_length = Sum::of_number(usize::from(PROTOCOL_UDP) + datagram);
+    Sum::of_many(&ip[SOURCE..]).plus(protocol_and_length)
 }
 
 /// Where the IPv6 and UDP headers start.

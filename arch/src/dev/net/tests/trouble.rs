@@ -88,7 +88,7 @@ fn a_device_in_trouble_is_begun_anew_with() {
         let frame = nic.allocate().unwrap();
         nic.send(frame);
     }
-    assert!(!nic.wakes() && nic.prepare_sleep());
+    assert!(!nic.wakes() && nic.prepare_sleep(false));
     for _ in 0..PATIENCE {
         assert_eq!(nic.tend().resets, 4);
     }
