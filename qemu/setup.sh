@@ -385,9 +385,20 @@ makestep 0.001 -1
 allow all
 cmdport 0
 END
+    # What it has to do beside NTP (tests/src/busy.rs): files of the size of our page and of our status, and an answer to
+    # each line on the console as long as that of our `time`.
+    mkdir -p "$guest/www"
+    cp "$here/kernel/src/http/page.html" "$guest/www/index.html"
+    head -c 2400 /dev/zero | tr '\0' ' ' >"$guest/www/status"
+    cat >"$guest/answer" <<'END'
+#!/bin/busybox sh
+while read -r line; do
+    printf '%s s since 1970, as chrony has it, which follows vmclock\npeer> ' "$EPOCHREALTIME"
+done
+END
     cat >"$guest/init" <<'END'
 #!/bin/busybox sh
-# ip=ADDRESS/LENGTH on the kernel's command line is for eth0.
+# address=ADDRESS/LENGTH on the kernel's command line is for eth0; with busy=yes there is more than NTP to do.
 b=/bin/busybox
 $b mount -t devtmpfs none /dev
 $b mount -t proc none /proc
@@ -400,6 +411,10 @@ while ! [ -c /dev/ptp0 ]; do
     $b usleep 1000
     $b insmod /modules/ptp_vmclock.ko 2>/dev/null
 done
+if [ -n "$busy" ]; then
+    $b httpd -h /www
+    $b sh /answer </dev/ttyS0 >/dev/ttyS0 &
+fi
 exec /bin/chronyd -d -u root -f /chrony.conf
 END
     chmod +x "$guest/init"

@@ -201,6 +201,8 @@ impl Log {
         last_words::note_uptime(since);
         // The console's queue takes everything or drops it: nothing to report, and nobody to report it to.
         let _ = report::log(&mut self.console, since, format_args!("{message}"));
+        // What the UART takes at once, for what follows may fail.
+        self.console.drain(1);
     }
 }
 

@@ -14,15 +14,17 @@ pub trait SerialPort {
 pub type Queue = [u8; QUEUE];
 
 const QUEUE: usize = 8192;
-/// Bytes that are handed over before everything else gets its turn: on an emulated UART, each is a trip to the host.
-const BATCH: usize = 64;
+/// Bytes that are handed over before everything else gets its turn: on an emulated UART each is a trip to the host, and
+/// while the virtual CPU is on one, QEMU carries no frames.
+pub const BURST: usize = 8;
 /// What a reader sees in place of output that did not fit.
 const LOST: &[u8] = b"\r\n[output lost: the console is not being read]\r\n";
 
 /// Formats into a queue and feeds the UART from it; line ends become CR LF.
 ///
-/// A console that nobody reads fills the queue; what comes then is lost and said to be lost. An NTP
-/// reply never waits for a terminal.
+/// What is formatted waits for [`pump`](Self::pump), which whoever runs the console calls in between other things. A
+/// console that nobody reads fills the queue; what comes then is lost and said to be lost. An NTP reply never waits for
+/// a terminal.
 pub struct Console<'q, S> {
     port: Option<S>,
     queue: &'q mut Queue,
@@ -45,23 +47,18 @@ impl<'q, S: SerialPort> Console<'q, S> {
         }
     }
 
-    /// Gives the UART some of what is waiting, as far as it takes it now.
-    pub fn pump(&mut self) {
+    /// Gives the UART some of what is waiting, [`BURST`] bytes at most and no more than it takes now; returns how many.
+    pub fn pump(&mut self) -> usize {
         let Some(port) = &mut self.port else {
             self.length = 0;
-            return;
+            return 0;
         };
-        let mut left = BATCH;
-        while self.length > 0 && left > 0 {
-            let end = (self.head + self.length.min(left)).min(QUEUE);
-            let sent = port
-                .send(self.queue.get(self.head..end).unwrap_or_default())
-                .min(self.length);
+        let mut sent = 0;
+        if self.length > 0 {
+            let end = (self.head + self.length.min(BURST)).min(QUEUE);
+            let waiting = self.queue.get(self.head..end).unwrap_or_default();
+            sent = port.send(waiting).min(self.length);
             self.is_stuck = sent == 0;
-            if self.is_stuck {
-                return;
-            }
-            left = left.saturating_sub(sent);
             self.head = (self.head + sent) % QUEUE;
             self.length -= sent;
         }
@@ -69,6 +66,7 @@ impl<'q, S: SerialPort> Console<'q, S> {
             self.lost = false;
             self.append(LOST);
         }
+        sent
     }
 
     /// Takes a received byte, if there is one.
@@ -100,7 +98,7 @@ impl<'q, S: SerialPort> Console<'q, S> {
         self.length = 0;
     }
 
-    /// Queues bytes as they are, all of them or none, and gives the UART what it takes now.
+    /// Queues bytes as they are, all of them or none, and gives the UART the first of what is waiting.
     pub fn write(&mut self, bytes: &[u8]) {
         self.append(bytes);
         self.pump();
@@ -114,17 +112,14 @@ impl<'q, S: SerialPort> Console<'q, S> {
         self.append(b"\r\n");
     }
 
-    /// Waits until everything is out or the UART has refused `patience` times in a row. For the
-    /// last words only.
+    /// Waits until everything is out or the UART has refused `patience` times in a row. For when nothing else is
+    /// served: before that begins, and for the last words.
     pub fn drain(&mut self, patience: u32) {
         let mut refusals = 0;
         while (self.length > 0 || self.lost) && refusals < patience {
-            let before = self.length;
-            self.pump();
-            refusals = if self.length == before {
-                refusals + 1
-            } else {
-                0
+            refusals = match self.pump() {
+                0 => refusals + 1,
+                _ => 0,
             };
         }
     }
@@ -160,7 +155,15 @@ impl<S: SerialPort> fmt::Write for Console<'_, S> {
             }
             self.append(line.as_bytes());
         }
-        self.pump();
+        Ok(())
+    }
+
+    /// Most of what is written so is padding.
+    fn write_char(&mut self, character: char) -> fmt::Result {
+        match character {
+            '\n' => self.append(b"\r\n"),
+            _ => self.append(character.encode_utf8(&mut [0; 4]).as_bytes()),
+        }
         Ok(())
     }
 }
@@ -208,6 +211,8 @@ mod tests {
     fn line_ends_become_cr_lf() {
         let mut console = console(usize::MAX);
         writeln!(console, "a\n{}", 1).unwrap();
+        assert_eq!(out(&console), "", "not before its turn");
+        console.drain(1);
         assert_eq!(out(&console), "a\r\n1\r\n");
         assert!(!console.is_waiting());
     }
@@ -224,13 +229,14 @@ mod tests {
         console.port.as_mut().unwrap().room = usize::MAX;
         console.pump();
         let shown = out(&console).len();
-        assert_eq!(shown, 10 + BATCH, "not all at once");
+        assert_eq!(shown, 10 + BURST, "not all at once");
         assert!(console.is_waiting() && !console.is_stuck());
         console.drain(3);
         let shown = out(&console);
         assert!(shown.starts_with("line 0\r\nline 1\r\n"));
         assert!(shown.ends_with("[output lost: the console is not being read]\r\n"));
         writeln!(console, "alive").unwrap();
+        console.drain(1);
         assert!(out(&console).ends_with("alive\r\n"));
     }
 
@@ -238,10 +244,13 @@ mod tests {
     fn what_is_spoilt_does_not_become_whole() {
         let mut console = console(10);
         console.write(b"$GPRMC,120531.00,A*00\r\n");
+        assert_eq!(out(&console), "$GPRMC,1", "the first of it at once");
+        console.drain(1);
         assert_eq!(console.room(), QUEUE - 13);
         console.spoil();
         console.port.as_mut().unwrap().room = usize::MAX;
         console.write(b"$GP");
+        console.drain(1);
         assert_eq!(out(&console), "$GPRMC,120\r\n$GP");
     }
 
@@ -249,6 +258,7 @@ mod tests {
     fn without_a_port_nothing_piles_up() {
         let mut console = Console::<Slow>::new(None, queue());
         writeln!(console, "x").unwrap();
+        assert_eq!(console.pump(), 0);
         assert!(!console.is_waiting());
         assert_eq!(console.receive(), None);
     }

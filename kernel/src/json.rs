@@ -26,7 +26,7 @@ use gnomon_clock::{Announcement, Bound, Reading, Span, Timestamp, Utc};
 
 use crate::report::View;
 use crate::serve::times::Told;
-use crate::text::Text;
+use crate::text::{Text, replace};
 
 /// Writes the time as of `view`, without a line end.
 ///
@@ -212,17 +212,11 @@ struct Escaped<'w>(&'w mut dyn Write);
 
 impl Write for Escaped<'_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        for character in text.chars() {
-            match character {
-                '"' | '\\' => self.0.write_char('\\')?,
-                '\0'..' ' => {
-                    write!(self.0, "\\u{:04x}", u32::from(character))?;
-                    continue;
-                }
-                _ => {}
-            }
-            self.0.write_char(character)?;
-        }
-        Ok(())
+        let special = |character| matches!(character, '"' | '\\' | '\0'..' ');
+        replace(text, self.0, special, |character, out| match character {
+            '"' => out.write_str("\\\""),
+            '\\' => out.write_str("\\\\"),
+            control => write!(out, "\\u{:04x}", u32::from(control)),
+        })
     }
 }

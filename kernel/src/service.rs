@@ -34,19 +34,13 @@ use crate::serve::responder::{self, Responder};
 use crate::serve::times::SmearService;
 use crate::services::Services;
 use crate::services::counters::Watch;
-use crate::shell::{Action, Facts, Shell};
+use crate::shell::{Facts, Shell};
 use crate::source::{Driver, Sources, Table};
 
-/// Bytes of console input that are looked at in one round.
-const INPUT: usize = 64;
-/// The most that a command prints again and again, generously.
-const LINE: usize = 768;
 /// What a read of the clock is taken to cost until it has been measured, ns.
 const RESOLUTION: u64 = 1000;
 /// How long the log does not look at the time again.
 const LOOK: Duration = Duration::from_millis(2);
-/// How often a UART that takes nothing is asked again before the last words are given up.
-const PATIENCE: u32 = 1_000_000;
 
 /// What boot found out and the service only tells.
 #[derive(Clone, Copy, Debug)]
@@ -227,7 +221,7 @@ where
         self.core.follow_sources();
         self.core.follow_upstream();
         more |= self.serve_ports();
-        more |= self.serve_console();
+        more |= self.serve_shell();
         self.report();
         more
     }
@@ -240,41 +234,6 @@ where
         } else {
             self.core.rest(rest);
         }
-    }
-
-    /// Takes what was typed. Returns whether there may be more.
-    fn serve_console(&mut self) -> bool {
-        let Port { console, mode, .. } = &mut self.first;
-        if mode.is_time() {
-            return false;
-        }
-        // One line a round, so that nobody else waits for the others.
-        if self.shell.is_busy() {
-            if console.room() > LINE {
-                self.shell.go_on(console, &mut self.core);
-            }
-            return !console.is_stuck();
-        }
-        for _ in 0..INPUT {
-            let Some(byte) = console.receive() else {
-                return false;
-            };
-            if *mode != Serial::Shell {
-                continue;
-            }
-            let action = self.shell.feed(byte, console, &mut self.core);
-            if self.shell.is_busy() {
-                break;
-            }
-            if let Some(action) = action {
-                console.drain(PATIENCE);
-                match action {
-                    Action::PowerOff => self.core.machine.power_off(),
-                    Action::Reboot => self.core.machine.reboot(),
-                }
-            }
-        }
-        true
     }
 
     /// Prints the boot report once, when there is a time and an address or when waiting longer would

@@ -25,6 +25,14 @@ impl<const N: usize> Text<N> {
         text
     }
 
+    /// Fills what is left of its room with spaces.
+    pub fn pad(&mut self) {
+        if let Some(room) = self.bytes.get_mut(self.length..) {
+            room.fill(b' ');
+            self.length = N;
+        }
+    }
+
     /// The text.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -51,8 +59,8 @@ fn append(bytes: &mut [u8], length: &mut usize, text: &str) -> fmt::Result {
     let (taken, left) = text
         .as_bytes()
         .split_at(text.floor_char_boundary(room.len()));
-    for (place, byte) in room.iter_mut().zip(taken) {
-        *place = *byte;
+    if let Some(place) = room.get_mut(..taken.len()) {
+        place.copy_from_slice(taken);
     }
     *length += taken.len();
     if left.is_empty() {
@@ -60,6 +68,29 @@ fn append(bytes: &mut [u8], length: &mut usize, text: &str) -> fmt::Result {
     } else {
         Err(fmt::Error)
     }
+}
+
+/// Writes `text` piece by piece: each as it is, up to a character that is `special`, for which
+/// `instead` writes something.
+///
+/// # Errors
+/// What `out` returns.
+pub(crate) fn replace(
+    text: &str,
+    out: &mut dyn Write,
+    special: fn(char) -> bool,
+    instead: fn(char, &mut dyn Write) -> fmt::Result,
+) -> fmt::Result {
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once(special) {
+        let character = rest
+            .get(before.len()..)
+            .and_then(|from| from.chars().next());
+        out.write_str(before)?;
+        instead(character.unwrap_or_default(), out)?;
+        rest = after;
+    }
+    out.write_str(rest)
 }
 
 impl<const N: usize> fmt::Debug for Text<N> {

@@ -55,6 +55,10 @@ use smoltcp::wire::{
 const CLIENT_MAC: [u8; 6] = [0x52, 0x55, 10, 0, 2, 2];
 const GUEST: [u8; 4] = [10, 0, 2, 15];
 const CLIENT: [u8; 4] = [10, 0, 2, 2];
+/// After so long a UART has its turn again.
+const TURN: Duration = Duration::from_millis(1);
+/// So many of them without a word, and there is nothing more to say.
+const QUIET: u32 = 3;
 /// 2026-11-20T12:00:00 as TAI seconds since 1970.
 const NOON: u64 = 1_795_176_037;
 
@@ -238,6 +242,22 @@ impl Rig {
         publish(self.page, fields);
     }
 
+    /// Lets the service say all that it has to say: so much at a time, and time passes.
+    fn settle(&mut self) {
+        let (first, second) = (self.line.clone(), self.second.clone());
+        let said = || [&first, &second].map(|line| line.0.borrow().shown.len());
+        let mut quiet = 0;
+        while quiet < QUIET {
+            let before = said();
+            let ticks = &self.counter.0.ticks;
+            ticks.set(ticks.get() + u64::try_from(TURN.as_nanos()).unwrap());
+            self.uptime.set(self.uptime.get() + TURN);
+            let more = self.service.turn();
+            let is_quiet = !more && said() == before;
+            quiet = if is_quiet { quiet + 1 } else { 0 };
+        }
+    }
+
     /// Lets the guest have `frames` and returns what it sends.
     fn exchange(&mut self, frames: &[Vec<u8>]) -> Vec<Vec<u8>> {
         self.wire
@@ -272,6 +292,7 @@ impl Rig {
 
     /// What the console shows from here on.
     fn clear_screen(&mut self) {
+        self.settle();
         self.line.shown();
     }
 
@@ -290,7 +311,8 @@ impl Rig {
         }
     }
 
-    fn screen(&self) -> String {
+    fn screen(&mut self) -> String {
+        self.settle();
         String::from_utf8(self.line.0.borrow().shown.clone()).unwrap()
     }
 
@@ -298,7 +320,6 @@ impl Rig {
         self.clear_screen();
         self.line.type_in(text.as_bytes());
         self.line.type_in(b"\r");
-        while self.service.turn() {}
         self.screen()
     }
 }

@@ -20,6 +20,7 @@ use std::sync::{Condvar, Mutex, PoisonError};
 pub use gnomon_qemu::Arch;
 
 pub mod browser;
+pub mod busy;
 pub mod console;
 pub mod footprint;
 pub mod gdb;

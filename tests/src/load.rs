@@ -323,6 +323,6 @@ fn nanos(time: TimeSpec) -> u64 {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "for figures of three digits")]
-fn float(number: u64) -> f64 {
+pub(crate) fn float(number: u64) -> f64 {
     number as f64
 }

@@ -1,5 +1,5 @@
 //! What Gnomon is compared with: Debian's Linux with chrony, in the same machine, with the same page, whose
-//! time chrony takes from `ptp_vmclock`.
+//! time chrony takes from `ptp_vmclock`. What else it has to do is in [`busy`](crate::busy).
 
 use core::net::{Ipv4Addr, SocketAddr};
 use core::time::Duration;
@@ -9,6 +9,7 @@ use std::time::Instant;
 use gnomon_qemu::machine::{Arch, Machine, Net};
 
 use crate::built;
+use crate::console::PROMPT;
 use crate::guest::{self, Guest};
 use crate::load::Load;
 use crate::netns::Netns;
@@ -40,6 +41,24 @@ impl Contender {
         match self {
             Self::Gnomon => "Gnomon",
             Self::Linux => "Linux + chrony",
+        }
+    }
+
+    /// The words on its command line with which it has something to do [beside NTP](crate::busy).
+    #[must_use]
+    pub const fn beside(self) -> &'static str {
+        match self {
+            Self::Gnomon => "",
+            Self::Linux => "busy=yes",
+        }
+    }
+
+    /// What its console says when it has answered a line.
+    #[must_use]
+    pub const fn prompt(self) -> &'static str {
+        match self {
+            Self::Gnomon => PROMPT,
+            Self::Linux => "peer> ",
         }
     }
 
@@ -133,7 +152,7 @@ impl Contender {
         }
     }
 
-    /// Where its HTTP server is, if it has one.
+    /// Where its HTTP server is.
     #[must_use]
     pub fn http(self) -> SocketAddr {
         (self.address(), 80).into()

@@ -3,7 +3,7 @@
 use core::fmt::{self, Write};
 
 use crate::report::{Page, TimeLine, View};
-use crate::text::Text;
+use crate::text::{Text, replace};
 
 const SOURCE: &[u8] = include_bytes!("page.html");
 /// Where the time goes.
@@ -34,7 +34,7 @@ pub fn plain(view: &View<'_>) -> Text<PLAIN> {
     let mut text = Text::EMPTY;
     // What has no room is cut; it is for reading.
     let _ = lines(view, &mut Escaped(&mut text));
-    while text.write_char(' ').is_ok() {}
+    text.pad();
     text
 }
 
@@ -56,14 +56,10 @@ struct Escaped<'w>(&'w mut dyn Write);
 
 impl Write for Escaped<'_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        for character in text.chars() {
-            match character {
-                '<' => self.0.write_str("&lt;")?,
-                '&' => self.0.write_str("&amp;")?,
-                _ => self.0.write_char(character)?,
-            }
-        }
-        Ok(())
+        let special = |character| matches!(character, '<' | '&');
+        replace(text, self.0, special, |character, out| {
+            out.write_str(if character == '<' { "&lt;" } else { "&amp;" })
+        })
     }
 }
 

@@ -9,7 +9,8 @@
 //!   operating system) nobody here can know; it is a millisecond as a rule.
 //! * **The speed.** A real UART at 115200 baud takes 87 µs a byte and 7 ms for the two sentences. An emulated one
 //!   ignores the speed and hands bytes over as the host's thread gets to them; it has no start bit. Its time is as
-//!   good as the scheduling of that thread.
+//!   good as the scheduling of that thread. It is given no more than 16 bytes a millisecond, whatever it would take, so
+//!   that NTP clients do not wait for it.
 //! * **A reader that does not read.** A sentence that cannot be sent at once is not sent later: what is left of it is
 //!   thrown away at the next second, or when the disruption marker moves, and the line is ended, so that its checksum is
 //!   missing. The bytes that the UART itself has taken (16, or 32 on Arm) cannot be had back; they are never a whole

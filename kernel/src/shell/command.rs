@@ -263,7 +263,7 @@ static COMMANDS: [Row; 17] = [
         "bench",
         Command::Bench,
         "what the steps to a time cost",
-        "Median and longest of 100 times each, in ns by the page's period.",
+        "Median and longest of 20 times each, in ns by the page's period.",
     ),
     plain("net", Command::Net, "network device, addresses, frames", ""),
     plain(

@@ -11,18 +11,24 @@ pub(crate) struct Line(pub(crate) Rc<RefCell<LineState>>);
 
 #[derive(Default)]
 pub(crate) struct LineState {
-    typed: VecDeque<u8>,
+    pub(crate) typed: VecDeque<u8>,
     pub(crate) shown: Vec<u8>,
     room: Option<usize>,
+    /// How often registers of a 16550 would have been read and written for that.
+    pub(crate) accesses: usize,
 }
 
 impl SerialPort for Line {
     fn receive(&mut self) -> Option<u8> {
-        self.0.borrow_mut().typed.pop_front()
+        let mut line = self.0.borrow_mut();
+        let byte = line.typed.pop_front();
+        line.accesses += 1 + usize::from(byte.is_some());
+        byte
     }
     fn send(&mut self, bytes: &[u8]) -> usize {
         let mut line = self.0.borrow_mut();
         let taken = bytes.len().min(line.room.unwrap_or(usize::MAX));
+        line.accesses += 1 + taken;
         line.room = line.room.map(|room| room - taken);
         line.shown.extend_from_slice(&bytes[..taken]);
         taken

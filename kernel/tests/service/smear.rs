@@ -93,10 +93,10 @@ fn the_hint_is_followed() {
             leap_second_smearing_hint: hint,
             ..before_leap()
         };
+        rig.clear_screen();
         rig.publish(&hinted);
         let reply = rig.ask().unwrap();
         assert_eq!((leap(&reply), id(&reply)), (leap_indicator, reference_id));
-        rig.clear_screen();
         rig.pass(Duration::from_secs(2));
         let screen = rig.screen();
         assert!(screen.contains(told), "{told} not in {screen}");

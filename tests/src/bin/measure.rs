@@ -2,15 +2,12 @@
 #![expect(clippy::print_stdout, reason = "a command talks to its user")]
 
 use core::fmt::Write as _;
-use core::sync::atomic::{AtomicBool, Ordering};
 use core::time::Duration;
 use std::fs;
-use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::thread;
 use std::time::Instant;
 
-use gnomon_qemu::Scenario;
+use gnomon_tests::busy::{Pace, Work, meanwhile};
 use gnomon_tests::guest::{Guest, machine};
 use gnomon_tests::icount::{self, Counted};
 use gnomon_tests::image;
@@ -35,8 +32,6 @@ const WARM_UP: Duration = Duration::from_secs(2);
 /// The rate at which is looked what else the guest may do meanwhile, requests per second, and for how long.
 const BUSY_RATE: u32 = 4000;
 const BUSY_TIME: Duration = Duration::from_secs(5);
-/// What is typed meanwhile, again and again.
-const LINES: &str = "time -n 1000";
 /// What a guest that does not work gets until it is given up.
 const GIVE_UP: Duration = Duration::from_secs(10);
 
@@ -48,6 +43,7 @@ fn main() {
     match std::env::args().nth(1).as_deref() {
         Some("--starts") => return starts_by_part(),
         Some("--threads") => return who_works(),
+        Some("--busy") => return while_busy(),
         _ => {}
     }
     let mut starts: Vec<Duration> = (0..STARTS).map(|_| power_on_to_first_answer()).collect();
@@ -74,95 +70,34 @@ fn main() {
     while_busy();
 }
 
-/// Round trips while there is nothing else to do, and while everything else is busy, together and one by one.
+/// Round trips while there is nothing else to do, and while everything else is busy, together and one by one: at the pace
+/// of `make bench-peer`, and as busy as it can be.
 fn while_busy() {
     let netns = Netns::new();
-    Contender::Gnomon.prepare(&netns);
-    let started = Contender::Gnomon.start(&netns, "");
+    let contender = Contender::Gnomon;
+    contender.prepare(&netns);
+    let started = contender.start(&netns, contender.beside());
     let (mut guest, _) = started.unwrap_or_else(|why| panic!("{why}"));
-    let mut load = Contender::Gnomon.load(&netns);
+    let mut load = contender.load(&netns);
     let _warm = load.run(Mode::Basic, BUSY_RATE, WARM_UP);
-    let mut measure = |what: &str| {
-        let outcome = load.run(Mode::Basic, BUSY_RATE, BUSY_TIME);
-        let [p50, p99, p999] = [500, 990, 999].map(|share| outcome.per_mille(share));
-        println!(
-            "round trip, tap, {BUSY_RATE}/s, {what:<24} p50 {p50:.0} us, p99 {p99:.0} us, p99.9 {p999:.0} us; of \
-             {:.0}/s {:.1}% lost",
-            outcome.offered,
-            outcome.loss() * 100.0
-        );
-    };
-    measure("nothing else");
-    with_http(&netns, || measure("with HTTP"));
-    with_serial(&mut guest, || measure("with serial"));
-    // From now on.
-    let often = Scenario::parse("interval 1ms\n").expect("well-formed");
-    guest.publisher().play(often).expect("QEMU runs");
-    let before = guest.publisher().report().updates;
-    measure("with page updates");
-    with_http(&netns, || {
-        with_serial(&mut guest, || measure("with all of these"));
-    });
-    let updates = guest.publisher().report().updates - before;
-    println!("  meanwhile {updates} updates of the page");
-    let counted = netns.enter(|| get("/status"));
-    assert!(counted.is_some(), "HTTP is answered after all of this");
-}
-
-/// Meanwhile clients of HTTP ask for the page and the status, each as soon as it is answered.
-fn with_http(netns: &Netns, what: impl FnOnce()) {
-    let over = AtomicBool::new(false);
-    thread::scope(|scope| {
-        let clients: Vec<_> = ["/", "/status"]
-            .map(|path| {
-                let over = &over;
-                scope.spawn(move || {
-                    netns.enter(|| {
-                        let mut answered = 0;
-                        while !over.load(Ordering::Relaxed) {
-                            answered += u32::from(get(path).is_some());
-                        }
-                        answered
-                    })
-                })
-            })
-            .into();
-        what();
-        over.store(true, Ordering::Relaxed);
-        let answered: u32 = clients
-            .into_iter()
-            .map(|client| client.join().expect("it has ended"))
-            .sum();
-        println!("  meanwhile {answered} answers over HTTP");
-    });
-}
-
-/// One answer over HTTP.
-fn get(path: &str) -> Option<String> {
-    let mut stream = TcpStream::connect_timeout(&Contender::Gnomon.http(), GIVE_UP).ok()?;
-    stream.set_read_timeout(Some(GIVE_UP)).ok()?;
-    let request = format!("GET {path} HTTP/1.0\r\n\r\n");
-    stream.write_all(request.as_bytes()).ok()?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).ok()?;
-    answer.contains(" 200 ").then_some(answer)
-}
-
-/// Meanwhile the console prints the time, line after line.
-fn with_serial(guest: &mut Guest, what: impl FnOnce()) {
-    let over = AtomicBool::new(false);
-    let before = guest.serial_log().len();
-    thread::scope(|scope| {
-        scope.spawn(|| {
-            while !over.load(Ordering::Relaxed) {
-                guest.command(LINES);
-            }
-        });
-        what();
-        over.store(true, Ordering::Relaxed);
-    });
-    let bytes = guest.serial_log().len() - before;
-    println!("  meanwhile {bytes} bytes over the serial line");
+    for (pace, how) in [(Pace::Steady, ""), (Pace::Flood, "flood of ")] {
+        // The page is updated at one pace only.
+        let has_pace = |work: &Work| pace == Pace::Steady || work.asks();
+        for work in Work::ALL.into_iter().filter(has_pace) {
+            let (outcome, done) = meanwhile((contender, &mut guest), &netns, (work, pace), || {
+                load.run(Mode::Basic, BUSY_RATE, BUSY_TIME)
+            });
+            let [p50, p99, p999] = [500, 990, 999].map(|share| outcome.per_mille(share));
+            println!(
+                "round trip, tap, {BUSY_RATE}/s, {how}{:<14} p50 {p50:.0} us, p99 {p99:.0} us, p99.9 {p999:.0} us; of \
+                 {:.0}/s {:.1}% lost; each second {}",
+                work.name,
+                outcome.offered,
+                outcome.loss() * 100.0,
+                done.each_second(BUSY_TIME.as_secs_f64())
+            );
+        }
+    }
 }
 
 /// What the parts of a start take, on every machine: all side by side, since others use this one.

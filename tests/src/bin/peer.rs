@@ -3,6 +3,7 @@
 
 use core::time::Duration;
 
+use gnomon_tests::busy::{ANSWERS, Done, LINES, Pace, Work, meanwhile};
 use gnomon_tests::guest::Guest;
 use gnomon_tests::load::{Load, Mode, Outcome, RATES};
 use gnomon_tests::netns::Netns;
@@ -19,6 +20,10 @@ const TIME: Duration = Duration::from_secs(2);
 /// How long requests are sent that do not count, so that the emulator has translated the code.
 const WARM_UP: Duration = Duration::from_secs(2);
 
+/// The rate at which is looked what a guest can do beside NTP, requests per second, and for how long.
+const BUSY_RATE: u32 = 4000;
+const BUSY_TIME: Duration = Duration::from_secs(4);
+
 /// What came of a run on either, and the processor time that QEMU took for it, in microseconds.
 type Round = [(Outcome, f64); 2];
 /// A figure of both contenders, once a round.
@@ -31,9 +36,12 @@ fn main() {
     }
     let [ours, theirs] = Contender::ALL.map(Contender::name);
     println!("{:<34} {ours:>10} {theirs:>14}   better by", "");
+    if std::env::args().nth(1).as_deref() == Some("--busy") {
+        return while_busy(&netns);
+    }
 
     let first_answer = |contender: Contender| {
-        let (_guest, time) = start(contender, &netns);
+        let (_guest, time) = start(contender, &netns, "");
         time.as_secs_f64() * 1000.0
     };
     let starts: Pairs = (0..STARTS)
@@ -46,7 +54,7 @@ fn main() {
         "bar: 10",
     );
 
-    let guests = Contender::ALL.map(|contender| start(contender, &netns).0);
+    let guests = Contender::ALL.map(|contender| start(contender, &netns, "").0);
     let mut loads = Contender::ALL.map(|contender| contender.load(&netns));
     for load in &mut loads {
         for mode in Mode::ALL {
@@ -70,17 +78,63 @@ fn main() {
     let rates: Pairs = (0..ROUNDS).map(&mut round).collect();
     let more = median(rates.iter().map(|[ours, theirs]| ours / theirs).collect());
     line("lossless rate, 1/s", &rates, more, "bar: 4");
+    drop(guests);
+    while_busy(&netns);
+}
+
+/// Round trips while there is nothing else to do, and while both do the same beside it, one by one and together.
+fn while_busy(netns: &Netns) {
+    println!(
+        "beside NTP, on each: {ANSWERS} answers a second over HTTP (page and status in turn; Linux: busybox httpd, a \
+         process each, files of the same size); {LINES} lines a second typed on the console and answered with the time (Linux: a loop of its shell, \
+         no process); an update of the page each millisecond"
+    );
+    let mut guests = Contender::ALL.map(|contender| start(contender, netns, contender.beside()).0);
+    let mut loads = Contender::ALL.map(|contender| contender.load(netns));
+    for load in &mut loads {
+        let _warm = load.run(Mode::Basic, BUSY_RATE, WARM_UP);
+    }
+    for work in Work::ALL {
+        let mut run = |at: usize| {
+            let subject = (Contender::ALL[at], &mut guests[at]);
+            meanwhile(subject, netns, (work, Pace::Steady), || {
+                loads[at].run(Mode::Basic, BUSY_RATE, BUSY_TIME)
+            })
+        };
+        let rounds: Vec<_> = (0..ROUNDS).map(|_| [0, 1].map(&mut run)).collect();
+        for (what, per_mille, bar) in [("p50", 500, ""), ("p99", 990, "bar: 2"), ("p99.9", 999, "")]
+        {
+            let pairs = rounds.iter().map(|round| {
+                round
+                    .each_ref()
+                    .map(|(outcome, _)| outcome.per_mille(per_mille))
+            });
+            let pairs: Pairs = pairs.collect();
+            let name = format!("{BUSY_RATE}/s, {}: {what}, us", work.name);
+            line(&name, &pairs, slower(&pairs), bar);
+        }
+        let rounds_done = f64::from(u32::try_from(ROUNDS).expect("a few"));
+        let [ours, theirs] = [0, 1].map(|at| {
+            let done: Done = rounds.iter().map(|round| round[at].1).sum();
+            let loss = median(rounds.iter().map(|round| round[at].0.loss()).collect());
+            let offered = median(rounds.iter().map(|round| round[at].0.offered).collect());
+            let done = done.each_second(rounds_done * BUSY_TIME.as_secs_f64());
+            format!("{done}, {:.1}% lost of {offered:.0}", 100.0 * loss)
+        });
+        let [us, them] = Contender::ALL.map(Contender::name);
+        println!("  {us}, each second: {ours}\n  {them}: {theirs}");
+    }
 }
 
 /// Starts it, if need be a few times.
-fn start(contender: Contender, netns: &Netns) -> (Guest, Duration) {
+fn start(contender: Contender, netns: &Netns, words: &str) -> (Guest, Duration) {
     for _ in 1..ATTEMPTS {
-        match contender.start(netns, "") {
+        match contender.start(netns, words) {
             Ok(started) => return started,
             Err(why) => println!("once more, since {why}"),
         }
     }
-    let last = contender.start(netns, "");
+    let last = contender.start(netns, words);
     last.unwrap_or_else(|why| panic!("{why}"))
 }
 
