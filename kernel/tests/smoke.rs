@@ -631,6 +631,8 @@ impl Bench for Lab {
     fn notice(&mut self) -> Notice {
         Notice::None
     }
+
+    fn end_notices(&mut self) {}
     fn nic(&self) -> Nic<'_> {
         Nic::Running("virtio-net")
     }

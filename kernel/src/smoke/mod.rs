@@ -121,6 +121,7 @@ pub fn run<B: Bench, C: Counter, P: FramePort, S: SerialPort>(
             }
         }
     }
+    subject.bench.end_notices();
     let seen = Seen::new(
         readings,
         rtc,
