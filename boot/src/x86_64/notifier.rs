@@ -3,11 +3,9 @@
 use gnomon_arch::machine::interrupt::Interrupts;
 use gnomon_arch::machine::io::{self, GeneralEvent};
 use gnomon_arch::machine::io_apic::{IoApic, Line};
-use gnomon_kernel::discover::acpi::{Space, Tables};
-use gnomon_kernel::discover::notification::{EVENTS, Event, Events};
-use gnomon_kernel::discover::tables::Madt;
+use gnomon_kernel::discover::acpi::Tables;
+use gnomon_kernel::discover::notification::{EVENTS, Events, Wire};
 use gnomon_kernel::discover::{Window, hardware};
-use gnomon_kernel::memory::MemoryKind;
 use gnomon_kernel::smoke::machine::Notice;
 use heapless::Vec;
 
@@ -94,81 +92,49 @@ fn begin(
     firmware: &Firmware<'_>,
 ) -> Result<(), Notice> {
     let tables = tables.ok_or(Notice::Unknown("there is no ACPI"))?;
-    let events = Events::of(tables, page, firmware.boot.memory())?;
-    let madt = tables.find(*b"APIC").map(Madt);
-    let madt = madt.map_err(|_| Notice::Unknown("ACPI has no usable MADT"))?;
-    for (place, event) in (0..).zip(events.iter()) {
-        let (line, event) = match event {
-            Event::Interrupt(line) => (line, None),
-            Event::General(number) => {
-                let found = general_event(tables, &madt, number);
-                let why = "its GPE is not one of I/O ports that the FADT names";
-                let (line, event) = found.ok_or(Notice::Unknown(why))?;
-                (line, Some(event))
-            }
-        };
-        let io_apic = io_apic(&madt, line, firmware);
-        let io_apic = io_apic.ok_or(Notice::Unknown("no I/O APIC for it answers"))?;
-        let hardware::Line { number, edge, low } = line;
-        let line = Line { number, edge, low };
+    let map = firmware.boot.memory();
+    for event in Events::of(tables, page, map)?.iter() {
+        let wire = Wire::of(event, tables, map)?;
+        let way = Way::new(&wire, firmware)
+            .ok_or(Notice::Unknown("its I/O APIC or its GPE does not answer"))?;
         // Several events may share their interrupt.
-        let same = ways.iter().find(|way| way.line == line);
-        let place = same.map_or(place, |way| way.place);
-        if !interrupts.watch(&io_apic, line, place) {
+        let place = ways.iter().position(|other| other.line == way.line);
+        let place = place.unwrap_or(ways.len()).to_le_bytes()[0];
+        if !interrupts.watch(&way.io_apic, way.line, place) {
             return Err(Notice::Unknown("its interrupt cannot be routed"));
         }
-        if let Some(event) = &event {
+        if let Some(event) = &way.event {
             event.enable(true);
         }
         // There is room for as many as there are events.
-        let _ = ways.push(Way {
-            io_apic,
-            line,
-            place,
-            event,
-        });
+        let _ = ways.push(Way { place, ..way });
     }
     Ok(())
 }
 
-/// The interrupt and the bits of a general-purpose event.
-fn general_event(
-    tables: &Tables<'_>,
-    madt: &Madt<'_>,
-    number: u8,
-) -> Option<(hardware::Line, GeneralEvent)> {
-    let fadt = tables.fadt().ok()?;
-    let bits = fadt
-        .event(number)
-        .filter(|bits| bits.space == Space::Port && !fadt.is_hardware_reduced())?;
-    let line = madt.system_control_interrupt(fadt.system_control_interrupt()?);
-    let control = fadt
-        .pm1a_control()
-        .filter(|control| control.space == Space::Port)?;
-    let control = u16::try_from(control.address).ok()?;
-    let (status, enable) = (bits.status.try_into().ok()?, bits.enable.try_into().ok()?);
-    // SAFETY: the FADT says that these are its ports.
-    let is_possible = unsafe { io::enter_acpi_mode(control, fadt.acpi_enable()) };
-    // SAFETY: as above.
-    let event = unsafe { GeneralEvent::new(status, enable, bits.mask) };
-    is_possible.then_some((line, event))
-}
-
-/// The I/O APIC of a line, if it answers.
-fn io_apic(madt: &Madt<'_>, line: hardware::Line, firmware: &Firmware<'_>) -> Option<IoApic> {
-    /// Bytes that hold its registers.
-    const LENGTH: u64 = 0x20;
-    let found = madt.io_apic(line.number)?;
-    let address = u64::from(found.address);
-    let mut memory = firmware.boot.memory().iter();
-    let is_memory = memory.any(|range| {
-        let is_ram = matches!(range.kind, MemoryKind::Usable | MemoryKind::Acpi);
-        is_ram && range.overlaps(address, LENGTH)
-    });
-    if is_memory || !address.is_multiple_of(16) {
-        return None;
+impl Way {
+    /// Takes what the wire consists of, if it answers.
+    fn new(wire: &Wire, firmware: &Firmware<'_>) -> Option<Self> {
+        let hardware::Line { number, edge, low } = wire.line;
+        let mut mmu = firmware.mmu.borrow_mut();
+        let hardware::IoApic { address, first } = wire.io_apic;
+        // SAFETY: the MADT says that it is there; nobody else here drives one, and each of its lines has one owner.
+        let io_apic = unsafe { IoApic::new(address.into(), first, &mut mmu) }.ok()??;
+        let event = wire.event.as_ref().map(|event| {
+            // SAFETY: the FADT says that these are its ports.
+            let is_possible = unsafe { io::enter_acpi_mode(event.control, event.order) };
+            // SAFETY: as above.
+            let event = unsafe { GeneralEvent::new(event.status, event.enable, event.mask) };
+            Some(event).filter(|_| is_possible)
+        });
+        Some(Self {
+            io_apic,
+            line: Line { number, edge, low },
+            place: 0,
+            event: match event {
+                None => None,
+                Some(event) => Some(event?),
+            },
+        })
     }
-    let mut mmu = firmware.mmu.borrow_mut();
-    // SAFETY: the MADT says that it is there; nobody else here drives one, and each of its lines has one owner.
-    unsafe { IoApic::new(address, found.first, &mut mmu) }.ok()?
 }

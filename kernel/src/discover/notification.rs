@@ -4,12 +4,14 @@
 //! Nothing is run. What is looked for are the interrupts and events whose methods may notify the device, as far as reading
 //! tells ([`Notifiers`]).
 
-use super::acpi::Tables;
-use super::aml::{Id, Kind, Namespace, Notifiers, Path, SEGMENTS, Value};
-use super::hardware::Line;
+use super::acpi::{Space, Tables};
+use super::aml::{Kind, Namespace, Notifiers, Path, Value};
+use super::described::{Device, visit_in};
+use super::hardware::{IoApic, Line};
 use super::resource::lines;
-use super::{Window, check_statuses, child, child_path, statuses, vmclock};
-use crate::memory::MemoryRange;
+use super::tables::Madt;
+use super::{Window, child, child_path, vmclock};
+use crate::memory::{MemoryKind, MemoryRange};
 
 /// Ways of being told that are watched.
 pub const EVENTS: usize = 8;
@@ -102,31 +104,37 @@ impl Events {
     }
 
     /// Those of the generic event devices.
-    fn find_interrupts(
+    fn find_interrupts<'a>(
         &mut self,
-        namespace: &Namespace<'_>,
-        notifiers: &Notifiers<'_, '_>,
+        namespace: &Namespace<'a>,
+        notifiers: &Notifiers<'_, 'a>,
     ) -> Result<(), Untold> {
-        let is_ged = |id: &Id<'_>| id.is("ACPI0013");
-        for (path, _) in namespace.identifiers(&is_ged).filter(|(_, id)| is_ged(id)) {
-            let mut paths = [Path::ROOT; 2 + SEGMENTS];
-            let [resources, method, status_paths @ ..] = &mut paths;
-            (*resources, *method) = (child_path(&path, *b"_CRS"), child_path(&path, *b"_EVT"));
-            *status_paths = statuses(&path);
-            let [resources, common, statuses @ ..] = namespace.find_each(paths);
-            let resources = resources.and_then(|object| namespace.evaluate(&object).ok());
-            let (Some(Value::Buffer(template)), Ok(())) =
-                (resources, check_statuses(namespace, &statuses))
-            else {
-                continue;
-            };
-            for line in lines(template) {
-                let own = name_for(line).and_then(|name| child(namespace, &path, name));
-                let method = own.or(common);
-                let argument = Some(line.number.into());
-                if method.is_some_and(|method| notifiers.may_run_in(&method, argument)) {
-                    self.add(Event::Interrupt(line))?;
-                }
+        let mut found = Ok(());
+        visit_in(namespace, &["ACPI0013"], &mut |device| {
+            found = self.find_interrupts_of(device, notifiers);
+            found.is_err()
+        });
+        found
+    }
+
+    fn find_interrupts_of<'a>(
+        &mut self,
+        device: &Device<'_, 'a>,
+        notifiers: &Notifiers<'_, 'a>,
+    ) -> Result<(), Untold> {
+        let (namespace, path) = (device.namespace, &device.path);
+        let resources = device.resources.as_ref();
+        let resources = resources.and_then(|object| namespace.evaluate(object).ok());
+        let Some(Value::Buffer(template)) = resources else {
+            return Ok(());
+        };
+        let common = child(namespace, path, *b"_EVT");
+        for line in lines(template).take_while(|_| !namespace.is_spent()) {
+            let own = name_for(line).and_then(|name| child(namespace, path, name));
+            let method = own.or(common);
+            let argument = Some(line.number.into());
+            if method.is_some_and(|method| notifiers.may_run_in(&method, argument)) {
+                self.add(Event::Interrupt(line))?;
             }
         }
         Ok(())
@@ -150,6 +158,87 @@ impl Events {
         }
         Ok(())
     }
+}
+
+/// How a PC is told: by an interrupt that arrives through an I/O APIC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wire {
+    /// The interrupt.
+    pub line: Line,
+    /// Where it arrives, which is not in RAM.
+    pub io_apic: IoApic,
+    /// The general-purpose event that has happened then; one that has not is no news.
+    pub event: Option<GeneralEvent>,
+}
+
+/// A general-purpose event of a PC, by its ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GeneralEvent {
+    /// Its status register.
+    pub status: u16,
+    /// Its enable register.
+    pub enable: u16,
+    /// Its bit of either.
+    pub mask: u8,
+    /// The control register that tells whether ACPI's interrupt is raised at all.
+    pub control: u16,
+    /// Where and how firmware is told to have it raised.
+    pub order: Option<(u16, u8)>,
+}
+
+impl Wire {
+    /// Looks it up in the tables of a machine with this memory map.
+    ///
+    /// # Errors
+    /// It is not there.
+    #[inline(never)]
+    pub fn of(event: Event, tables: &Tables<'_>, map: &[MemoryRange]) -> Result<Self, Untold> {
+        /// Bytes of an I/O APIC's registers, and a divisor of its address.
+        const LENGTH: u32 = 0x20;
+        let madt = tables.find(*b"APIC").map(Madt);
+        let madt = madt.map_err(|_| Untold::Because("ACPI has no usable MADT"))?;
+        let (line, event) = match event {
+            Event::Interrupt(line) => (line, None),
+            Event::General(number) => {
+                let found = general_event(number, tables, &madt);
+                let why = "its GPE is not one of I/O ports that the FADT names";
+                let (line, event) = found.ok_or(Untold::Because(why))?;
+                (line, Some(event))
+            }
+        };
+        let is_ram = |io_apic: &IoApic| {
+            let taken =
+                |range: &&MemoryRange| matches!(range.kind, MemoryKind::Usable | MemoryKind::Acpi);
+            let mut taken = map.iter().filter(taken);
+            taken.any(|range| range.overlaps(io_apic.address.into(), LENGTH.into()))
+        };
+        let io_apic = madt.io_apic(line.number);
+        let io_apic = io_apic.filter(|io_apic| io_apic.address % LENGTH == 0 && !is_ram(io_apic));
+        Ok(Self {
+            line,
+            io_apic: io_apic.ok_or(Untold::Because("the MADT has no I/O APIC for it"))?,
+            event,
+        })
+    }
+}
+
+/// The interrupt and the ports of a general-purpose event.
+fn general_event(number: u8, tables: &Tables<'_>, madt: &Madt<'_>) -> Option<(Line, GeneralEvent)> {
+    let fadt = tables.fadt().ok()?;
+    let bits = fadt.event(number)?;
+    let control = fadt.pm1a_control()?;
+    if fadt.is_hardware_reduced() || bits.space != Space::Port || control.space != Space::Port {
+        return None;
+    }
+    let event = GeneralEvent {
+        status: bits.status.try_into().ok()?,
+        enable: bits.enable.try_into().ok()?,
+        mask: bits.mask,
+        control: control.address.try_into().ok()?,
+        order: fadt.acpi_enable(),
+    };
+    let line = madt.system_control_interrupt(fadt.system_control_interrupt()?);
+    Some((line, event))
 }
 
 /// The name of the method that is run for an interrupt instead of `_EVT`, where there is one.

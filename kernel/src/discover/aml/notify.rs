@@ -46,17 +46,17 @@ impl<'n, 'a> Notifiers<'n, 'a> {
     #[inline(never)]
     pub fn may_run_in(&self, method: &Object<'a>, argument: Option<u64>) -> bool {
         let reached = |at: usize| {
-            let is_in_budget = self.namespace.charge(1 + at as u64 / 16);
-            is_in_budget && may_reach(method.body, at, argument)
+            let before = method.body.get(..at).unwrap_or_default();
+            self.can_read(before) && may_reach(method.body, at, argument)
         };
-        if self.sites(method).any(reached) {
+        if self.has_site(method, &reached) {
             return true;
         }
         // A name is taken for a call of every method that ends in it: better one too many than one too few.
         let called = |callee: &Object<'a>| {
             let name = callee.path.last().copied().unwrap_or_default();
             let mut names = method.body.windows(4).enumerate();
-            names.any(|(at, window)| *window == name && reached(at))
+            self.can_read(method.body) && names.any(|(at, window)| *window == name && reached(at))
         };
         self.methods.iter().flatten().any(called)
     }
@@ -68,7 +68,7 @@ impl<'n, 'a> Notifiers<'n, 'a> {
     }
 
     fn read(&mut self, method: &Object<'a>) {
-        let is_found = self.sites(method).next().is_some();
+        let is_found = self.has_site(method, &|_| true);
         let free = self.methods.iter_mut().find(|place| place.is_none());
         if let (true, Some(place)) = (is_found, free) {
             *place = Some(*method);
@@ -81,22 +81,36 @@ impl<'n, 'a> Notifiers<'n, 'a> {
 
     fn mentions(&self, bytes: &[u8]) -> bool {
         let name = self.device.last();
-        self.namespace.charge(bytes.len() as u64 / 16);
+        // When the budget is spent, that is noted at the end.
+        let name = name.filter(|_| self.can_read(bytes));
         name.is_some_and(|name| bytes.windows(4).any(|window| window == name))
     }
 
-    /// Where a method notifies the device: offsets in its body.
-    fn sites(&self, method: &Object<'a>) -> impl Iterator<Item = usize> {
-        let (body, scope) = (method.body, method.path);
-        let notifies = move |at: usize| {
-            let mut target = Reader(body.get(at + 1..).unwrap_or_default());
-            self.namespace.charge(1)
-                && target
-                    .name()
-                    .is_ok_and(|name| self.is_target(&scope, &name))
-        };
-        let codes = body.iter().enumerate();
-        codes.filter_map(move |(at, code)| (*code == NOTIFY && notifies(at)).then_some(at))
+    /// Whether a method notifies the device at an offset in its body of which `such` holds.
+    #[inline(never)]
+    fn has_site(&self, method: &Object<'a>, such: &dyn Fn(usize) -> bool) -> bool {
+        if !self.can_read(method.body) {
+            return false;
+        }
+        for (at, code) in method.body.iter().enumerate() {
+            if *code != NOTIFY {
+                continue;
+            }
+            if !self.namespace.charge(1) {
+                break;
+            }
+            let mut target = Reader(method.body.get(at + 1..).unwrap_or_default());
+            let target = target.name();
+            if target.is_ok_and(|name| self.is_target(&method.path, &name)) && such(at) {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Takes from the budget what passing over so many bytes costs.
+    fn can_read(&self, bytes: &[u8]) -> bool {
+        self.namespace.charge(1 + bytes.len() as u64 / 16)
     }
 
     /// Whether a name means the device where it is used in `scope`.
