@@ -258,6 +258,38 @@ fn updates_that_break_a_promise_are_found() {
 }
 
 #[test]
+fn of_contradictions_the_one_between_the_nearest_pages_is_told() {
+    let first = good();
+    let jumped = |fields: &Fields| Fields {
+        time_sec: fields.time_sec + 1,
+        ..*fields
+    };
+    // Three pages, of which the second, so many milliseconds after the first, is a second wrong.
+    let told = |second: u64| {
+        let pages = [(2, 0), (4, second), (6, 450)];
+        let [one, two, three] = pages.map(|(seq_count, millis)| Fields {
+            seq_count,
+            ..later(&first, millis * 1_000_000)
+        });
+        let watch = seen(&[one, jumped(&two), three]);
+        match watch.outcome(Rule::Nested, &RATES) {
+            Outcome::NotOk(evidence) => evidence.as_str().to_owned(),
+            other => panic!("{other:?}"),
+        }
+    };
+    // Each was read a microsecond behind its reference.
+    let [early, late] = [50, 400].map(told);
+    assert!(
+        early.contains("from where 2 had it") && early.ends_with(", 49 ms before"),
+        "{early}"
+    );
+    assert!(
+        late.contains("from where 4 had it") && late.ends_with(", 49 ms before"),
+        "{late}"
+    );
+}
+
+#[test]
 fn an_update_that_does_not_end_is_found_and_many_short_ones_are_not() {
     let odd = |looks: &[(u32, u64)]| {
         let mut watch = watch();

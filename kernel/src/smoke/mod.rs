@@ -13,6 +13,7 @@
 pub mod beside;
 mod link;
 pub mod machine;
+mod notices;
 pub mod page;
 pub mod rtc;
 pub mod tap;
