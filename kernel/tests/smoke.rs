@@ -11,6 +11,7 @@ use gnomon_clock::{
 use gnomon_kernel::config::Config;
 use gnomon_kernel::console::{Console, SerialPort};
 use gnomon_kernel::discover::Window;
+use gnomon_kernel::discover::notification::Untold;
 use gnomon_kernel::memory::{MemoryKind, MemoryRange};
 use gnomon_kernel::net::port::{Frame, FramePort, PortCounters};
 use gnomon_kernel::services::counters::Rate;
@@ -411,6 +412,14 @@ fn updates_are_notified_where_that_is_promised() {
     );
     assert_eq!(judged(&[(0, Undescribed, 1)]), '-');
     assert_eq!(judged(&[(0, Unknown("why"), 1), (1, None, 2)]), '?');
+    // What ACPI says of it.
+    assert_eq!(Notice::from(Untold::Never), Undescribed);
+    assert_eq!(Notice::from(Untold::Because("why")), Unknown("why"));
+    let elsewhere = Notice::from(Untold::Elsewhere);
+    assert_eq!(
+        elsewhere,
+        Unknown("no device of ACPI's describes this page")
+    );
     // One that arrived while the page was being written is about the next copy.
     let mut early = watch();
     early.saw(&flagged(0), Ticks(1));

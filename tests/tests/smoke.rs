@@ -384,7 +384,7 @@ fn is_of_pages_far_apart(name: &str, said: &str) -> bool {
         let (_, rest) = said.split_once(&format!("{NESTED}: seq_count "))?;
         let (evidence, _) = rest.split_once(" ms before")?;
         let (_, millis) = evidence.rsplit_once(' ')?;
-        millis.parse::<i64>().ok()
+        millis.parse::<i128>().ok()
     };
     name == "slew" && evidence().expect("how long before") >= kept
 }

@@ -12,15 +12,15 @@ use heapless::Vec;
 use super::Firmware;
 
 /// Looks for the notification.
-pub(crate) enum Notifier {
+pub(crate) struct Notifier {
     /// On these ways.
-    Watching(Vec<Way, EVENTS>),
+    ways: Vec<Way, EVENTS>,
     /// There is nothing to look for, and this is what is found instead.
-    Without(Notice),
+    without: Option<Notice>,
 }
 
 /// A line that is watched, and the event that has to have happened when it raises its interrupt, if it is for several.
-pub(crate) struct Way {
+struct Way {
     io_apic: IoApic,
     line: Line,
     place: u8,
@@ -36,28 +36,56 @@ impl Notifier {
         page: Option<Window>,
         firmware: &Firmware<'_>,
     ) -> Self {
-        let mut ways = Vec::new();
-        let begun = begin(&mut ways, tables, interrupts, page, firmware);
-        let watching = Self::Watching(ways);
-        match begun {
-            Ok(()) => watching,
-            Err(notice) => {
-                watching.end(interrupts);
-                Self::Without(notice)
-            }
+        let mut notifier = Self {
+            ways: Vec::new(),
+            without: None,
+        };
+        let begun = notifier.begin(tables, interrupts, page, firmware);
+        if let Err(notice) = begun {
+            notifier.end(interrupts);
+            notifier.without = Some(notice);
         }
+        notifier
+    }
+
+    /// Begins to watch every way in which ACPI tells of updates.
+    fn begin(
+        &mut self,
+        tables: Option<&Tables<'_>>,
+        interrupts: &Interrupts,
+        page: Option<Window>,
+        firmware: &Firmware<'_>,
+    ) -> Result<(), Notice> {
+        let tables = tables.ok_or(Notice::Unknown("there is no ACPI"))?;
+        let map = firmware.boot.memory();
+        for event in Events::of(tables, page, map)?.iter() {
+            let wire = Wire::of(event, tables, map)?;
+            let way = Way::new(&wire, firmware)
+                .ok_or(Notice::Unknown("its I/O APIC or its GPE does not answer"))?;
+            // Several events may share their interrupt.
+            let place = self.ways.iter().position(|other| other.line == way.line);
+            let [place, ..] = place.unwrap_or(self.ways.len()).to_le_bytes();
+            if !interrupts.watch(&way.io_apic, way.line, place) {
+                return Err(Notice::Unknown("its interrupt cannot be routed"));
+            }
+            if let Some(event) = &way.event {
+                event.enable(true);
+            }
+            // There is room for as many as there are events.
+            let _ = self.ways.push(Way { place, ..way });
+        }
+        Ok(())
     }
 
     /// Looks for it.
     #[inline(never)]
     pub(crate) fn look(&self, interrupts: &Interrupts) -> Notice {
-        let ways = match self {
-            Self::Watching(ways) => ways,
-            Self::Without(notice) => return *notice,
-        };
+        if let Some(notice) = self.without {
+            return notice;
+        }
         let raised = interrupts.watched();
         let mut notice = Notice::None;
-        for way in ways {
+        for way in &self.ways {
             let has_happened = (way.event.as_ref()).is_none_or(GeneralEvent::has_happened);
             if raised >> way.place & 1 != 0 && has_happened {
                 notice = Notice::Arrived;
@@ -71,45 +99,13 @@ impl Notifier {
 
     /// Ends it.
     pub(crate) fn end(&self, interrupts: &Interrupts) {
-        let Self::Watching(ways) = self else {
-            return;
-        };
-        for way in ways {
+        for way in &self.ways {
             if let Some(event) = &way.event {
                 event.enable(false);
             }
             interrupts.leave(&way.io_apic, way.line);
         }
     }
-}
-
-/// Begins to watch every way in which ACPI tells of updates.
-fn begin(
-    ways: &mut Vec<Way, EVENTS>,
-    tables: Option<&Tables<'_>>,
-    interrupts: &Interrupts,
-    page: Option<Window>,
-    firmware: &Firmware<'_>,
-) -> Result<(), Notice> {
-    let tables = tables.ok_or(Notice::Unknown("there is no ACPI"))?;
-    let map = firmware.boot.memory();
-    for event in Events::of(tables, page, map)?.iter() {
-        let wire = Wire::of(event, tables, map)?;
-        let way = Way::new(&wire, firmware)
-            .ok_or(Notice::Unknown("its I/O APIC or its GPE does not answer"))?;
-        // Several events may share their interrupt.
-        let place = ways.iter().position(|other| other.line == way.line);
-        let place = place.unwrap_or(ways.len()).to_le_bytes()[0];
-        if !interrupts.watch(&way.io_apic, way.line, place) {
-            return Err(Notice::Unknown("its interrupt cannot be routed"));
-        }
-        if let Some(event) = &way.event {
-            event.enable(true);
-        }
-        // There is room for as many as there are events.
-        let _ = ways.push(Way { place, ..way });
-    }
-    Ok(())
 }
 
 impl Way {

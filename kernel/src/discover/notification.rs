@@ -149,7 +149,7 @@ impl Events {
         let events = child_path(&Path::ROOT, *b"_GPE");
         for method in namespace.objects() {
             let is_of_event = method.kind == Kind::Method && method.path.parent() == Some(events);
-            let number = method.path.last().filter(|_| is_of_event);
+            let number = method.path.last().copied().filter(|_| is_of_event);
             if let Some(number) = number.and_then(number_of)
                 && notifiers.may_run_in(&method, None)
             {
@@ -250,10 +250,10 @@ fn name_for(line: Line) -> Option<[u8; 4]> {
 }
 
 /// The number of the event that a method of this name is for: `_Lxx` or `_Exx`.
-fn number_of(name: &[u8; 4]) -> Option<u8> {
+fn number_of(name: [u8; 4]) -> Option<u8> {
     let [b'_', b'L' | b'E', digits @ ..] = name else {
         return None;
     };
     // Digits are of upper case there, as in all names.
-    u8::from_str_radix(str::from_utf8(digits).ok()?, 16).ok()
+    u8::from_str_radix(str::from_utf8(&digits).ok()?, 16).ok()
 }

@@ -3,9 +3,10 @@
 use gnomon_kernel::discover::acpi::{EventBits, Space, Tables};
 use gnomon_kernel::discover::aml::{Namespace, Path};
 use gnomon_kernel::discover::hardware::{IoApic, Line};
-use gnomon_kernel::discover::notification::{Event, Events, Untold};
+use gnomon_kernel::discover::notification::{Event, Events, GeneralEvent, Untold, Wire};
 use gnomon_kernel::discover::tables::Madt;
 use gnomon_kernel::discover::{Window, vmclock};
+use gnomon_kernel::memory::{MemoryKind, MemoryRange};
 
 use crate::machine::{MAP, Machine, aml, compiled, fix_checksum, package, table};
 
@@ -201,6 +202,72 @@ fn events_have_their_bits_in_the_blocks_of_the_fadt() {
         });
         assert_eq!(event, None, "{address:#x}, {length}");
     }
+}
+
+#[test]
+fn a_pc_is_told_through_its_io_apic() {
+    let line = Line {
+        number: 9,
+        edge: false,
+        low: false,
+    };
+    let io_apic = IoApic {
+        address: 0xfec0_0000,
+        first: 0,
+    };
+    let event = GeneralEvent {
+        status: 0x623,
+        enable: 0x62b,
+        mask: 0x80,
+        control: 0x604,
+        order: Some((0xb2, 2)),
+    };
+    let wire = |event| Wire {
+        line,
+        io_apic,
+        event,
+    };
+    let machine = Machine::dumped("q35");
+    let told = |event, machine: &Machine, map: &[MemoryRange]| {
+        Wire::of(event, &Tables::search(machine).expect("tables"), map)
+    };
+    let interrupt = Event::Interrupt(line);
+    assert_eq!(told(interrupt, &machine, &MAP), Ok(wire(None)));
+    assert_eq!(
+        told(Event::General(0x1f), &machine, &MAP),
+        Ok(wire(Some(event)))
+    );
+    let no_event = Err(Untold::Because(
+        "its GPE is not one of I/O ports that the FADT names",
+    ));
+    assert_eq!(told(Event::General(64), &machine, &MAP), no_event);
+    // Registers in memory, and a machine without fixed hardware.
+    for (place, value) in [(220, 0), (172, 0), (114, 0x10)] {
+        let mut other = machine.clone();
+        let fadt = other.table_mut(b"FACP");
+        fadt[place] = value;
+        fix_checksum(fadt, 9);
+        assert_eq!(told(Event::General(2), &other, &MAP), no_event, "{place}");
+    }
+    let none = Err(Untold::Because("the MADT has no I/O APIC for it"));
+    let ram = MemoryRange {
+        start: 0xfec0_001f,
+        length: 1,
+        kind: MemoryKind::Usable,
+    };
+    assert_eq!(told(interrupt, &machine, &[ram]), none);
+    let mut odd = machine.clone();
+    let madt = odd.table_mut(b"APIC");
+    let place = madt
+        .windows(4)
+        .position(|bytes| bytes == [0, 0, 0xc0, 0xfe]);
+    madt[place.expect("its address")] = 8;
+    fix_checksum(madt, 9);
+    assert_eq!(told(interrupt, &odd, &MAP), none);
+    let mut without = machine;
+    without.table_mut(b"APIC")[9] ^= 1;
+    let no_madt = Err(Untold::Because("ACPI has no usable MADT"));
+    assert_eq!(told(interrupt, &without, &MAP), no_madt);
 }
 
 #[test]
