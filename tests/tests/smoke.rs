@@ -301,7 +301,7 @@ const HOSTS: &[Case] = &[
         "flags +time_monotonic\nwait 300ms\nstep -1s",
         &["vmclock nested intervals", "vmclock TIME_MONOTONIC"],
     ),
-    ("flags +notification_present", &[]),
+    ("flags +notification_present", &["vmclock notification"]),
     ("generation 5", &[]),
 ];
 
