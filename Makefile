@@ -80,14 +80,18 @@ icount: ## count the guest's instructions, compare with tests/instructions.txt (
 	@$(MAKE) --no-print-directory build
 	cargo run --locked --release -p gnomon-tests --bin instructions -- $(ARGS)
 
+# Neither workspace of its own waits for what it does not run: clippy links nothing, so it needs no fuzzer.
 lint: ## rustfmt, clippy on the host and the bare target, docs: no warnings
 	@qemu/setup.sh build
 	cargo fmt --all --check
 	cargo fmt --manifest-path tests/fuzz/Cargo.toml --check
+	cargo fmt --manifest-path tests/bench/Cargo.toml --check
 	cargo clippy --locked --workspace --exclude gnomon --all-targets -- -D warnings
 	cargo clippy --locked $(GUEST) x86_64-unknown-none -- -D warnings
 	cargo clippy --locked $(GUEST) aarch64-unknown-none -- -D warnings
 	cargo clippy --locked $(GUEST) aarch64-unknown-none --features provoke -- -D warnings
+	CUSTOM_LIBFUZZER_PATH=/none cargo clippy --locked --target-dir $(TARGET) --manifest-path tests/fuzz/Cargo.toml --all-targets -- -D warnings
+	cargo clippy --locked --target-dir $(TARGET) --manifest-path tests/bench/Cargo.toml --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --exclude gnomon --no-deps
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked $(GUEST) x86_64-unknown-none --no-deps
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked $(GUEST) aarch64-unknown-none -p gnomon-arch --no-deps

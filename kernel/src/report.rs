@@ -5,7 +5,9 @@
 use core::fmt::{self, Display, Formatter, Write};
 use core::net::Ipv4Addr;
 
-use gnomon_clock::{Audit, Busy, CounterId, Fields, NoTime, Reading, Smear, Smeared};
+use gnomon_clock::{
+    Audit, Busy, ClockStatus, CounterId, Fields, NoTime, Origin, Reading, Smear, Smeared,
+};
 
 use crate::config::{Idle, Smearing};
 use crate::duty::{Duty, Withheld};
@@ -167,7 +169,8 @@ impl Display for Since {
 }
 
 /// The time in one line:
-/// `2026-11-20T12:05:31.123456789Z ± 41.2 µs  TAI-UTC 37  synchronized`, or `no time: <reason>`.
+/// `2026-11-20T12:05:31.123456789Z ± 41.2 µs  TAI-UTC 37  synchronized`, or `no time: <reason>`. What is
+/// not by the page says by whom it is.
 #[derive(Clone, Copy, Debug)]
 pub struct TimeLine<'a>(
     /// The time, or why there is none.
@@ -190,7 +193,20 @@ impl Display for TimeLine<'_> {
             Some(offset) => write!(f, "  TAI-UTC {offset}")?,
             None => f.write_str("  TAI-UTC unknown")?,
         }
-        write!(f, "  {}", reading.status)
+        write!(f, "  {}", Standing(reading.status, reading.origin))
+    }
+}
+
+/// `synchronized`, or `freerunning, by virtio-rtc`.
+pub(crate) struct Standing(pub(crate) ClockStatus, pub(crate) Origin);
+
+impl Display for Standing {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)?;
+        match self.1 {
+            Origin::Page => Ok(()),
+            Origin::Own(source) => write!(f, ", by {source}"),
+        }
     }
 }
 

@@ -11,8 +11,8 @@ mod told;
 
 use gnomon_clock::page::flag;
 use gnomon_clock::{
-    Audit, Busy, ClockStatus, CounterId, Fields, LeapIndicator, NoTime, Smear, Stamp, Ticks,
-    TimeType, Timeline, Unusable,
+    Audit, Busy, ClockStatus, CounterId, Fields, LeapIndicator, NoTime, Smear, Source, Stamp,
+    Ticks, TimeType, Timeline, Unusable,
 };
 use gnomon_kernel::config::{Idle, Smearing};
 use gnomon_kernel::duty::{Conditions, Duty, OnViolation, Withheld};
@@ -166,6 +166,15 @@ fn time_in_one_line() {
         output(Command::Time(1), &view(&good_page())),
         format!("{TIME}\n")
     );
+
+    for source in Source::ALL {
+        let mut other = view(&good_page());
+        if let Ok(reading) = &mut other.reading {
+            reading.origin = gnomon_clock::Origin::Own(source);
+        }
+        let expected = format!("{TIME}, by {}\n", source.name());
+        assert_eq!(output(Command::Time(1), &other), expected);
+    }
 
     let mut tai_only = good_page();
     tai_only.flags &= !flag::TAI_OFFSET_VALID;

@@ -4,13 +4,13 @@
     reason = "a test says what it expects by unwrapping it"
 )]
 
-use core::cell::{Cell, RefCell};
+use core::cell::Cell;
 use core::time::Duration;
-use std::collections::VecDeque;
 use std::rc::Rc;
 
 #[path = "service/counter.rs"]
 mod counter;
+mod doubles;
 #[path = "service/duty.rs"]
 mod duty;
 #[path = "service/frames.rs"]
@@ -30,13 +30,15 @@ mod smear;
 #[path = "service/upstream.rs"]
 mod upstream;
 
+use doubles::counter::Gigahertz;
+use doubles::line::Line;
+use doubles::wire::{GUEST_MAC, Wire};
 use gnomon_clock::estimate::TIMER_HERTZ;
 use gnomon_clock::page::{Fields, VmclockPage, Writer, flag};
-use gnomon_clock::{Clock, Counter, CounterId, Period, Ticks};
+use gnomon_clock::{Clock, Period};
 use gnomon_kernel::config::Config;
-use gnomon_kernel::console::{Console, SerialPort};
+use gnomon_kernel::console::Console;
 use gnomon_kernel::machine::Machine;
-use gnomon_kernel::net::port::{Frame, FramePort, PortCounters};
 use gnomon_kernel::random::{Source, Take};
 use gnomon_kernel::serve::auth::Keys;
 use gnomon_kernel::service::{Found, Memory, Service};
@@ -48,40 +50,11 @@ use smoltcp::wire::{
     Ipv4Packet, UdpPacket,
 };
 
-const GUEST_MAC: [u8; 6] = [0x52, 0x54, 0, 0x12, 0x34, 0x56];
 const CLIENT_MAC: [u8; 6] = [0x52, 0x55, 10, 0, 2, 2];
 const GUEST: [u8; 4] = [10, 0, 2, 15];
 const CLIENT: [u8; 4] = [10, 0, 2, 2];
 /// 2026-11-20T12:00:00 as TAI seconds since 1970.
 const NOON: u64 = 1_795_176_037;
-
-/// A counter of 1 GHz that moves on by a microsecond at each read, and can be told to run something then.
-#[derive(Clone, Default)]
-struct Gigahertz(Rc<GigahertzState>);
-
-#[derive(Default)]
-struct GigahertzState {
-    ticks: Cell<u64>,
-    reads: Cell<u64>,
-    at_read: RefCell<Option<(u64, Action)>>,
-}
-
-type Action = Box<dyn FnMut()>;
-
-impl Counter for Gigahertz {
-    const ID: CounterId = CounterId::X86Tsc;
-
-    fn read(&self) -> Ticks {
-        self.0.reads.set(self.0.reads.get() + 1);
-        if let Some((number, action)) = self.0.at_read.borrow_mut().as_mut()
-            && *number == self.0.reads.get()
-        {
-            action();
-        }
-        self.0.ticks.set(self.0.ticks.get() + 1000);
-        Ticks(self.0.ticks.get())
-    }
-}
 
 struct Host {
     uptime: Rc<Cell<Duration>>,
@@ -136,107 +109,6 @@ impl Services for Stated {
     }
     fn stolen(&self) -> Option<u64> {
         Some(1234)
-    }
-}
-
-#[derive(Clone, Default)]
-struct Wire(Rc<RefCell<WireState>>);
-
-#[derive(Default)]
-struct WireState {
-    to_guest: VecDeque<Vec<u8>>,
-    pending: Vec<Vec<u8>>,
-    from_guest: Vec<Vec<u8>>,
-    buffers_out: usize,
-    kicks: Vec<usize>,
-    /// How often the device was looked after.
-    tended: u32,
-}
-
-struct Bytes(Vec<u8>);
-
-impl Frame for Bytes {
-    fn bytes(&self) -> &[u8] {
-        &self.0
-    }
-    fn bytes_mut(&mut self) -> &mut [u8] {
-        &mut self.0
-    }
-    fn set_length(&mut self, length: usize) {
-        self.0.resize(length, 0);
-    }
-}
-
-impl FramePort for Wire {
-    type Frame = Bytes;
-    fn mac(&self) -> [u8; 6] {
-        GUEST_MAC
-    }
-    fn receive(&mut self) -> Option<Bytes> {
-        let mut wire = self.0.borrow_mut();
-        let frame = wire.to_guest.pop_front()?;
-        wire.buffers_out += 1;
-        Some(Bytes(frame))
-    }
-    fn allocate(&mut self) -> Option<Bytes> {
-        self.0.borrow_mut().buffers_out += 1;
-        Some(Bytes(Vec::new()))
-    }
-    fn send(&mut self, frame: Bytes) {
-        let mut wire = self.0.borrow_mut();
-        wire.buffers_out -= 1;
-        wire.pending.push(frame.0);
-    }
-    fn has_received(&self) -> bool {
-        !self.0.borrow().to_guest.is_empty()
-    }
-    fn release(&mut self, _: Bytes) {
-        self.0.borrow_mut().buffers_out -= 1;
-    }
-    fn kick(&mut self) {
-        let mut wire = self.0.borrow_mut();
-        let sent: Vec<_> = wire.pending.drain(..).collect();
-        if !sent.is_empty() {
-            wire.kicks.push(sent.len());
-        }
-        wire.from_guest.extend(sent);
-    }
-    fn prepare_sleep(&mut self) -> bool {
-        true
-    }
-    fn wake(&mut self) {}
-    fn can_wake(&self) -> bool {
-        true
-    }
-    fn counters(&self) -> PortCounters {
-        PortCounters::default()
-    }
-    fn tend(&mut self) {
-        self.0.borrow_mut().tended += 1;
-    }
-}
-
-/// What comes in, what goes out, and how much more of that is taken.
-#[derive(Clone)]
-struct Line(Rc<RefCell<(VecDeque<u8>, Vec<u8>)>>, Rc<Cell<usize>>);
-
-impl Default for Line {
-    fn default() -> Self {
-        Self(Rc::default(), Rc::new(Cell::new(usize::MAX)))
-    }
-}
-
-impl SerialPort for Line {
-    fn receive(&mut self) -> Option<u8> {
-        self.0.borrow_mut().0.pop_front()
-    }
-    fn send(&mut self, bytes: &[u8]) -> usize {
-        let taken = bytes.len().min(self.1.get());
-        if self.1.get() != usize::MAX {
-            self.1.set(self.1.get() - taken);
-        }
-        self.0.borrow_mut().1.extend_from_slice(&bytes[..taken]);
-        taken
     }
 }
 
@@ -395,7 +267,7 @@ impl Rig {
 
     /// What the console shows from here on.
     fn clear_screen(&mut self) {
-        self.line.0.borrow_mut().1.clear();
+        self.line.shown();
     }
 
     /// What the page has to say if nothing happens but that the host updates it.
@@ -414,16 +286,13 @@ impl Rig {
     }
 
     fn screen(&self) -> String {
-        String::from_utf8(self.line.0.borrow().1.clone()).unwrap()
+        String::from_utf8(self.line.0.borrow().shown.clone()).unwrap()
     }
 
     fn type_line(&mut self, text: &str) -> String {
         self.clear_screen();
-        self.line
-            .0
-            .borrow_mut()
-            .0
-            .extend(text.bytes().chain([b'\r']));
+        self.line.type_in(text.as_bytes());
+        self.line.type_in(b"\r");
         while self.service.turn() {}
         self.screen()
     }
@@ -607,12 +476,9 @@ fn a_request_stamped_before_a_disruption_is_not_answered() {
     let mut rig = rig(&good(1, NOON), STATIC);
     rig.ask().unwrap();
     let page = rig.page;
-    let first = rig.counter.0.reads.get() + 1;
     // Right after the arrival stamp of the next request is taken, the guest is moved.
-    *rig.counter.0.at_read.borrow_mut() = Some((
-        first,
-        Box::new(move || publish(page, &good(2, NOON + 3600))),
-    ));
+    rig.counter
+        .at_next_read(move || publish(page, &good(2, NOON + 3600)));
     assert_eq!(rig.ask(), None, "silence");
     let reply = rig.ask().unwrap();
     assert_eq!(seconds(&reply, 32), ntp_seconds(NOON + 3600));

@@ -13,7 +13,6 @@ use gnomon_kernel::console::{Console, SerialPort};
 use gnomon_kernel::discover::Window;
 use gnomon_kernel::discover::notification::Untold;
 use gnomon_kernel::memory::{MemoryKind, MemoryRange};
-use gnomon_kernel::net::port::{Frame, FramePort, PortCounters};
 use gnomon_kernel::services::counters::Rate;
 use gnomon_kernel::smoke::machine::{
     self, Bench, Mapping, Measured, Nic, Notice, Pair, Readings, Tables,
@@ -25,6 +24,10 @@ use gnomon_kernel::source::rtc::Look;
 
 #[path = "smoke/rtc.rs"]
 mod rtc;
+#[path = "doubles/wire.rs"]
+mod wire;
+
+use wire::Wire;
 
 const GIGAHERTZ: u64 = 1_000_000_000;
 const RATES: Rates = Rates {
@@ -708,83 +711,44 @@ impl SerialPort for Line {
     }
 }
 
-struct Bytes(Vec<u8>);
-
-impl Frame for Bytes {
-    fn bytes(&self) -> &[u8] {
-        &self.0
-    }
-    fn bytes_mut(&mut self) -> &mut [u8] {
-        &mut self.0
-    }
-    fn set_length(&mut self, length: usize) {
-        self.0.resize(length, 0);
-    }
-}
-
 /// A network with a DHCP server at 10.0.2.2.
-#[derive(Default)]
-struct Net {
-    answers: VecDeque<Vec<u8>>,
+fn answer(mut bytes: Vec<u8>) -> Vec<Vec<u8>> {
+    let mut answers = Vec::new();
+    match (bytes[12], bytes[13]) {
+        (8, 0) => {
+            let end = bytes.len() - 4;
+            let sum: u32 = bytes[14..34]
+                .chunks(2)
+                .map(|word| u32::from(u16::from_be_bytes([word[0], word[1]])))
+                .sum();
+            assert_eq!((sum & 0xffff) + (sum >> 16), 0xffff, "header checksum");
+            assert_eq!(&bytes[end..], [53, 1, 1, 255]);
+            bytes[42] = 2;
+            bytes[34..38].copy_from_slice(&[0, 67, 0, 68]);
+            bytes.truncate(end);
+            bytes.extend([53, 1, 2, 0, 54, 4, 10, 0, 2, 2, 255]);
+            // Somebody else's before it, and what is no frame at all.
+            answers.extend([vec![], vec![0; 60], vec![8; 13]]);
+            let mut other = bytes.clone();
+            other[46] ^= 1;
+            answers.push(other);
+        }
+        (8, 6) => {
+            assert_eq!(bytes[38..42], [10, 0, 2, 2]);
+            bytes[21] = 2;
+            bytes[22..28].copy_from_slice(&[2, 0, 0, 0, 0, 9]);
+            bytes[28..32].copy_from_slice(&[10, 0, 2, 2]);
+        }
+        _ => panic!("not asked for"),
+    }
+    answers.push(bytes);
+    answers
 }
 
-impl FramePort for Net {
-    type Frame = Bytes;
-    fn mac(&self) -> [u8; 6] {
-        [2, 0, 0, 0, 0, 1]
-    }
-    fn receive(&mut self) -> Option<Bytes> {
-        self.answers.pop_front().map(Bytes)
-    }
-    fn allocate(&mut self) -> Option<Bytes> {
-        Some(Bytes(Vec::new()))
-    }
-    fn send(&mut self, frame: Bytes) {
-        let mut bytes = frame.0;
-        match (bytes[12], bytes[13]) {
-            (8, 0) => {
-                let end = bytes.len() - 4;
-                let sum: u32 = bytes[14..34]
-                    .chunks(2)
-                    .map(|word| u32::from(u16::from_be_bytes([word[0], word[1]])))
-                    .sum();
-                assert_eq!((sum & 0xffff) + (sum >> 16), 0xffff, "header checksum");
-                assert_eq!(&bytes[end..], [53, 1, 1, 255]);
-                bytes[42] = 2;
-                bytes[34..38].copy_from_slice(&[0, 67, 0, 68]);
-                bytes.truncate(end);
-                bytes.extend([53, 1, 2, 0, 54, 4, 10, 0, 2, 2, 255]);
-                // Somebody else's before it, and what is no frame at all.
-                self.answers.extend([vec![], vec![0; 60], vec![8; 13]]);
-                let mut other = bytes.clone();
-                other[46] ^= 1;
-                self.answers.push_back(other);
-            }
-            (8, 6) => {
-                assert_eq!(bytes[38..42], [10, 0, 2, 2]);
-                bytes[21] = 2;
-                bytes[22..28].copy_from_slice(&[2, 0, 0, 0, 0, 9]);
-                bytes[28..32].copy_from_slice(&[10, 0, 2, 2]);
-            }
-            _ => panic!("not asked for"),
-        }
-        self.answers.push_back(bytes);
-    }
-    fn release(&mut self, _: Bytes) {}
-    fn kick(&mut self) {}
-    fn has_received(&self) -> bool {
-        !self.answers.is_empty()
-    }
-    fn prepare_sleep(&mut self) -> bool {
-        true
-    }
-    fn wake(&mut self) {}
-    fn can_wake(&self) -> bool {
-        true
-    }
-    fn counters(&self) -> PortCounters {
-        PortCounters::default()
-    }
+fn net() -> Wire {
+    let wire = Wire::default();
+    wire.0.borrow_mut().peer = Some(answer);
+    wire
 }
 
 /// A run on a good machine with this page, stopped as `lasts`, and answered with `gives` and then with `loads`.
@@ -805,7 +769,7 @@ fn run(fields: &Fields, lasts: u64, [gives, loads]: [&'static [u8]; 2]) -> (u32,
         counter: world.clone(),
         page: Some(&page),
         place: Ok("\\_SB.VCLK"),
-        port: Some(Net::default()),
+        port: Some(net()),
     };
     let said = Rc::default();
     let mut queue = Box::new([0; _]);

@@ -57,6 +57,7 @@ mod serial;
 pub mod smoke;
 mod snapshot;
 mod sys;
+pub mod temporary;
 pub mod tree;
 pub mod vm;
 pub mod vmstate;

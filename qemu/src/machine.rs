@@ -16,14 +16,12 @@ mod line;
 
 use core::fmt;
 use core::net::Ipv4Addr;
-use core::sync::atomic::{AtomicU32, Ordering};
 use core::time::Duration;
 use std::env;
 use std::ffi::OsString;
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, File};
 use std::io;
 use std::net::{TcpListener, UdpSocket};
-use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process;
@@ -38,6 +36,7 @@ use crate::memory::GuestPage;
 use crate::publish::{self, Host, Notice, PublishError, Publisher};
 use crate::qmp::{Qmp, QmpError, readable};
 use crate::serial::Serial;
+use crate::temporary::Directory;
 use crate::tree::{self, TreeError};
 use crate::vm::Vm;
 use crate::worker::{INCOMING, locate_page, machine_state};
@@ -775,32 +774,6 @@ fn version(program: &Path) -> Option<String> {
     text.split_once("version ")
         .and_then(|(_, rest)| rest.split_whitespace().next())
         .map(str::to_owned)
-}
-
-/// A directory of one's own, which goes away with this.
-#[derive(Debug)]
-pub(crate) struct Directory(pub(crate) PathBuf);
-
-impl Directory {
-    pub(crate) fn new() -> io::Result<Self> {
-        static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let nanos = SystemTime::UNIX_EPOCH
-            .elapsed()
-            .map_or(0, |age| age.subsec_nanos());
-        let name = format!("gnomon-{}-{number}-{nanos:x}", process::id());
-        let path = env::temp_dir().join(name);
-        // Nobody else may look in, and it must not have been there.
-        DirBuilder::new().mode(0o700).create(&path)?;
-        Ok(Self(path))
-    }
-}
-
-impl Drop for Directory {
-    fn drop(&mut self) {
-        // What cannot be removed from a temporary directory is not worth a word.
-        let _left = fs::remove_dir_all(&self.0);
-    }
 }
 
 #[cfg(test)]

@@ -8,9 +8,9 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
-use crate::machine::Directory;
 use crate::publish::PublishError;
 use crate::qmp::{Qmp, QmpError};
+use crate::temporary::Directory;
 use crate::vm::Vm;
 
 /// How long QEMU may take for a job.

@@ -11,8 +11,8 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
-use crate::judge::Directory;
 use crate::process::Process;
+use crate::temporary::Temporary;
 use crate::{PATIENCE, built};
 
 /// A way to look at the page.
@@ -127,13 +127,13 @@ struct Browser {
     events: Vec<Value>,
     // Behind what it is asked through: when that is closed it ends.
     _process: Process,
-    _directory: Directory,
+    _directory: Temporary,
 }
 
 impl Browser {
     /// Starts it with a page that is empty.
     fn start() -> Self {
-        let directory = Directory::new("browser");
+        let directory = Temporary::directory("browser");
         let (from_us, to_us) = (directory.path().join("in"), directory.path().join("out"));
         let made = Command::new("mkfifo").args([&from_us, &to_us]).status();
         assert!(made.is_ok_and(|status| status.success()), "mkfifo");

@@ -7,7 +7,8 @@ use jiff::Timestamp;
 /// What stands before a command.
 pub const PROMPT: &str = "gnomon> ";
 
-/// The time in one line: `2026-11-20T12:05:31.123456789Z ± 41.2 µs  TAI-UTC 37  synchronized`.
+/// The time in one line: `2026-11-20T12:05:31.123456789Z ± 41.2 µs  TAI-UTC 37  synchronized`, and behind that
+/// `, by rtc` where it is not by the page.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TimeLine {
     /// Nanoseconds since 1970 in UTC.
@@ -18,6 +19,8 @@ pub struct TimeLine {
     pub tai_offset: i16,
     /// The status of the host's clock.
     pub status: String,
+    /// Who tells the time, if not the page.
+    pub source: Option<String>,
 }
 
 impl TimeLine {
@@ -26,7 +29,11 @@ impl TimeLine {
     pub fn parse(line: &str) -> Option<Self> {
         let (time, rest) = line.split_once(" ± ")?;
         let (bound, rest) = rest.split_once("  TAI-UTC ")?;
-        let (tai_offset, status) = rest.split_once("  ")?;
+        let (tai_offset, standing) = rest.split_once("  ")?;
+        let (status, source) = match standing.split_once(", by ") {
+            Some((status, source)) => (status, Some(source)),
+            None => (standing, None),
+        };
         if time.len() != "2026-11-20T12:05:31.123456789Z".len() || !time.ends_with('Z') {
             return None;
         }
@@ -48,6 +55,7 @@ impl TimeLine {
             bound: thousandths * scale / 1000,
             tai_offset: tai_offset.parse().ok()?,
             status: status.to_owned(),
+            source: source.map(str::to_owned),
         })
     }
 
@@ -77,6 +85,9 @@ mod tests {
         let parsed = TimeLine::parse(line).expect("the form");
         assert_eq!(parsed.utc, 1_795_176_331_123_456_789);
         assert_eq!((parsed.bound, parsed.tai_offset), (41_200, 37));
+        assert_eq!(parsed.source, None);
+        let other = TimeLine::parse(&format!("{line}, by rtc")).expect("the form");
+        assert_eq!(other.source.as_deref(), Some("rtc"));
         for wrong in [
             "no time: no vmclock page",
             "2026-11-20T12:05:31Z ± 41.2 µs  TAI-UTC 37  synchronized",

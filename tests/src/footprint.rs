@@ -3,12 +3,11 @@
 
 use core::hash::Hasher;
 use core::ops::Range;
-use core::sync::atomic::{AtomicU32, Ordering};
+use std::fs;
 use std::hash::DefaultHasher;
-use std::path::PathBuf;
-use std::{env, fs, process};
 
 use crate::guest::Guest;
+use crate::temporary::Temporary;
 use crate::{Arch, arch, image};
 
 /// Bytes of a page.
@@ -114,21 +113,15 @@ pub fn segments(elf: &[u8]) -> Vec<(Range<u64>, u32)> {
 }
 
 fn dump(guest: &mut Guest, range: Range<u64>) -> Vec<u8> {
-    let file = temporary();
+    let file = Temporary::new("memory");
+    let file = file.path();
     let length = range.end - range.start;
     guest.monitor(&format!(
         "pmemsave {} {length} \"{}\"",
         range.start,
         file.display()
     ));
-    let bytes = fs::read(&file).expect("saved");
-    fs::remove_file(&file).expect("ours");
+    let bytes = fs::read(file).expect("saved");
     assert_eq!(bytes.len() as u64, length);
     bytes
-}
-
-fn temporary() -> PathBuf {
-    static NUMBER: AtomicU32 = AtomicU32::new(0);
-    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-    env::temp_dir().join(format!("gnomon-memory-{}-{number}", process::id()))
 }

@@ -2,14 +2,13 @@
 //! and an exception on demand. (GDB's remote serial protocol.)
 
 use core::fmt::Write as _;
-use std::env;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
-use std::process;
 
 use gnomon_qemu::qmp::Qmp;
 
 use crate::PATIENCE;
+use crate::temporary::Temporary;
 
 /// A debugger that is attached to the first processor. The machine is stopped meanwhile.
 #[derive(Debug)]
@@ -22,15 +21,11 @@ impl Gdb {
     /// Has QEMU listen, and attaches.
     #[must_use]
     pub fn attach(qmp: &mut Qmp) -> Self {
-        let path = env::temp_dir().join(format!(
-            "gnomon-gdb-{}-{}",
-            process::id(),
-            qmp.peer_pid().unwrap_or(0)
-        ));
+        let path = Temporary::new("gdb");
+        let path = path.path();
         let line = format!("gdbserver unix:{},server=on,wait=off", path.display());
         qmp.monitor(&line).expect("QEMU runs");
-        let stream = UnixStream::connect(&path).expect("QEMU listens");
-        std::fs::remove_file(&path).expect("QEMU made it");
+        let stream = UnixStream::connect(path).expect("QEMU listens");
         stream
             .set_read_timeout(Some(PATIENCE))
             .expect("a valid time");

@@ -14,7 +14,7 @@ use core::net::Ipv4Addr;
 use core::time::Duration;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{self, Command, ExitStatus};
+use std::process::{Command, ExitStatus};
 use std::thread;
 use std::time::Instant;
 
@@ -26,6 +26,7 @@ use crate::guest::Guest;
 use crate::netns::Netns;
 use crate::ntp::Client;
 use crate::process::Process;
+use crate::temporary::Temporary;
 use crate::{PATIENCE, built};
 
 pub mod capture;
@@ -160,7 +161,7 @@ pub struct Trial {
     netns: Netns,
     /// The terminals at the guest's serial ports, which tell the time as NMEA: one reader each.
     serial: [String; 2],
-    directory: Directory,
+    directory: Temporary,
     with_time: bool,
 }
 
@@ -172,7 +173,7 @@ impl Trial {
     /// that.
     #[must_use]
     pub fn start(machine: Machine, with_time: bool) -> Self {
-        let directory = Directory::new("trial");
+        let directory = Temporary::directory("trial");
         let netns = Netns::new();
         netns.add_tap("gt0", "10.7.7.1/24");
         let machine = machine
@@ -230,7 +231,7 @@ impl Trial {
     pub fn ask(&self, judges: &[Judge]) -> Vec<Row> {
         let ask = |judge: &Judge| {
             let name: String = judge.name.split([' ', ',']).collect();
-            let directory = Directory::new(&name);
+            let directory = Temporary::directory(&name);
             (judge.ask)(&Seat {
                 netns: &self.netns,
                 server: Self::GUEST,
@@ -354,45 +355,13 @@ pub fn unpacked(path: &str) -> PathBuf {
     built(&format!("judges/{path}"), "make judges")
 }
 
-/// A temporary directory, removed when this is dropped.
-#[derive(Debug)]
-pub struct Directory(PathBuf);
-
-impl Directory {
-    /// Makes one. Nobody else may look into it: chronyd puts its socket only there.
-    #[must_use]
-    pub fn new(name: &str) -> Self {
-        use core::sync::atomic::{AtomicU32, Ordering};
-        use std::os::unix::fs::DirBuilderExt;
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let (id, number) = (process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        let path = std::env::temp_dir().join(format!("gnomon-test-{id}-{number}-{name}"));
-        let made = fs::DirBuilder::new().mode(0o700).create(&path);
-        made.expect("a temporary directory");
-        Self(path)
-    }
-
-    /// Where it is.
-    #[must_use]
-    pub fn path(&self) -> &Path {
-        &self.0
-    }
-}
-
-impl Drop for Directory {
-    fn drop(&mut self) {
-        // Nothing depends on its going.
-        let _gone = fs::remove_dir_all(&self.0);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn no_program_can_set_a_clock_from_its_seat() {
-        let (netns, directory) = (Netns::new(), Directory::new("seat"));
+        let (netns, directory) = (Netns::new(), Temporary::directory("seat"));
         let seat = Seat {
             netns: &netns,
             server: Ipv4Addr::LOCALHOST,

@@ -35,6 +35,7 @@ pub mod peer;
 pub mod process;
 pub mod soak;
 pub mod start;
+pub mod temporary;
 pub mod truth;
 mod vhost;
 pub mod vhost_net;

@@ -2,17 +2,15 @@
 //! no kernel's network in between.
 
 use core::net::Ipv4Addr;
-use core::sync::atomic::{AtomicU32, Ordering};
 use core::time::Duration;
-use std::fs;
 use std::os::unix::net::UnixDatagram;
-use std::path::{Path, PathBuf};
-use std::process;
+use std::path::Path;
 use std::time::Instant;
 
 use gnomon_qemu::machine::Net;
 
 use crate::PATIENCE;
+use crate::temporary::Temporary;
 
 /// The guest's address. Give it with `ip=10.7.7.2/24`.
 pub const GUEST: Ipv4Addr = Ipv4Addr::new(10, 7, 7, 2);
@@ -31,19 +29,15 @@ const HEADERS: usize = 14 + 20 + 8;
 #[derive(Debug)]
 pub struct Link {
     socket: UnixDatagram,
-    directory: PathBuf,
+    directory: Temporary,
 }
 
 impl Link {
     /// A link that waits for its guest.
     #[must_use]
     pub fn new() -> Self {
-        static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let directory =
-            std::env::temp_dir().join(format!("gnomon-link-{}-{number}", process::id()));
-        fs::create_dir(&directory).expect("a directory of one's own");
-        let socket = UnixDatagram::bind(directory.join("here")).expect("a socket");
+        let directory = Temporary::directory("link");
+        let socket = UnixDatagram::bind(directory.path().join("here")).expect("a socket");
         Self { socket, directory }
     }
 
@@ -51,15 +45,15 @@ impl Link {
     #[must_use]
     pub fn net(&self) -> Net {
         Net::Unix {
-            local: self.directory.join("guest"),
-            remote: self.directory.join("here"),
+            local: self.directory.path().join("guest"),
+            remote: self.directory.path().join("here"),
         }
     }
 
     /// A directory that goes away with this.
     #[must_use]
     pub fn directory(&self) -> &Path {
-        &self.directory
+        self.directory.path()
     }
 
     /// Sends a datagram from this port to the guest's NTP server. A guest without a running network
@@ -68,7 +62,10 @@ impl Link {
         let frame = frame(port, payload);
         let deadline = Instant::now() + PATIENCE;
         // QEMU makes its socket when it starts.
-        while let Err(error) = self.socket.send_to(&frame, self.directory.join("guest")) {
+        while let Err(error) = self
+            .socket
+            .send_to(&frame, self.directory.path().join("guest"))
+        {
             assert!(Instant::now() < deadline, "no link to the guest: {error}");
             std::thread::park_timeout(Duration::from_millis(1));
         }
@@ -97,13 +94,6 @@ impl Link {
 impl Default for Link {
     fn default() -> Self {
         Self::new()
-    }
-}
-
-impl Drop for Link {
-    fn drop(&mut self) {
-        // What cannot be removed from a temporary directory is not worth a word.
-        let _left = fs::remove_dir_all(&self.directory);
     }
 }
 

@@ -1,17 +1,17 @@
 //! A network of one's own: nothing in it reaches another program, and it may use any port.
 
-use core::sync::atomic::{AtomicU32, Ordering};
 use std::fs::File;
 use std::os::fd::AsFd;
 use std::panic;
-use std::process::{self, Command};
+use std::path::Path;
+use std::process::Command;
 use std::thread;
 
 use rustix::process::geteuid;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::process::Process;
-use crate::{arch, on};
+use crate::{arch, on, temporary};
 
 /// A network namespace, removed when this is dropped.
 #[derive(Debug)]
@@ -23,13 +23,11 @@ impl Netns {
     /// A namespace with a loopback interface.
     #[must_use]
     pub fn new() -> Self {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
         assert!(
             geteuid().is_root(),
             "this test makes a network namespace, which takes root: run `sudo make test`"
         );
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("gnomon-test-{}-{number}", process::id());
+        let name = temporary::name();
         ip(&["netns", "add", &name]);
         let netns = Self { name };
         netns.ip(&["link", "set", "lo", "up"]);
@@ -63,7 +61,8 @@ impl Netns {
     pub fn enter<T: Send>(&self, what: impl FnOnce() -> T + Send) -> T {
         let arch = arch();
         let body = || {
-            let file = File::open(format!("/run/netns/{}", self.name)).expect("a namespace");
+            let file =
+                File::open(Path::new(temporary::NAMESPACES).join(&self.name)).expect("a namespace");
             move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))
                 .expect("root may enter it");
             on(arch, what)
@@ -90,10 +89,7 @@ impl Default for Netns {
 
 impl Drop for Netns {
     fn drop(&mut self) {
-        // Fails only when it is gone; and this may run while a test fails.
-        let _gone = Command::new("ip")
-            .args(["netns", "del", &self.name])
-            .status();
+        temporary::remove_namespace(&self.name);
     }
 }
 

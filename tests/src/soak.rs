@@ -11,7 +11,7 @@ use core::net::Ipv4Addr;
 use core::sync::atomic::Ordering;
 use core::time::Duration;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::Instant;
@@ -24,6 +24,7 @@ use serde_json::json;
 use crate::footprint::Footprint;
 use crate::guest::{Guest, machine};
 use crate::netns::Netns;
+use crate::temporary::Temporary;
 use crate::truth::{Judged, now};
 use crate::{PATIENCE, arch, on};
 
@@ -97,7 +98,7 @@ pub fn run(time: Duration, say: &(dyn Fn(&str) + Sync)) -> Summary {
             life: (time / LIVES).max(SHORTEST_LIFE),
             say,
             netns: &netns,
-            folder: Folder::new(),
+            folder: Temporary::directory("soak"),
             shared: &shared,
             received,
             waiting: Vec::new(),
@@ -147,7 +148,7 @@ struct Soak<'s> {
     life: Duration,
     say: &'s (dyn Fn(&str) + Sync),
     netns: &'s Netns,
-    folder: Folder,
+    folder: Temporary,
     shared: &'s Shared,
     received: Receiver<Seen>,
     /// Answers that are not judged yet.
@@ -221,7 +222,7 @@ impl Soak<'_> {
 
     /// The machine's state goes to a file, and another QEMU goes on from it a while later.
     fn snapshot(&mut self, mut guest: Guest, machine: Machine) -> Guest {
-        let uri = format!("file:{}", self.folder.0.join("state").display());
+        let uri = format!("file:{}", self.folder.path().join("state").display());
         send(&mut guest, &uri);
         self.bury(guest);
         thread::sleep(LYING);
@@ -236,7 +237,7 @@ impl Soak<'_> {
 
     /// The machine runs on while its state goes to another QEMU.
     fn migrate(&mut self, mut guest: Guest, machine: Machine) -> Guest {
-        let socket = self.folder.0.join("migration");
+        let socket = self.folder.path().join("migration");
         let uri = format!("unix:{}", socket.display());
         let mut target = self
             .netns
@@ -416,24 +417,5 @@ fn send(guest: &mut Guest, uri: &str) {
         assert_ne!(state, "failed");
         assert!(Instant::now() < deadline, "{state}");
         thread::sleep(Duration::from_millis(5));
-    }
-}
-
-/// A directory that goes away with this.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new() -> Self {
-        let name = format!("gnomon-soak-{}-{}", std::process::id(), arch().name());
-        let path = std::env::temp_dir().join(name);
-        fs::create_dir(&path).expect("a directory of one's own");
-        Self(path)
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        // Nothing depends on its going.
-        let _gone = fs::remove_dir_all(&self.0);
     }
 }

@@ -1,10 +1,8 @@
 //! From power-on to the first right answer, part by part, by the host's clock.
 
 use core::time::Duration;
-use std::env;
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process;
+use std::path::PathBuf;
 use std::time::Instant;
 
 use gnomon_qemu::machine::{Arch, Board, Firmware, Machine, STATUS_FAILURE};
@@ -12,6 +10,7 @@ use gnomon_qemu::{End, Vm};
 
 use crate::guest::Guest;
 use crate::ntp::{V4_CLIENT, cookie, request};
+use crate::temporary::Temporary;
 use crate::{PATIENCE, built};
 
 /// How long a request waits for its answer before the next is sent: QEMU keeps none for a guest that has no address yet.
@@ -111,8 +110,8 @@ impl Subject {
 
     /// How long a machine runs until its kernel's first instruction, which ends it.
     fn entry(&self) -> Duration {
-        let kernel = Stub::new();
-        let mut vm: Vm = match self.machine(kernel.0.clone()).publish(None).start() {
+        let kernel = stub_file();
+        let mut vm: Vm = match self.machine(kernel.path().to_owned()).publish(None).start() {
             Ok(vm) => vm,
             Err(error) => panic!("{error}"),
         };
@@ -125,24 +124,11 @@ impl Subject {
     }
 }
 
-/// A kernel that ends QEMU with its first instruction.
-struct Stub(PathBuf);
-
-impl Stub {
-    fn new() -> Self {
-        let name = format!("gnomon-stub-{}.elf", process::id());
-        let path = env::temp_dir().join(name);
-        fs::write(&path, stub()).expect("a file that can be written");
-        Self(path)
-    }
-}
-
-impl Drop for Stub {
-    fn drop(&mut self) {
-        let path: &Path = &self.0;
-        // A file that stays harms nobody.
-        let _ = fs::remove_file(path);
-    }
+/// A kernel that ends QEMU with its first instruction, as a file.
+fn stub_file() -> Temporary {
+    let file = Temporary::new("stub.elf");
+    fs::write(file.path(), stub()).expect("a file that can be written");
+    file
 }
 
 /// An ELF file of 32 bits with PVH's note.

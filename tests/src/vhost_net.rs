@@ -1,13 +1,9 @@
 //! A virtio network device of our own, behind QEMU's `vhost-user`: what an honest one never does, this one does when
 //! told to. The other end of its cable is the test.
 
-use core::sync::atomic::{AtomicU32, Ordering};
 use core::time::Duration;
 use std::collections::{HashMap, VecDeque};
-use std::fs;
 use std::os::unix::net::UnixListener;
-use std::path::PathBuf;
-use std::process;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Instant;
@@ -15,9 +11,11 @@ use std::time::Instant;
 use gnomon_qemu::machine::{Machine, Net};
 
 use crate::PATIENCE;
-use crate::link::{datagram, frame};
+use crate::link::{GUEST, HERE, datagram, frame};
 use crate::ntp::{Reply, V4_CLIENT, cookie, host_time, request};
+use crate::temporary::Temporary;
 use crate::vhost::{self, Back, Bus};
+use crate::wire;
 
 /// What it does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,7 +63,7 @@ struct Host {
 #[derive(Debug)]
 pub struct VhostNet {
     host: Arc<Mutex<Host>>,
-    directory: PathBuf,
+    directory: Temporary,
     asked: HashMap<u64, u64>,
 }
 
@@ -82,12 +80,9 @@ impl VhostNet {
     /// A device that waits for its machine.
     #[must_use]
     pub fn new() -> Self {
-        static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let directory =
-            std::env::temp_dir().join(format!("gnomon-vhost-{}-{number}", process::id()));
-        fs::create_dir(&directory).expect("a directory of one's own");
-        let listener = UnixListener::bind(directory.join("net")).expect("a socket of our own");
+        let directory = Temporary::directory("nic");
+        let listener =
+            UnixListener::bind(directory.path().join("net")).expect("a socket of our own");
         let host = Arc::new(Mutex::new(Host::default()));
         let shared = Arc::clone(&host);
         // It ends with the test's process: for a page on aarch64 the launcher starts QEMU twice, and
@@ -117,7 +112,7 @@ impl VhostNet {
         vhost::attach(
             machine.net(Net::None),
             "nic",
-            &self.directory.join("net"),
+            &self.directory.path().join("net"),
             32,
         )
         .append("ip=10.7.7.2/24 ip6=off")
@@ -202,13 +197,14 @@ impl VhostNet {
         }
     }
 
-    /// Asks for the time and does not wait for the answer.
+    /// Asks for the time and begins a connection, and does not wait for the answers.
     pub fn flood(&self) {
         let mut host = self.lock();
         // As long as somebody takes it.
         if host.to_guest.len() < 1000 {
             let request = request(V4_CLIENT, cookie());
             host.to_guest.push_back(frame(PORT, &request));
+            host.to_guest.push_back(opening());
         }
     }
 
@@ -230,11 +226,31 @@ impl Default for VhostNet {
     }
 }
 
-impl Drop for VhostNet {
-    fn drop(&mut self) {
-        // What cannot be removed from a temporary directory is not worth a word.
-        let _left = fs::remove_dir_all(&self.directory);
-    }
+/// A frame that begins a connection over TCP.
+fn opening() -> Vec<u8> {
+    let [_, _, _, _, high, low, ..] = cookie().to_be_bytes();
+    // SYN, a window, and as an option the longest segment.
+    let mut tcp = vec![
+        high | 4,
+        low,
+        0,
+        80,
+        0,
+        0,
+        0,
+        7,
+        0,
+        0,
+        0,
+        0,
+        0x60,
+        2,
+        0xff,
+        0xff,
+    ];
+    tcp.extend([0, 0, 0, 0, 2, 4, 5, 180]);
+    let packet = wire::ipv4([HERE, GUEST], 6, tcp, 16);
+    wire::ethernet(wire::GUEST_MAC, [2; 6], 0x0800, &packet)
 }
 
 fn lock(host: &Mutex<Host>) -> MutexGuard<'_, Host> {
@@ -360,20 +376,31 @@ impl Device {
     }
 
     fn scribble(&mut self, bus: &Bus) {
+        /// Lengths in a frame behind `HEADER`: of IPv4's header, of the packet, and of TCP's header.
+        const LENGTHS: [usize; 4] = [26, 28, 29, 58];
         for (address, length) in &self.buffers {
-            let mut bytes = vec![0; *length];
-            bus.read(*address, &mut bytes);
             for _ in 0..8 {
                 self.random = self
                     .random
                     .wrapping_mul(6_364_136_223_846_793_005)
                     .wrapping_add(1_442_695_040_888_963_407);
-                // Mostly headers, which somebody might believe.
-                let [far, near, byte, ..] = self.random.to_be_bytes().map(usize::from);
-                let place = (far << 8 | near) % length.min(&(32 + byte));
-                bytes[place] ^= self.random.to_be_bytes()[3];
+                let [far, near, byte, change, ..] = self.random.to_be_bytes();
+                // Mostly for a moment, in which somebody may have checked them: the frame is to get that far.
+                let is_length = near & 15 != 0;
+                let place = if is_length {
+                    LENGTHS[usize::from(far & 3)]
+                } else {
+                    // Headers otherwise, which somebody might believe.
+                    usize::from(far) % (32 + usize::from(byte))
+                };
+                let address = address + (place % length) as u64;
+                let mut before = [0];
+                bus.read(address, &mut before);
+                bus.write(address, &[before[0] ^ change]);
+                if is_length {
+                    bus.write(address, &before);
+                }
             }
-            bus.write(*address, &bytes);
         }
     }
 }

@@ -1,9 +1,8 @@
 //! What must never happen: time from across a disruption.
 
 use core::time::Duration;
-use std::path::PathBuf;
+use std::thread;
 use std::time::Instant;
-use std::{env, fs, process, thread};
 
 use gnomon_clock::{ClockStatus, Fields};
 use gnomon_qemu::publish::{Host, Options};
@@ -11,6 +10,7 @@ use gnomon_qemu::qmp::Qmp;
 use gnomon_qemu::{Machine, Publisher};
 use gnomon_tests::guest::{Guest, machine};
 use gnomon_tests::ntp::{Client, Reply, V4_CLIENT, cookie, request};
+use gnomon_tests::temporary::Temporary;
 use gnomon_tests::{PATIENCE, arch};
 use serde_json::json;
 
@@ -268,7 +268,7 @@ fn reset_boots_again_and_the_time_is_right_again() {
 /// such device, the launcher does. Nobody has written the time of now when the guest runs again.
 fn restored_snapshot_never_shows_the_time_of_the_snapshot() {
     let snapshot = Snapshot::take("alone");
-    let monitor = snapshot.folder.join("qmp");
+    let monitor = snapshot.folder.path().join("qmp");
     let restored = Guest::start(snapshot.machine().publish(None).qmp_socket(&monitor));
     let client = restored.client();
     for _ in 0..50 {
@@ -324,16 +324,14 @@ fn restored_snapshot_with_a_publisher_is_right_or_without_time() {
 
 /// A guest's state, with time on its page.
 struct Snapshot {
-    folder: PathBuf,
+    folder: Temporary,
     /// The highest marker it can have.
     marker: u64,
 }
 
 impl Snapshot {
     fn take(name: &str) -> Self {
-        let name = format!("gnomon-{name}-{}-{}", process::id(), arch().name());
-        let folder = env::temp_dir().join(name);
-        fs::create_dir(&folder).expect("a folder of our own");
+        let folder = Temporary::directory(name);
         let mut snapshot = Self { folder, marker: 0 };
         let (mut guest, client) = Guest::serving();
         client.ask().assert_right();
@@ -358,18 +356,11 @@ impl Snapshot {
     }
 
     fn uri(&self) -> String {
-        format!("file:{}", self.folder.join("state").display())
+        format!("file:{}", self.folder.path().join("state").display())
     }
 
     /// A machine that goes on from there.
     fn machine(&self) -> Machine {
         machine().arg("-incoming").arg(self.uri())
-    }
-}
-
-impl Drop for Snapshot {
-    fn drop(&mut self) {
-        // Nothing depends on its going.
-        let _gone = fs::remove_dir_all(&self.folder);
     }
 }

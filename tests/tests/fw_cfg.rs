@@ -2,10 +2,9 @@
 
 use core::net::Ipv4Addr;
 use core::time::Duration;
-use std::fs::{self, DirBuilder};
-use std::os::unix::fs::DirBuilderExt;
+use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{self, Command};
+use std::process::Command;
 use std::thread;
 use std::time::Instant;
 
@@ -14,6 +13,7 @@ use gnomon_qemu::machine::{Machine, Transport};
 use gnomon_tests::guest::{Guest, machine, with_tables};
 use gnomon_tests::judge::unpacked;
 use gnomon_tests::process::Process;
+use gnomon_tests::temporary::Temporary;
 use gnomon_tests::{Arch, PATIENCE, arch, fixtures, on, on_both};
 
 on_both!(chronyd_authenticates_with_a_key_from_a_file);
@@ -22,10 +22,10 @@ const SECRET: &str = "00112233445566778899AABBCCDDEEFF";
 const WIDE: &str = "thirty-two.characters.as.they.ar";
 
 fn chronyd_authenticates_with_a_key_from_a_file() {
-    let here = Directory::new(&format!("keys-{:?}", arch()));
+    let here = Temporary::directory(&format!("keys-{:?}", arch()));
     let keys = format!("# ours\n1 AES128 HEX:{SECRET}\n70000 AES256 {WIDE}\n3 MD5 HEX:{SECRET}\n");
     // A comma, which QEMU's command line has to be told of.
-    let file = here.file("ours,mine", &keys);
+    let file = file(&here, "ours,mine", &keys);
     let machine = machine().ntp_keys(&file).append("ntp.auth=require");
     let (mut guest, report) = Guest::boot(machine);
     // What is not taken is told, and nothing of what it was.
@@ -43,8 +43,8 @@ fn chronyd_authenticates_with_a_key_from_a_file() {
 }
 
 /// Runs chronyd with this key until it has accepted the guest's replies; returns what chronyc shows.
-fn watch(here: &Directory, port: u16, keys: &Path, id: u32) -> String {
-    let name = |name: &str| here.0.join(format!("{id}-{name}"));
+fn watch(here: &Temporary, port: u16, keys: &Path, id: u32) -> String {
+    let name = |name: &str| here.path().join(format!("{id}-{name}"));
     let configuration = format!(
         "server {} port {port} key {id} iburst minpoll 0 maxpoll 0\nport 0\ncmdport 0\nuser root\n\
          bindcmdaddress {}\npidfile {}\nkeyfile {}\n",
@@ -53,7 +53,7 @@ fn watch(here: &Directory, port: u16, keys: &Path, id: u32) -> String {
         name("pid").display(),
         keys.display()
     );
-    let file = here.file(&format!("{id}-conf"), &configuration);
+    let file = file(here, &format!("{id}-conf"), &configuration);
     let mut command = Command::new(unpacked("usr/sbin/chronyd"));
     let running = Process::start(command.args(["-x", "-d", "-f"]).arg(file));
     let chronyc = unpacked("usr/bin/chronyc");
@@ -83,8 +83,9 @@ fn watch(here: &Directory, port: u16, keys: &Path, id: u32) -> String {
 
 #[test]
 fn a_key_file_that_is_too_long_is_refused() {
-    let here = Directory::new("long");
-    let file = here.file(
+    let here = Temporary::directory("long");
+    let file = file(
+        &here,
         "keys",
         &format!("1 AES128 HEX:{SECRET}\n{}", "#".repeat(4096)),
     );
@@ -142,7 +143,7 @@ fn a_page_is_found_through_an_acpi_device() {
 
 #[test]
 fn a_bad_script_is_told_and_the_device_tree_used() {
-    let here = Directory::new("script");
+    let here = Temporary::directory("script");
     let from = fixtures().join("acpi/virt-gic2");
     for name in ["rsdp", "tables", "table-loader"] {
         let mut bytes = fs::read(from.join(name)).expect(name);
@@ -150,9 +151,9 @@ fn a_bad_script_is_told_and_the_device_tree_used() {
             bytes[2 * 128 + 68] ^= 0xff; // a checksum's length
             bytes[2 * 128 + 71] = 0xff;
         }
-        fs::write(here.0.join(name), bytes).expect("our own directory");
+        fs::write(here.path().join(name), bytes).expect("our own directory");
     }
-    let machine = with_tables(arm(), &here.0).append("firmware=acpi");
+    let machine = with_tables(arm(), here.path()).append("firmware=acpi");
     let (guest, report) = Guest::boot(machine);
     let why = "acpi table loader, command 3: the checksums take too long; the device tree is used";
     assert!(report.contains(why), "{report}");
@@ -160,28 +161,8 @@ fn a_bad_script_is_told_and_the_device_tree_used() {
     guest.client().ask_until_right().assert_right();
 }
 
-/// A temporary directory, removed when this is dropped.
-struct Directory(PathBuf);
-
-impl Directory {
-    fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("gnomon-fw-cfg-{}-{name}", process::id()));
-        // chronyd wants nobody else to have a say in where its socket is.
-        let builder = DirBuilder::new().mode(0o700).create(&path);
-        builder.expect("a temporary directory");
-        Self(path)
-    }
-
-    fn file(&self, name: &str, text: &str) -> PathBuf {
-        let path = self.0.join(name);
-        fs::write(&path, text).expect("our own directory");
-        path
-    }
-}
-
-impl Drop for Directory {
-    fn drop(&mut self) {
-        // Nothing depends on its going.
-        let _gone = fs::remove_dir_all(&self.0);
-    }
+fn file(here: &Temporary, name: &str, text: &str) -> PathBuf {
+    let path = here.path().join(name);
+    fs::write(&path, text).expect("our own directory");
+    path
 }

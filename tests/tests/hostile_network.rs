@@ -43,6 +43,8 @@ const BURST: u32 = 20;
 /// Requests a second of the client that behaves well.
 const POLITE: u32 = 100;
 const ROUND: Duration = Duration::from_secs(1);
+/// Connections over TCP that the guest has room for.
+const CONNECTIONS: usize = 4;
 /// Questions of it that must be answered during a flood.
 const ENOUGH: usize = 50;
 /// Memory of the machine, KiB.
@@ -304,6 +306,7 @@ fn floods_hold_up_nobody() {
         // The queues of this host may still be full of it.
         client.ask().assert_right();
         assert_no_loss(&client);
+        wait_served(&netns);
         for outcome in outcomes {
             println!(
                 "{}: {name}, {rate}/s: {:.1} % lost, p50 {:.0} us, p99 {:.0} us; {line}",
@@ -316,6 +319,12 @@ fn floods_hold_up_nobody() {
         assert!(tables.iter().all(|(used, places)| used <= places), "{line}");
         // Departures of replies in interleaved mode: the flood does get there.
         assert!(name != MILLION || tables[1].0 > 0, "{line}");
+        // Nobody has asked more often than he may, whatever the others do.
+        let status = guest.command("status");
+        assert!(
+            status.contains(", limit 0,") && status.contains(", RATE 0,"),
+            "{name}: {status}"
+        );
     }
     let (all_now, ram_now) = resident(guest.pid());
     println!(
@@ -377,20 +386,38 @@ fn slow_readers_hold_up_nobody() {
         outcome.per_mille(990)
     );
     assert!(tables.iter().all(|(used, places)| used <= places), "{line}");
-    // And whoever asks properly gets there, since they are cut.
-    let deadline = Instant::now() + PATIENCE;
+    // And whoever asks properly gets there while they stay, since they are cut.
+    let held: Vec<TcpStream> = netns.enter(|| {
+        let connect = |words: &[u8]| {
+            let mut stream = TcpStream::connect_timeout(&(GUEST, 80).into(), ROUND).ok()?;
+            let _cut = stream.write_all(words);
+            Some(stream)
+        };
+        let words: [&[u8]; 2] = [b"", b"GET / HT"];
+        words
+            .repeat(CONNECTIONS / 2)
+            .into_iter()
+            .filter_map(connect)
+            .collect()
+    });
+    assert!(!held.is_empty(), "nobody could connect");
+    wait_served(&netns);
+    drop(held);
+}
+
+/// Waits until the guest answers over HTTP.
+fn wait_served(netns: &Netns) {
     let is_served = || {
-        netns.enter(|| {
-            let Ok(mut stream) = TcpStream::connect_timeout(&(GUEST, 80).into(), ROUND) else {
-                return false;
-            };
-            let mut said = String::new();
-            stream.set_read_timeout(Some(PATIENCE)).expect("a limit");
-            let _cut = stream.write_all(b"GET /healthz HTTP/1.0\r\n\r\n");
-            stream.read_to_string(&mut said).is_ok() && said.contains("time is served")
-        })
+        let Ok(mut stream) = TcpStream::connect_timeout(&(GUEST, 80).into(), ROUND) else {
+            return false;
+        };
+        let mut said = String::new();
+        stream.set_read_timeout(Some(PATIENCE)).expect("a limit");
+        let _cut = stream.write_all(b"GET /healthz HTTP/1.0\r\n\r\n");
+        stream.read_to_string(&mut said).is_ok() && said.contains("time is served")
     };
-    while !is_served() {
+    let deadline = Instant::now() + PATIENCE;
+    while !netns.enter(is_served) {
         assert!(Instant::now() < deadline, "HTTP is lost");
     }
 }
@@ -422,6 +449,9 @@ fn options(mask: [u8; 4], router: [u8; 4], lease: u32) -> Vec<u8> {
     options
 }
 
+/// What an offer is for that tells neither mask nor lease. It may be asked for: a grant may tell more.
+const SCANT: Ipv4Addr = Ipv4Addr::new(10, 7, 7, 66);
+
 /// What no guest should take, for an offer or for a grant.
 fn lies(kind: u8, transaction: u32) -> Vec<Vec<u8>> {
     const MASK: [u8; 4] = [255, 255, 255, 0];
@@ -442,6 +472,11 @@ fn lies(kind: u8, transaction: u32) -> Vec<Vec<u8>> {
         options([0; 4], HERE.octets(), 3600),
         options(MASK, HERE.octets(), 0),
         options(MASK, HERE.octets(), 1),
+    ] {
+        let address = Ipv4Addr::new(10, 7, 7, 65);
+        lies.push(dhcp(kind, transaction, address, &options));
+    }
+    for options in [
         // Ends in the middle, or beyond the end.
         vec![1],
         vec![1, 200, 255],
@@ -449,12 +484,7 @@ fn lies(kind: u8, transaction: u32) -> Vec<Vec<u8>> {
         vec![3, 0],
         [1, 4, 255, 255].repeat(60),
     ] {
-        lies.push(dhcp(
-            kind,
-            transaction,
-            Ipv4Addr::new(10, 7, 7, 66),
-            &options,
-        ));
+        lies.push(dhcp(kind, transaction, SCANT, &options));
     }
     // For somebody else, for another question, and cut anywhere.
     let mut other = dhcp(kind, transaction, Ipv4Addr::new(10, 7, 7, 67), &good);
@@ -485,9 +515,10 @@ fn a_dhcp_server_that_lies() {
     let grant = options([255, 255, 255, 0], HERE.octets(), 3600);
     let client = netns.enter(|| Client::of((GUEST, 123).into()));
     let over = AtomicBool::new(false);
-    let (discovered, requested) = thread::scope(|scope| {
+    let (discovered, requested, wanted) = thread::scope(|scope| {
         let serving = scope.spawn(|| {
             let (mut discovered, mut requested) = (0, 0);
+            let mut wanted = Vec::new();
             let mut bytes = [0; 1500];
             while !over.load(Ordering::Relaxed) {
                 let Ok((length, _)) = server.recv_from(&mut bytes) else {
@@ -504,6 +535,9 @@ fn a_dhcp_server_that_lies() {
                     }
                     3 => {
                         requested += 1;
+                        let mut options = bytes[240..length].windows(6);
+                        let address = options.find(|option| option[..2] == [50, 4]);
+                        wanted.push(address.map(|option| option[2..].to_vec()));
                         (5, requested == 1)
                     }
                     other => panic!("a guest that says {other}"),
@@ -517,13 +551,19 @@ fn a_dhcp_server_that_lies() {
                     say(&dhcp(kind, transaction, GUEST, &grant));
                 }
             }
-            (discovered, requested)
+            (discovered, requested, wanted)
         });
         client.ask_until_right().assert_right();
         over.store(true, Ordering::Relaxed);
         serving.join().expect("it serves to the end")
     });
     assert!(discovered > 1 && requested > 1, "{discovered} {requested}");
+    // No lie was taken for an offer.
+    let possible = [GUEST, SCANT].map(|address| Some(address.octets().to_vec()));
+    assert!(
+        wanted.iter().all(|address| possible.contains(address)),
+        "{wanted:?}"
+    );
     // What is said out of turn changes nothing.
     for number in 0..1000 {
         for lie in lies(5, random(number) as u32) {

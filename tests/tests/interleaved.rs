@@ -10,10 +10,11 @@ use std::time::Instant;
 use gnomon_qemu::machine::Net;
 use gnomon_tests::PATIENCE;
 use gnomon_tests::guest::{Guest, machine};
-use gnomon_tests::judge::{Directory, unpacked};
+use gnomon_tests::judge::unpacked;
 use gnomon_tests::netns::Netns;
 use gnomon_tests::ntp::Client;
 use gnomon_tests::process::Process;
+use gnomon_tests::temporary::Temporary;
 
 gnomon_tests::on_both![both_modes_side_by_side];
 
@@ -33,7 +34,7 @@ fn both_modes_side_by_side() {
     client.ask_until_right().assert_right();
 
     let modes = ["", "xleave"];
-    let logs = modes.map(|mode| Directory::new(&format!("mode-{mode}")));
+    let logs = modes.map(|mode| Temporary::directory(&format!("mode-{mode}")));
     let clients: Vec<Process> = modes
         .iter()
         .zip(&logs)

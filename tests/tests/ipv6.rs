@@ -2,8 +2,7 @@
 
 use core::net::Ipv6Addr;
 use core::time::Duration;
-use std::fs;
-use std::process::{self, Command};
+use std::process::Command;
 use std::time::Instant;
 
 use gnomon_qemu::machine::Net;
@@ -13,6 +12,7 @@ use gnomon_tests::judge::unpacked;
 use gnomon_tests::netns::Netns;
 use gnomon_tests::ntp::Client;
 use gnomon_tests::process::Process;
+use gnomon_tests::temporary::Temporary;
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, SendFlags, SocketAddrV6, SocketType, ipproto, sendto, socket, sockopt,
@@ -201,16 +201,14 @@ fn strangers_are_content() {
     let (success, said) = netns.run("ntpdig", &["-t", "60", GLOBAL]);
     assert!(success && said.contains(" s1 no-leap"), "{said}");
 
-    let pid = std::env::temp_dir().join(format!("gnomon-test-{}-ipv6.pid", process::id()));
+    let pid = Temporary::new("pid");
     let mut command = Command::new(unpacked("usr/sbin/chronyd"));
     command.args(["-Q", "-t", "100"]).args([
         &format!("server {GLOBAL} iburst"),
         "user root",
-        &format!("pidfile {}", pid.display()),
+        &format!("pidfile {}", pid.path().display()),
     ]);
     let (status, said) = netns.enter(|| Process::run(&mut command));
-    // It removes the file itself when all goes well.
-    let _gone = fs::remove_file(&pid);
     assert!(status.success(), "{said}");
     assert!(said.contains("System clock wrong by "), "{said}");
 }

@@ -7,8 +7,9 @@ use std::time::Instant;
 use gnomon_tests::PATIENCE;
 use gnomon_tests::guest::machine;
 use gnomon_tests::judge::capture::{self, examine, spoiled};
-use gnomon_tests::judge::{Directory, PACKAGED, Row, Trial};
+use gnomon_tests::judge::{PACKAGED, Row, Trial};
 use gnomon_tests::ntp::{V4_CLIENT, cookie, request};
+use gnomon_tests::temporary::Temporary;
 
 gnomon_tests::on_both![
     every_judge_accepts_the_guest,
@@ -55,7 +56,7 @@ fn every_judge_refuses_a_guest_without_time() {
 
 /// What the other guests do not say: DHCP, and the kiss `RATE`.
 fn tshark_finds_no_fault_with_dhcp_and_kisses() {
-    let directory = Directory::new("kisses");
+    let directory = Temporary::directory("kisses");
     let file = directory.path().join("frames");
     let machine = machine().append("ntp.limit=2,64s");
     let mut guest = capture::start(machine, &file);

@@ -3,13 +3,13 @@
 use std::fs;
 use std::net::UdpSocket;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
-use std::process::{self, Command};
+use std::process::Command;
 
 use gnomon_tests::console::PROMPT;
 use gnomon_tests::gdb::Gdb;
 use gnomon_tests::ntp::Client;
 use gnomon_tests::process::Process;
+use gnomon_tests::temporary::Temporary;
 use gnomon_tests::{Arch, Slot, arch, fixtures, image, launcher};
 use rustix::process::Signal;
 
@@ -121,10 +121,10 @@ fn guests_poweroff_ends_it_well_and_a_trap_does_not() {
     assert!(launcher.wait().success(), "{}", launcher.log());
 
     let socket = Temporary::new("qmp");
-    let path = socket.0.to_str().expect("UTF-8");
+    let path = socket.path().to_str().expect("UTF-8");
     let mut launcher = run(&["--ntp", "0", "--qmp", path]);
     launcher.wait_for(PROMPT);
-    let mut qmp = gnomon_qemu::qmp::Qmp::connect(&socket.0).expect("QEMU listens");
+    let mut qmp = gnomon_qemu::qmp::Qmp::connect(socket.path()).expect("QEMU listens");
     match arch() {
         Arch::X86_64 => {
             // QEMU may end before it has answered.
@@ -144,12 +144,12 @@ fn guests_poweroff_ends_it_well_and_a_trap_does_not() {
 fn serial_line_to_a_file() {
     let _slot = Slot::take();
     let (file, port) = (Temporary::new("serial"), free_port());
-    let path = file.0.to_str().expect("UTF-8");
+    let path = file.path().to_str().expect("UTF-8");
     let mut launcher = run(&["--serial", path, "--ntp", &port.to_string()]);
     Client::new(port).ask_until_right().assert_right();
     launcher.signal(Signal::INT);
     assert!(launcher.wait().success());
-    let said = fs::read_to_string(&file.0).expect("written");
+    let said = fs::read_to_string(file.path()).expect("written");
     assert!(said.contains("Gnomon 0."), "{said}");
     assert!(!launcher.log().contains("Gnomon 0."), "{}", launcher.log());
 }
@@ -199,19 +199,18 @@ fn missing_image_is_one_sentence() {
     let arguments = ["--ntp", "0", "--kernel", "/nonexistent.elf"];
     assert_one_sentence(run(&arguments), &["/nonexistent.elf"]);
     // Nothing beside the launcher and nothing in build/.
-    let alone = Temporary::new("alone");
-    fs::create_dir(&alone.0).expect("a temporary directory");
-    let copy = alone.0.join("gnomon-qemu");
+    let alone = Temporary::directory("alone");
+    let copy = alone.path().join("gnomon-qemu");
     fs::copy(launcher(), &copy).expect("copied");
     let mut command = Command::new(&copy);
-    command.arg("run").current_dir(&alone.0);
+    command.arg("run").current_dir(alone.path());
     assert_one_sentence(Process::start(&mut command), &["make build", "--kernel"]);
 }
 
 fn publish_makes_any_running_qemu_right() {
     let _slot = Slot::take();
     let (socket, port) = (Temporary::new("publish"), free_port());
-    let path = socket.0.to_str().expect("UTF-8");
+    let path = socket.path().to_str().expect("UTF-8");
     let mut qemu = match arch() {
         Arch::X86_64 => plain_qemu(path, port),
         // Somebody has to make the page.
@@ -298,22 +297,4 @@ fn publish_without_a_monitor_is_one_sentence() {
     let mut command = Command::new(launcher());
     command.args(["publish", "--qmp", "/nonexistent.sock"]);
     assert_one_sentence(Process::start(&mut command), &["/nonexistent.sock"]);
-}
-
-/// A path of ours, removed when this is dropped.
-struct Temporary(PathBuf);
-
-impl Temporary {
-    fn new(name: &str) -> Self {
-        let name = format!("gnomon-test-{}-{}-{name}", process::id(), arch().name());
-        Self(std::env::temp_dir().join(name))
-    }
-}
-
-impl Drop for Temporary {
-    fn drop(&mut self) {
-        let path: &Path = &self.0;
-        // Either it is a file or socket, or a directory, or was never made.
-        let _gone = fs::remove_file(path).or_else(|_| fs::remove_dir_all(path));
-    }
 }

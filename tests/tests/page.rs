@@ -1,13 +1,13 @@
 //! The vmclock page, as the guest sees it and whatever is in it.
 
 use std::fs;
-use std::process;
 
 use gnomon_clock::page::flag;
 use gnomon_clock::{ClockStatus, Fields};
 use gnomon_tests::console::TimeLine;
 use gnomon_tests::guest::{Guest, TakenPage, machine};
 use gnomon_tests::ntp::Client;
+use gnomon_tests::temporary::Temporary;
 use gnomon_tests::{Arch, arch};
 use serde_json::json;
 
@@ -34,15 +34,11 @@ fn guest_memory_holds_what_was_published() {
         .map(|word| u8::from_str_radix(word, 16).expect("hexadecimal"));
     assert_eq!(bytes.collect::<Vec<u8>>(), published);
 
-    let path = std::env::temp_dir().join(format!(
-        "gnomon-test-{}-{}-page",
-        process::id(),
-        arch().name()
-    ));
+    let file = Temporary::new("page");
+    let path = file.path();
     let arguments = json!({ "val": arch().page(), "size": 0x1000, "filename": path });
     guest.qmp().execute("pmemsave", arguments).expect("saves");
-    let region = fs::read(&path).expect("written");
-    fs::remove_file(&path).expect("written");
+    let region = fs::read(path).expect("written");
     assert_eq!(region[..published.len()], published);
     assert!(region[published.len()..].iter().all(|byte| *byte == 0));
 
@@ -343,11 +339,14 @@ fn update_that_never_ends_leaves_no_time() {
 fn updates_without_a_pause_are_never_torn() {
     let (guest, client) = Guest::serving();
     let mut page: TakenPage = guest.take_page();
-    let hour_ahead = Fields {
-        time_sec: page.valid.time_sec + 3600,
-        ..page.valid
-    };
     let valid = page.valid;
+    assert_ne!(valid.flags & flag::TAI_OFFSET_VALID, 0);
+    // An hour by one field and a second by another: with one of them alone it is neither page.
+    let ahead = Fields {
+        time_sec: valid.time_sec + 3600,
+        tai_offset_sec: valid.tai_offset_sec + 1,
+        ..valid
+    };
     let asked = std::thread::scope(|scope| {
         let asking = scope.spawn(|| {
             let mut times = 0;
@@ -359,13 +358,13 @@ fn updates_without_a_pause_are_never_torn() {
                 }
                 let shifted = reply.receive.wrapping_sub(reply.sent) > 1800 << 32
                     && reply.receive.wrapping_sub(reply.sent).cast_signed() > 0;
-                reply.assert_right_shifted(if shifted { 3600 } else { 0 });
+                reply.assert_right_shifted(if shifted { 3601 } else { 0 });
                 times += 1;
             }
             times
         });
         while !asking.is_finished() {
-            page.publish(&hour_ahead);
+            page.publish(&ahead);
             page.publish(&valid);
         }
         asking.join().expect("every reply is of one page")

@@ -3,14 +3,15 @@
 use core::time::Duration;
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::thread;
 use std::time::Instant;
-use std::{env, fs, process, thread};
 
 use gnomon_clock::Fields;
 use gnomon_qemu::Arch;
 use gnomon_qemu::machine::Machine;
 use gnomon_tests::guest::{Guest, machine};
+use gnomon_tests::temporary::Temporary;
 use gnomon_tests::{PATIENCE, arch};
 
 gnomon_tests::on_both![
@@ -86,22 +87,21 @@ fn the_entropy_device_is_asked_wherever_it_is() {
 
 /// A daemon that QEMU's device gets its numbers from (the protocol of EGD), which answers when told to.
 struct Daemon {
-    path: PathBuf,
+    path: Temporary,
     listener: UnixListener,
 }
 
 impl Daemon {
     fn new(name: &str) -> Self {
-        let name = format!("gnomon-{name}-{}-{}", arch().name(), process::id());
-        let path = env::temp_dir().join(name);
-        let listener = UnixListener::bind(&path).expect("a socket of our own");
+        let path = Temporary::new(name);
+        let listener = UnixListener::bind(path.path()).expect("a socket of our own");
         Self { path, listener }
     }
 
     /// The machine with a device that asks it. For a page on aarch64 the launcher starts QEMU twice, and each
     /// connects.
     fn machine(&self) -> Machine {
-        let chardev = format!("socket,id=egd,path={}", path(&self.path));
+        let chardev = format!("socket,id=egd,path={}", path(self.path.path()));
         with(&["-chardev", &chardev])
             .arg("-object")
             .arg("rng-egd,id=numbers,chardev=egd")
@@ -119,12 +119,6 @@ impl Daemon {
                 return stream;
             }
         }
-    }
-}
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        let _left = fs::remove_file(&self.path);
     }
 }
 

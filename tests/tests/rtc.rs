@@ -57,6 +57,8 @@ fn a_real_time_clock_is_shown_and_not_served() {
     let time = TimeLine::parse(&line).unwrap_or_else(|| panic!("{said}"));
     time.assert_between(before, SystemTime::now());
     assert!(time.bound > LEAST.into(), "{said}");
+    let (status, source) = (&*time.status, time.source.as_deref());
+    assert_eq!((status, source), ("freerunning", Some("rtc")), "{said}");
     // And still nobody is told.
     client.ask().assert_no_time(&["INIT"]);
     let status = guest.command("status");

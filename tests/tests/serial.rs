@@ -1,12 +1,12 @@
 //! The time on a serial line, in a guest.
 
 use core::time::Duration;
-use std::os::unix::fs::DirBuilderExt;
 use std::time::{Instant, SystemTime};
 
 use gnomon_qemu::Scenario;
 use gnomon_tests::PATIENCE;
 use gnomon_tests::guest::{Guest, machine};
+use gnomon_tests::temporary::Temporary;
 use jiff::Timestamp;
 
 gnomon_tests::on_both![
@@ -100,22 +100,13 @@ fn requests_are_answered_in_order() {
 }
 
 fn the_second_port_gives_the_time_beside_the_shell() {
-    let directory = std::env::temp_dir().join(format!(
-        "gnomon-serial-{}-{}",
-        std::process::id(),
-        gnomon_tests::arch().name()
-    ));
-    std::fs::DirBuilder::new()
-        .mode(0o700)
-        .create(&directory)
-        .expect("a directory");
-    let file = directory.join("second");
-    let second = format!("file:{}", file.display());
+    let file = Temporary::new("second");
+    let second = format!("file:{}", file.path().display());
     let machine = machine().append("serial2=nmea").arg("-serial").arg(second);
     let (mut guest, _) = Guest::boot(machine);
     let deadline = Instant::now() + PATIENCE;
     let said = loop {
-        let said = std::fs::read_to_string(&file).unwrap_or_default();
+        let said = std::fs::read_to_string(file.path()).unwrap_or_default();
         if said.matches("$GPZDA,").count() >= 2 && said.ends_with('\n') {
             break said;
         }
@@ -124,8 +115,6 @@ fn the_second_port_gives_the_time_beside_the_shell() {
     };
     assert!(said.lines().all(|line| line.starts_with("$GP")), "{said}");
     guest.time().expect("a time");
-    // Nothing depends on its going.
-    let _gone = std::fs::remove_dir_all(&directory);
 }
 
 fn there_may_be_no_second_port() {

@@ -9,6 +9,7 @@ use gnomon_qemu::machine::{Arch, Machine};
 use gnomon_tests::console::PROMPT;
 use gnomon_tests::guest::Guest;
 use gnomon_tests::process::Process;
+use gnomon_tests::temporary::Temporary;
 use gnomon_tests::{Slot, image};
 
 #[test]
@@ -180,12 +181,11 @@ fn an_arm_machine_fails_visibly() {
     let _slot = Slot::take();
     let mut command = arm("virt", "max");
     command.args(["-semihosting-config", "enable=on,target=native", "-gdb"]);
-    let mut socket = std::env::temp_dir();
-    socket.push(format!("gnomon-gdb-{}", std::process::id()));
-    command.arg(format!("unix:{},server=on,wait=off", socket.display()));
+    let socket = Temporary::new("gdb");
+    let path = socket.path();
+    command.arg(format!("unix:{},server=on,wait=off", path.display()));
     let mut guest = started(&mut command);
-    let mut debugger = UnixStream::connect(&socket).expect("QEMU listens");
-    std::fs::remove_file(&socket).expect("it is ours");
+    let mut debugger = UnixStream::connect(path).expect("QEMU listens");
     // The program counter, register 32, becomes zero. The CPU sleeps and wakes there.
     for (packet, expected) in [("P20=0000000000000000", "+$OK#9a"), ("c", "+")] {
         let sum = packet.bytes().fold(0_u8, u8::wrapping_add);

@@ -7,7 +7,7 @@ use core::time::Duration;
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::{self, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::thread;
 
@@ -18,6 +18,7 @@ use gnomon_qemu::page::REMEMBERED;
 use gnomon_qemu::smoke::Stream;
 use gnomon_qemu::{End, Machine};
 use gnomon_tests::guest::{Guest, machine, with_tables};
+use gnomon_tests::temporary::Temporary;
 use gnomon_tests::{Arch, PATIENCE, Slot, arch, launcher};
 use serde_json::json;
 
@@ -321,18 +322,14 @@ fn exactly_the_right_checks_fail_in_each_scenario() {
 
 #[test]
 fn exactly_the_broken_rule_fails_with_each_host() {
-    let scratch = |number: usize| {
-        std::env::temp_dir().join(format!("gnomon-smoke-{}-{number}", process::id()))
-    };
+    let folder = Temporary::directory("hosts");
+    let scratch = |number: usize| folder.path().join(number.to_string());
     for (number, (text, _)) in HOSTS.iter().enumerate() {
         let played = format!("wait 300ms\n{text}\nwait 700ms\nhonest\n");
         fs::write(scratch(number), played).expect("a temporary directory");
     }
     let number = |text: &str| HOSTS.iter().position(|(host, _)| *host == text);
     table(HOSTS, |text| scratch(number(text).expect("one of them")));
-    for number in 0..HOSTS.len() {
-        fs::remove_file(scratch(number)).expect("written above");
-    }
 }
 
 /// Plays every scenario to a guest under test, and compares what fails.

@@ -10,11 +10,11 @@ use std::fs::Permissions;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Instant;
-use std::{env, fs, process, thread};
+use std::{fs, thread};
 
 use gnomon_qemu::machine::Machine;
 use gnomon_qemu::mapping::{Bracket, GuestCounter, Mapping, Timers};
@@ -22,6 +22,7 @@ use gnomon_qemu::qmp::Qmp;
 use gnomon_qemu::{Arch, Vm};
 use gnomon_tests::guest::{Guest, machine};
 use gnomon_tests::ntp::{Client, Reply, V4_CLIENT, cookie, request};
+use gnomon_tests::temporary::Temporary;
 use gnomon_tests::vhost_rtc::{Conduct, Crossed, Face, VhostRtc, attach};
 use gnomon_tests::{PATIENCE, arch, on, qemu_11};
 use serde_json::{Value, json};
@@ -200,24 +201,6 @@ fn judge(replies: &[Reply], ahead: u32) -> (usize, usize) {
     (right, replies.len() - right)
 }
 
-/// A folder of a test's own, which goes away with this.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Self {
-        let name = format!("gnomon-{name}-{}-{}", arch().name(), process::id());
-        let path = env::temp_dir().join(name);
-        fs::create_dir(&path).expect("a folder of our own");
-        Self(path)
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _left = fs::remove_dir_all(&self.0);
-    }
-}
-
 /// Sends the machine away, and waits until all of it has gone.
 fn migrate(qmp: &mut Qmp, uri: &str) {
     qmp.execute("migrate", json!({ "uri": uri }))
@@ -259,8 +242,8 @@ fn micros(stamp: u64) -> i64 {
 
 fn migration_of_the_running_guest_never_shows_an_old_time() {
     let Some(qemu) = qemu_11() else { return };
-    let folder = Folder::new("migration");
-    let (socket, monitor) = (folder.0.join("state"), folder.0.join("qmp"));
+    let folder = Temporary::directory("migration");
+    let (socket, monitor) = (folder.path().join("state"), folder.path().join("qmp"));
     let uri = format!("unix:{}", socket.display());
     let mut source = Guest::start(without_publisher(&qemu));
     let _first = first_right(&source.client());
@@ -318,8 +301,8 @@ fn millis(micros: i64) -> f64 {
 fn snapshot_restored_an_hour_later_never_shows_the_time_of_the_snapshot() {
     const HOUR: u32 = 3600;
     let Some(qemu) = qemu_11() else { return };
-    let folder = Folder::new("hour");
-    let (snapshot, monitor) = (folder.0.join("state"), folder.0.join("qmp"));
+    let folder = Temporary::directory("hour");
+    let (snapshot, monitor) = (folder.path().join("state"), folder.path().join("qmp"));
     let uri = format!("file:{}", snapshot.display());
     let mut source = Guest::start(without_publisher(&qemu));
     let _first = first_right(&source.client());
@@ -329,7 +312,7 @@ fn snapshot_restored_an_hour_later_never_shows_the_time_of_the_snapshot() {
     let (before, _) = judge(&watch.end(), 0);
     drop(source);
 
-    let later = folder.0.join("qemu-an-hour-later");
+    let later = folder.path().join("qemu-an-hour-later");
     let script = format!(
         "#!/bin/sh\nFAKETIME=+{HOUR}s FAKETIME_DONT_FAKE_MONOTONIC=1 exec {} \"$@\"\n",
         qemu.display()
@@ -413,11 +396,11 @@ const MONOTONIC: Face = Face {
 /// A guest with a clock of ours, which misbehaves from the start if it is told to.
 fn with_own_clock(
     qemu: &Path,
-    folder: &Folder,
+    folder: &Temporary,
     clocks: &[Face],
     prepare: impl FnOnce(&VhostRtc),
 ) -> (Guest, VhostRtc) {
-    let socket = folder.0.join("clock");
+    let socket = folder.path().join("clock");
     let clock = VhostRtc::listen(&socket, clocks);
     prepare(&clock);
     let machine = machine().qemu(qemu).publish(None);
@@ -443,7 +426,7 @@ fn wait_row(guest: &mut Guest, words: &str) {
 
 fn device_that_misbehaves_brings_no_wrong_time() {
     let Some(qemu) = qemu_11() else { return };
-    let folder = Folder::new("hostile");
+    let folder = Temporary::directory("hostile");
     let start = |clock: &VhostRtc| clock.host().conduct = Conduct::Answer(5, 8);
     let (mut guest, clock) = with_own_clock(&qemu, &folder, &[UTC], start);
     wait_row(&mut guest, "it cannot read its clock (EIO)");
@@ -538,7 +521,7 @@ fn clocks_are_not_believed_to_be_what_they_are_called() {
     .into_iter()
     .enumerate()
     {
-        let folder = Folder::new(&format!("clocks-{number}"));
+        let folder = Temporary::directory(&format!("clocks-{number}"));
         let prepare = |clock: &VhostRtc| clock.host().crossed = crossed;
         let (mut guest, clock) = with_own_clock(&qemu, &folder, clocks, prepare);
         wait_row(&mut guest, words);
@@ -580,8 +563,8 @@ fn started(guest: &mut Guest) -> Mapping {
 /// `READ_CROSS`, by a device that knows the guest's counter.
 fn a_device_that_names_the_counter_value_narrows_the_bound_around_the_truth() {
     let Some(qemu) = qemu_11() else { return };
-    let folder = Folder::new("crossed");
-    let socket = folder.0.join("clock");
+    let folder = Temporary::directory("crossed");
+    let socket = folder.path().join("clock");
     let clock = VhostRtc::listen(&socket, &[UTC]);
     let machine = machine().qemu(&qemu).publish(None).paused(true);
     let mut guest = Guest::start(attach(machine, &socket, 32));

@@ -14,7 +14,7 @@ use crate::machine::Machine;
 use crate::net::inet6::{Address6, Known6};
 use crate::net::port::{FramePort, Health};
 use crate::net::stack::Address;
-use crate::report::{self, SmearName};
+use crate::report::{self, SmearName, Standing};
 use crate::serve::ntp::Answer;
 use crate::services::counters::PageRate;
 use crate::source::State as SourceState;
@@ -341,19 +341,6 @@ where
         if let (Some(log), Some(uptime)) = (&mut self.log, self.core.uptime) {
             log.busy_until = log.busy_until.max(uptime) + PACE;
             log.printed = uptime;
-        }
-    }
-}
-
-/// `synchronized`, or `freerunning, by virtio-rtc`.
-struct Standing(ClockStatus, Origin);
-
-impl fmt::Display for Standing {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)?;
-        match self.1 {
-            Origin::Page => Ok(()),
-            Origin::Own(source) => write!(f, ", by {source}"),
         }
     }
 }

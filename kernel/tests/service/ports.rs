@@ -13,7 +13,7 @@ fn just_before(rig: &Rig, seconds: u64) {
 }
 
 fn said(line: &Line) -> String {
-    String::from_utf8(core::mem::take(&mut line.0.borrow_mut().1)).unwrap()
+    String::from_utf8(line.shown()).unwrap()
 }
 
 fn turns(rig: &mut Rig, count: u32) {
@@ -35,8 +35,8 @@ fn the_second_port_tells_each_second_and_the_first_keeps_its_shell() {
         assert!(told.starts_with(&expected), "{told}");
         assert_eq!(told.lines().count(), 2, "{told}");
     }
-    rig.second.0.borrow_mut().0.extend(b"\rpoweroff\r");
-    rig.line.0.borrow_mut().0.extend(b"time\r");
+    rig.second.type_in(b"\rpoweroff\r");
+    rig.line.type_in(b"time\r");
     turns(&mut rig, 3);
     let shown = said(&rig.line);
     assert!(shown.contains("2026-11-20T12:00:0"), "{shown}");
@@ -97,11 +97,7 @@ fn each_line_is_answered_once_with_the_time_after_it() {
     turns(&mut rig, 3);
     assert_eq!(said(&rig.line), "", "nothing unasked");
     // Four requests, then half of one.
-    rig.line
-        .0
-        .borrow_mut()
-        .0
-        .extend(b"\n\r\nwhat time is it?\r\xff\x00\nhal");
+    rig.line.type_in(b"\n\r\nwhat time is it?\r\xff\x00\nhal");
     let before = rig.counter.0.ticks.get();
     turns(&mut rig, 40);
     let after = rig.counter.0.ticks.get();
@@ -114,7 +110,7 @@ fn each_line_is_answered_once_with_the_time_after_it() {
     };
     let counters: Vec<u64> = objects.iter().map(|object| counter(object)).collect();
     assert!(counters.is_sorted() && counters[0] > before && counters[3] < after);
-    rig.line.0.borrow_mut().0.extend(b"f\n");
+    rig.line.type_in(b"f\n");
     turns(&mut rig, 40);
     let told = said(&rig.line);
     assert_eq!(told.lines().count(), 1, "{told}");
@@ -124,7 +120,7 @@ fn each_line_is_answered_once_with_the_time_after_it() {
         clock_status: 1,
         ..good(2, NOON)
     });
-    rig.line.0.borrow_mut().0.extend(b"\n");
+    rig.line.type_in(b"\n");
     turns(&mut rig, 3);
     let told = said(&rig.line);
     assert!(told.starts_with("{\"utc\":null,"), "{told}");
@@ -162,7 +158,7 @@ fn what_is_not_read_in_time_is_spoilt() {
         let mut rig = rig(&good(1, NOON), &format!("{STATIC} serial=nmea"));
         turns(&mut rig, 3);
         said(&rig.line);
-        rig.line.1.set(20);
+        rig.line.set_room(Some(20));
         just_before(&rig, 1);
         turns(&mut rig, 2000);
         if disrupted {
@@ -171,7 +167,7 @@ fn what_is_not_read_in_time_is_spoilt() {
             just_before(&rig, 2);
         }
         turns(&mut rig, 2000);
-        rig.line.1.set(usize::MAX);
+        rig.line.set_room(None);
         turns(&mut rig, 3);
         let told = said(&rig.line);
         assert_eq!(told, "$GPRMC,120001.00,A,,\r\n", "{disrupted}");

@@ -1,5 +1,5 @@
 //! What a reading of the clock costs on the host, with its bound and its status, from a page that is
-//! written meanwhile: beside the counter read that is in it, the host's own clock, and ClockBound.
+//! written meanwhile: beside the counter read that is in it, the host's own clock, and `ClockBound`.
 
 use std::error::Error;
 use std::fs;
@@ -135,7 +135,7 @@ fn peers(criterion: &mut Criterion, page: &'static VmclockPage, directory: &Path
     Ok(())
 }
 
-/// ClockBound's memory as its daemon leaves it, good for a day.
+/// `ClockBound`'s memory as its daemon leaves it, good for a day.
 fn write_segment(path: &Path) -> Outcome {
     let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC_COARSE)?;
     let day = TimeSpec::new(now.tv_sec() + 86_400, 0);

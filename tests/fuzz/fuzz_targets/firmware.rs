@@ -1,3 +1,4 @@
+//! [`gnomon_fuzz::firmware`] as libFuzzer starts it.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| gnomon_fuzz::firmware::run(data));

@@ -1,3 +1,4 @@
+//! [`gnomon_fuzz::pci`] as libFuzzer starts it.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| gnomon_fuzz::pci::run(data));

@@ -100,7 +100,11 @@ pub fn exercise(tables: &Tables<'_>) {
     let _ = tables.fadt().map(|fadt| {
         (
             (fadt.pm_timer(), fadt.pm_timer_is_32_bits(), fadt.reset()),
-            (fadt.pm1a_control(), fadt.pm1b_control(), fadt.sleep_control()),
+            (
+                fadt.pm1a_control(),
+                fadt.pm1b_control(),
+                fadt.sleep_control(),
+            ),
             (fadt.is_hardware_reduced(), fadt.psci()),
             (fadt.may_have_cmos(), fadt.century()),
         )
@@ -111,7 +115,10 @@ pub fn exercise(tables: &Tables<'_>) {
     }
     assert!(tables.iter().count() <= TABLES);
     for table in tables.iter().flatten() {
-        let sum = table.bytes.iter().fold(0_u8, |sum, byte| sum.wrapping_add(*byte));
+        let sum = table
+            .bytes
+            .iter()
+            .fold(0_u8, |sum, byte| sum.wrapping_add(*byte));
         assert_eq!(sum, 0, "a table that is believed adds up");
     }
     let blocks = tables.definition_blocks();

@@ -28,6 +28,9 @@ pub const MAP: [MemoryRange; 3] = [
 ];
 
 /// Input: a block, and the rest as another.
+///
+/// # Panics
+/// A template has more resources than bytes, or as [`exercise`] does.
 pub fn run(data: &[u8]) {
     let mut input = Input(data);
     let first = input.block();

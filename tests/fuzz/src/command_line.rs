@@ -25,7 +25,11 @@ pub fn run(data: &[u8]) {
     assert!(warnings <= words + 1);
     assert!((1..=15).contains(&config.stratum));
     assert!(!matches!(config.smear_port, Some(0 | 67 | 68 | 123)));
-    assert!(config.smoke.is_none_or(|seconds| (1..=3600).contains(&seconds)));
+    assert!(
+        config
+            .smoke
+            .is_none_or(|seconds| (1..=3600).contains(&seconds))
+    );
     assert!(config.vmclock.is_none_or(|address| address % 4096 == 0));
     // The same words say the same; and Debug shows no key either.
     assert_eq!(Config::parse(line, &mut |_| {}), config);

@@ -15,7 +15,9 @@ use crate::world::{Change, good, publish};
 pub fn run(data: &[u8]) {
     let mut input = Input(data);
     let setting = input.u8();
-    let first = ["shell", "shell", "shell", "shell", "nmea", "json,1", "json", "log"][usize::from(setting % 8)];
+    let first = [
+        "shell", "shell", "shell", "shell", "nmea", "json,1", "json", "log",
+    ][usize::from(setting % 8)];
     let second = ["off", "nmea", "json,2", "json"][usize::from(setting / 8 % 4)];
     let words = format!("{STATIC} ip6=auto serial={first} serial2={second}");
     with_rig(&good(1), &words, |mut rig| {
@@ -71,15 +73,19 @@ fn judge(text: &str, mode: &str) {
     let allowed = |c: char| !c.is_control() || matches!(c, '\r' | '\n' | '\x08' | '\x07' | '\x1b');
     assert!(text.chars().all(allowed), "{text:?}");
     // What has no end yet is not judged.
-    let lines = text.split_inclusive("\r\n").filter_map(|line| line.strip_suffix("\r\n"));
+    let lines = text
+        .split_inclusive("\r\n")
+        .filter_map(|line| line.strip_suffix("\r\n"));
     match mode {
         // A sentence that is cut off has no checksum: the time changed while it waited.
-        "nmea" => lines.filter_map(|line| line.split_once('*')).for_each(|(inside, sum)| {
-            let inside = inside.strip_prefix('$').expect("a sentence");
-            assert!(inside.len() <= 76 && sum.len() <= 2, "{inside}");
-            let expected = inside.bytes().fold(0, |sum, byte| sum ^ byte);
-            assert!(format!("{expected:02X}").starts_with(sum), "{inside}");
-        }),
+        "nmea" => lines
+            .filter_map(|line| line.split_once('*'))
+            .for_each(|(inside, sum)| {
+                let inside = inside.strip_prefix('$').expect("a sentence");
+                assert!(inside.len() <= 76 && sum.len() <= 2, "{inside}");
+                let expected = inside.bytes().fold(0, |sum, byte| sum ^ byte);
+                assert!(format!("{expected:02X}").starts_with(sum), "{inside}");
+            }),
         "off" => assert!(text.is_empty()),
         _ if mode.starts_with("json") => lines.filter(|line| !line.is_empty()).for_each(|line| {
             let value: serde_json::Value = serde_json::from_str(line).expect("JSON");

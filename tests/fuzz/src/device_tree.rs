@@ -32,9 +32,15 @@ pub fn run(data: &[u8]) {
     for (number, range) in ranges.iter().enumerate() {
         assert!(range.length > 0);
         let is_free = range.kind == MemoryKind::Usable;
-        let others = ranges.iter().take(number).filter(|other| other.kind == MemoryKind::Reserved);
+        let others = ranges
+            .iter()
+            .take(number)
+            .filter(|other| other.kind == MemoryKind::Reserved);
         for other in others.filter(|_| is_free) {
-            assert!(!other.overlaps(range.start, range.length), "RAM that is reserved");
+            assert!(
+                !other.overlaps(range.start, range.length),
+                "RAM that is reserved"
+            );
         }
     }
     let _ = (tree.fw_cfg(), tree.rtc());

@@ -51,5 +51,8 @@ pub fn run(data: &[u8]) {
 fn list(services: &dyn Services) {
     let mut text = String::new();
     services.list(&mut text).expect("a string takes everything");
-    assert!(text.chars().all(|c| c == '\n' || !c.is_control()), "{text:?}");
+    assert!(
+        text.chars().all(|c| c == '\n' || !c.is_control()),
+        "{text:?}"
+    );
 }

@@ -68,7 +68,7 @@ pub fn run(data: &[u8]) {
                 client.acknowledge(&mut rig);
             }
         }
-        clients.into_iter().flatten().for_each(|client| client.judge());
+        clients.into_iter().flatten().for_each(Client::judge);
         assert_serves(&mut rig);
     });
 }
@@ -98,11 +98,19 @@ impl Client {
 
     /// Sends a segment, and hears what comes of it.
     fn send(&mut self, rig: &mut Rig<'_>, flags: u8, payload: &[u8]) {
-        let frames = [tcp(self.port, self.sequence, self.acknowledged, flags, payload)];
+        let frames = [tcp(
+            self.port,
+            self.sequence,
+            self.acknowledged,
+            flags,
+            payload,
+        )];
         let length = u32::try_from(payload.len()).expect("a segment");
         let sent = rig.exchange(&frames);
         check(&frames, &sent);
-        self.sequence = self.sequence.wrapping_add(length + u32::from(flags & (SYN | FIN) != 0));
+        self.sequence = self
+            .sequence
+            .wrapping_add(length + u32::from(flags & (SYN | FIN) != 0));
         self.hear(&sent);
     }
 
@@ -123,12 +131,16 @@ impl Client {
 
     fn hear(&mut self, frames: &[Vec<u8>]) {
         for frame in frames {
-            let Some(segment) = frame.get(34..).filter(|_| frame[12..14] == [8, 0] && frame[23] == 6) else {
+            let Some(segment) = frame
+                .get(34..)
+                .filter(|_| frame[12..14] == [8, 0] && frame[23] == 6)
+            else {
                 continue;
             };
             let total = usize::from(u16::from_be_bytes([frame[16], frame[17]])) - 20;
             let segment = &segment[..total];
-            let word = |at: usize| u32::from_be_bytes(segment[at..at + 4].try_into().expect("four"));
+            let word =
+                |at: usize| u32::from_be_bytes(segment[at..at + 4].try_into().expect("four"));
             if segment[2..4] != self.port.to_be_bytes() {
                 continue;
             }

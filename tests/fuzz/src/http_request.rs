@@ -22,7 +22,10 @@ pub fn run(data: &[u8]) {
             let text = &head[start.expect("a request line")..];
             assert!(text.starts_with(method) && head.ends_with(b"\n"));
             let hosts = text.to_ascii_lowercase();
-            let hosts = hosts.windows(6).filter(|window| window == b"\nhost:").count();
+            let hosts = hosts
+                .windows(6)
+                .filter(|window| window == b"\nhost:")
+                .count();
             let line = text.split(|byte| *byte == b'\n').next().expect("a line");
             assert!(!line.trim_ascii_end().ends_with(b"HTTP/1.1") || hosts == 1);
         }

@@ -28,7 +28,9 @@ pub fn run(data: &[u8]) {
         2 => "ip=10.0.2.15/24,10.0.2.2 ip6=auto source=auto,ntp:10.0.2.2",
         3 => "ip=10.0.2.15/24 ip6=fd00::15/64 ntp.smear=sls ntp.smear.port=1123 http=off",
         4 => "ip=10.0.2.15/24 ip6=auto ntp.limit=2,1s",
-        5 => "ip=10.0.2.15/24 ip6=auto ntp.auth=require ntp.key=7:AES128:2b7e151628aed2a6abf7158809cf4f3c",
+        5 => {
+            "ip=10.0.2.15/24 ip6=auto ntp.auth=require ntp.key=7:AES128:2b7e151628aed2a6abf7158809cf4f3c"
+        }
         6 => "ip=10.0.2.15/24 ip6=auto drain=soon holdover.max=3 on_violation=stop",
         _ => "ip=10.0.2.15/24,10.0.2.2 ip6=auto",
     };
@@ -64,7 +66,13 @@ fn play(rig: &mut Rig<'_>, input: &mut Input<'_>) {
             5 => frames.extend(last.iter().filter_map(|sent| answer(sent, input)).take(2)),
             6 => {
                 let [port, flags] = [input.u16(), input.u16()];
-                frames.push(tcp(port, input.u32(), input.u32(), flags.to_le_bytes()[0], input.block()));
+                frames.push(tcp(
+                    port,
+                    input.u32(),
+                    input.u32(),
+                    flags.to_le_bytes()[0],
+                    input.block(),
+                ));
             }
             7 => publish(rig.page, &good(u64::from(input.u8()))),
             8 => Change::read(input).store(rig.page),
@@ -112,7 +120,9 @@ fn answer(sent: &[u8], input: &mut Input<'_>) -> Option<Vec<u8>> {
             bytes.get_mut(24..32)?.copy_from_slice(&origin);
             let now = (NOON - 37 + NTP_UNIX) << 32;
             bytes.get_mut(32..40)?.copy_from_slice(&now.to_be_bytes());
-            bytes.get_mut(40..48)?.copy_from_slice(&(now + (1 << 20)).to_be_bytes());
+            bytes
+                .get_mut(40..48)?
+                .copy_from_slice(&(now + (1 << 20)).to_be_bytes());
             bytes.get_mut(16..24)?.copy_from_slice(&now.to_be_bytes());
         }
         _ => {}
@@ -140,7 +150,11 @@ fn answer(sent: &[u8], input: &mut Input<'_>) -> Option<Vec<u8>> {
 /// It is not so.
 pub fn check(received: &[Vec<u8>], sent: &[Vec<u8>]) {
     // A few of its own accord, and at most two for each: an answer, and a question for who asked.
-    assert!(sent.len() <= 40 + 4 * received.len(), "{} frames", sent.len());
+    assert!(
+        sent.len() <= 40 + 4 * received.len(),
+        "{} frames",
+        sent.len()
+    );
     for frame in sent {
         assert!((14..=1514).contains(&frame.len()));
         assert_eq!(frame[6..12], GUEST_MAC);
@@ -154,7 +168,10 @@ pub fn check(received: &[Vec<u8>], sent: &[Vec<u8>]) {
                 let request = udp_of(asked).filter(|(_, to, _)| matches!(to, 123 | 1123));
                 request.is_some_and(|(.., bytes)| same_mac && bytes.len() >= payload.len())
             });
-            assert!(was_asked, "a reply that nobody asked for, or longer than asked for");
+            assert!(
+                was_asked,
+                "a reply that nobody asked for, or longer than asked for"
+            );
             assert!(matches!(payload[0] & 7, 2 | 4));
         }
     }
@@ -171,7 +188,7 @@ pub fn assert_serves(rig: &mut Rig<'_>) {
         time_frac_sec: 1 << 62,
         ..good(rig.page.marker().wrapping_add(1))
     };
-    *rig.counter.0.tear.borrow_mut() = None;
+    *rig.counter.0.at_read.borrow_mut() = None;
     crate::world::store(rig.page, 0, &fields.to_bytes());
     publish(rig.page, &fields);
     rig.pass(Duration::from_secs(2));
@@ -180,13 +197,21 @@ pub fn assert_serves(rig: &mut Rig<'_>) {
     request[40..48].copy_from_slice(b"a cookie");
     let question = udp(40_000, 123, &request);
     let sent = rig.exchange(&[question]);
-    let mut replies = sent.iter().filter(|frame| frame[..6] == CLIENT_MAC).filter_map(|frame| {
-        udp_of(frame).filter(|(from, to, _)| (*from, *to) == (123, 40_000))
-    });
+    let mut replies = sent
+        .iter()
+        .filter(|frame| frame[..6] == CLIENT_MAC)
+        .filter_map(|frame| udp_of(frame).filter(|(from, to, _)| (*from, *to) == (123, 40_000)));
     let (.., reply) = replies.next().expect("a client gets an answer");
     assert!(replies.next().is_none(), "one");
-    assert_eq!((reply[0], &reply[24..32]), (0x24, &b"a cookie"[..]), "{:?}", &reply[12..16]);
-    let seconds = u64::from(u32::from_be_bytes([reply[32], reply[33], reply[34], reply[35]]));
+    assert_eq!(
+        (reply[0], &reply[24..32]),
+        (0x24, &b"a cookie"[..]),
+        "{:?}",
+        &reply[12..16]
+    );
+    let seconds = u64::from(u32::from_be_bytes([
+        reply[32], reply[33], reply[34], reply[35],
+    ]));
     let passed = (rig.counter.0.ticks.get().wrapping_sub(ticks)) / 1_000_000_000;
     let now = (NOON - 37 + NTP_UNIX + passed) & 0xffff_ffff;
     assert!(seconds.abs_diff(now) <= 1, "the right time");

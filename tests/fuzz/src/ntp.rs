@@ -11,8 +11,9 @@ use gnomon_kernel::serve::ntp::{Answer, Request, Server};
 use gnomon_kernel::serve::responder::{Datagram, Memory, Responder};
 use gnomon_kernel::serve::times::SmearService;
 
+use crate::counter::Gigahertz;
 use crate::input::Input;
-use crate::world::{Change, Gigahertz, good, page, publish};
+use crate::world::{Change, good, page, publish};
 
 /// The keys that every input has: a short one and a long one.
 pub const KEYS: &str = "ntp.key=7:AES128:2b7e151628aed2a6abf7158809cf4f3c \
@@ -37,7 +38,9 @@ pub fn run(data: &[u8]) {
         4 => "ntp.smear=sls ntp.stratum=3",
         _ => "",
     };
-    let config = Config::parse(&format!("{KEYS} {words}"), &mut |warning| panic!("{warning}"));
+    let config = Config::parse(&format!("{KEYS} {words}"), &mut |warning| {
+        panic!("{warning}")
+    });
     let page = page(&good(1));
     let counter = Gigahertz::default();
     let mut clock = Clock::new(Some(page), counter.clone());
@@ -57,7 +60,10 @@ pub fn run(data: &[u8]) {
             return;
         }
         match input.u8() % 12 {
-            0 => counter.0.ticks.set(counter.0.ticks.get().wrapping_add(input.number())),
+            0 => counter
+                .0
+                .ticks
+                .set(counter.0.ticks.get().wrapping_add(input.number())),
             1 => publish(page, &good(u64::from(input.u8()))),
             2 => Change::read(&mut input).store(page),
             3 => responder.forget(&mut random),
@@ -73,18 +79,19 @@ pub fn run(data: &[u8]) {
                     Ok(exchange) => smear.tell(&exchange),
                     Err(why) => Err(why).into(),
                 };
-                let served = responder.serve(&asked.datagram(), Some(uptime), || tell(stamp), random());
+                let outcome =
+                    responder.serve(&asked.datagram(), Some(uptime), || tell(stamp), random());
                 count += 1;
-                let Ok(served) = served else {
+                let Ok(answered) = outcome else {
                     continue;
                 };
-                let reply = [&served.reply.packet[..], served.reply.tail()].concat();
-                asked.check(&reply, served.reply.answer);
+                let reply = [&answered.reply.packet[..], answered.reply.tail()].concat();
+                asked.check(&reply, answered.reply.answer);
                 last.copy_from_slice(&reply[..HEADER]);
-                if served.reply.answer == Answer::Time {
+                if answered.reply.answer == Answer::Time {
                     assert_eq!(stamp.marker, page.marker(), "time from across a disruption");
                 }
-                if let Some(pending) = served.pending {
+                if let Some(pending) = answered.pending {
                     let left = Stamp {
                         ticks: counter.read(),
                         ..stamp
@@ -95,7 +102,11 @@ pub fn run(data: &[u8]) {
         }
         let counters = responder.counters();
         let silent: u64 = counters.silent().iter().map(|(_, count)| count).sum();
-        assert_eq!(counters.replies() + silent, count, "each datagram is counted once");
+        assert_eq!(
+            counters.replies() + silent,
+            count,
+            "each datagram is counted once"
+        );
     }
 }
 
@@ -196,7 +207,10 @@ impl Asked {
             let (message, mac) = reply.split_at(reply.len() - MAC);
             assert_eq!(mac[..4], key.id().to_be_bytes());
             let tag = mac[4..].try_into().expect("sixteen");
-            assert!(key.authenticator().verifies(&[message], tag), "of the key that asked");
+            assert!(
+                key.authenticator().verifies(&[message], tag),
+                "of the key that asked"
+            );
         }
     }
 }

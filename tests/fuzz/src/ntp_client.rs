@@ -31,7 +31,10 @@ pub fn run(data: &[u8]) {
         let mut random = || 0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(u64::from(requests) + 1);
         match input.u8() % 8 {
             0 => now += Duration::from_millis(input.number() & 0xff_ffff),
-            1 => now = now.max(client.next().unwrap_or(now).min(now + Duration::from_secs(1 << 20))),
+            1 => {
+                let next = client.next().unwrap_or(now);
+                now = now.max(next.min(now + Duration::from_secs(1 << 20)));
+            }
             2 => {
                 marker = u64::from(input.u8());
                 if client.follow(marker, now) {
@@ -46,7 +49,7 @@ pub fn run(data: &[u8]) {
             kind => {
                 if let Some(bytes) = client.ask(now, &mut random) {
                     // However it is disrupted, and whatever it is told.
-                    let since = asked.map(|asked| now - asked);
+                    let since = asked.map(|asked| now.saturating_sub(asked));
                     assert!(since.is_none_or(|since| since >= Duration::from_secs(2)));
                     assert!(bytes[0] & 7 == 3 && !client.is_denied());
                     (request, asked) = (Some(bytes), Some(now));

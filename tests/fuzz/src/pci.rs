@@ -50,7 +50,10 @@ pub fn run(data: &[u8]) {
     };
     let pci = Pci(&host);
     assert!(pci.capabilities(function).count() <= 48);
-    assert!(pci.capabilities(function).all(|(at, _)| (0x40..0x100).contains(&at)));
+    assert!(
+        pci.capabilities(function)
+            .all(|(at, _)| (0x40..0x100).contains(&at))
+    );
     for index in [0, 1, 2, 3, 4, 5, 6, 255] {
         if let Some(bar) = pci.bar(function, index) {
             assert!(index < 6 && bar.length.is_power_of_two() && bar.address != 0);

@@ -1,17 +1,15 @@
 //! The whole service over a machine, a wire and serial lines that are plain memory.
 
-use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
+use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
 use std::time::Duration;
 
 use gnomon_clock::{Clock, Fields, VmclockPage};
 use gnomon_kernel::config::Config;
-use gnomon_kernel::console::{Console, SerialPort};
+use gnomon_kernel::console::Console;
 use gnomon_kernel::http;
 use gnomon_kernel::machine::Machine;
-use gnomon_kernel::net::port::{Frame, FramePort, PortCounters};
 use gnomon_kernel::net::stack::Storage;
 use gnomon_kernel::random::{Source, Take};
 use gnomon_kernel::serve::responder;
@@ -20,10 +18,12 @@ use gnomon_kernel::services::Nothing;
 use gnomon_kernel::shell::Facts;
 use gnomon_kernel::source::Table;
 
-use crate::world::{Gigahertz, page};
+use crate::counter::Gigahertz;
+use crate::line::Line;
+pub(crate) use crate::wire::GUEST_MAC;
+use crate::wire::Wire;
+use crate::world::page;
 
-/// The guest's MAC address.
-pub const GUEST_MAC: [u8; 6] = [0x52, 0x54, 0, 0x12, 0x34, 0x56];
 /// The client's.
 pub const CLIENT_MAC: [u8; 6] = [0x52, 0x55, 10, 0, 2, 2];
 /// The guest's IPv4 address, where it has a fixed one.
@@ -58,125 +58,19 @@ impl Machine for Host {
     }
 }
 
-/// What is on its way, in both directions, and how many buffers the guest holds.
-#[derive(Default)]
-struct Frames {
-    to_guest: VecDeque<Vec<u8>>,
-    from_guest: Vec<Vec<u8>>,
-    held: usize,
-}
-
-#[derive(Clone, Default)]
-struct Wire(Rc<RefCell<Frames>>);
-
-struct Bytes(Vec<u8>);
-
-impl Frame for Bytes {
-    fn bytes(&self) -> &[u8] {
-        &self.0
-    }
-    fn bytes_mut(&mut self) -> &mut [u8] {
-        &mut self.0
-    }
-    fn set_length(&mut self, length: usize) {
-        self.0.resize(length.min(1514), 0);
-    }
-}
-
-impl FramePort for Wire {
-    type Frame = Bytes;
-    fn mac(&self) -> [u8; 6] {
-        GUEST_MAC
-    }
-    fn receive(&mut self) -> Option<Bytes> {
-        let mut wire = self.0.borrow_mut();
-        let frame = wire.to_guest.pop_front()?;
-        wire.held += 1;
-        Some(Bytes(frame))
-    }
-    fn allocate(&mut self) -> Option<Bytes> {
-        self.0.borrow_mut().held += 1;
-        Some(Bytes(Vec::new()))
-    }
-    fn send(&mut self, frame: Bytes) {
-        let mut wire = self.0.borrow_mut();
-        wire.held -= 1;
-        wire.from_guest.push(frame.0);
-    }
-    fn has_received(&self) -> bool {
-        !self.0.borrow().to_guest.is_empty()
-    }
-    fn release(&mut self, _: Bytes) {
-        self.0.borrow_mut().held -= 1;
-    }
-    fn kick(&mut self) {}
-    fn prepare_sleep(&mut self) -> bool {
-        true
-    }
-    fn wake(&mut self) {}
-    fn can_wake(&self) -> bool {
-        true
-    }
-    fn counters(&self) -> PortCounters {
-        PortCounters::default()
-    }
-}
-
-/// A serial line: what was typed, what was shown, and how much more of that is taken.
-#[derive(Clone, Default)]
-pub struct Line(Rc<RefCell<LineState>>);
-
-#[derive(Default)]
-struct LineState {
-    typed: VecDeque<u8>,
-    shown: Vec<u8>,
-    room: Option<usize>,
-}
-
-impl SerialPort for Line {
-    fn receive(&mut self) -> Option<u8> {
-        self.0.borrow_mut().typed.pop_front()
-    }
-    fn send(&mut self, bytes: &[u8]) -> usize {
-        let mut line = self.0.borrow_mut();
-        let taken = bytes.len().min(line.room.unwrap_or(usize::MAX));
-        line.room = line.room.map(|room| room - taken);
-        line.shown.extend_from_slice(&bytes[..taken]);
-        taken
-    }
-}
-
-impl Line {
-    /// Types.
-    pub fn type_in(&self, bytes: &[u8]) {
-        self.0.borrow_mut().typed.extend(bytes);
-    }
-
-    /// Takes what was shown.
-    #[must_use]
-    pub fn shown(&self) -> Vec<u8> {
-        std::mem::take(&mut self.0.borrow_mut().shown)
-    }
-
-    /// So many bytes more are taken; without a number, any.
-    pub fn set_room(&self, room: Option<usize>) {
-        self.0.borrow_mut().room = room;
-    }
-}
-
 /// A service with everything that it touches.
 pub struct Rig<'a> {
     service: Service<'a, Host, Gigahertz, Wire, Line>,
     wire: Wire,
     uptime: Rc<Cell<Duration>>,
     /// Its counter.
-    pub counter: Gigahertz,
+    pub(crate) counter: Gigahertz,
     /// Its page.
     pub page: &'static VmclockPage,
     /// Its console.
-    pub console: Line,
+    pub(crate) console: Line,
     /// Its other serial port.
-    pub second: Line,
+    pub(crate) second: Line,
 }
 
 /// Starts a service and lets `with` play with it, until the machine is switched off.
@@ -253,7 +147,8 @@ impl Rig<'_> {
             assert!(rounds < ROUNDS, "there is no end to it");
         }
         let mut wire = self.wire.0.borrow_mut();
-        assert_eq!(wire.held, 0, "no buffer is lost");
+        assert_eq!(wire.buffers_out, 0, "no buffer is lost");
+        assert!(wire.pending.is_empty(), "everything sent was kicked");
         std::mem::take(&mut wire.from_guest)
     }
 

@@ -63,12 +63,18 @@ pub fn run(data: &[u8]) {
         let outcome = watch.outcome(*rule, &rates);
         let (Outcome::Ok(evidence) | Outcome::NotOk(evidence) | Outcome::Skip(evidence)) = &outcome;
         assert!(!evidence.as_str().is_empty());
-        tap.tell(&mut text, rule.check(), &outcome).expect("a string takes everything");
+        tap.tell(&mut text, rule.check(), &outcome)
+            .expect("a string takes everything");
     }
     let tally = tap.end(&mut text).expect("a string takes everything");
     let told = usize::try_from(tally.ok + tally.not_ok + tally.skipped).expect("a few");
     assert_eq!(told, Rule::ALL.len());
-    let points = text.lines().filter(|line| line.starts_with("ok ") || line.starts_with("not ok "));
+    let points = text
+        .lines()
+        .filter(|line| line.starts_with("ok ") || line.starts_with("not ok "));
     assert_eq!(points.count(), Rule::ALL.len(), "{text}");
-    assert!(text.chars().all(|c| c == '\n' || !c.is_control()), "{text:?}");
+    assert!(
+        text.chars().all(|c| c == '\n' || !c.is_control()),
+        "{text:?}"
+    );
 }

@@ -12,9 +12,10 @@ use gnomon_kernel::source::rtc::{Cmos, CmosRegisters, Pl031, Pl031Registers, Rtc
 use gnomon_kernel::source::virtio_rtc::{ANSWER_MAX, RequestQueue, VirtioRtc};
 use gnomon_kernel::source::{Choice, Driver, Sources, Table};
 
+use crate::counter::Gigahertz;
 use crate::input::Input;
 use crate::vmclock_page::check;
-use crate::world::{Gigahertz, page, publish};
+use crate::world::{page, publish};
 
 const SECOND: u64 = 1_000_000_000;
 /// 2026-11-20T12:00:00Z in nanoseconds.
@@ -107,13 +108,22 @@ impl KvmHost for Host<'_> {
         self.wait();
         let nanos = self.nanos();
         let shape = self.u8();
-        let words = [nanos / SECOND, nanos % SECOND, self.counter.0.ticks.get(), 0];
+        let words = [
+            nanos / SECOND,
+            nanos % SECOND,
+            self.counter.0.ticks.get(),
+            0,
+        ];
         for (place, word) in SHARED.pairing.iter().zip(words) {
             let word = if shape & 7 == 1 { self.number() } else { word };
             place.store(word, Relaxed);
         }
         self.wait();
-        if shape & 0x70 == 0x10 { self.number().cast_signed() } else { 0 }
+        if shape & 0x70 == 0x10 {
+            self.number().cast_signed()
+        } else {
+            0
+        }
     }
 
     fn write_wall_clock(&mut self) {
@@ -121,11 +131,15 @@ impl KvmHost for Host<'_> {
         let nanos = self.nanos();
         let shape = self.u8();
         let version = SHARED.wall[0].load(Relaxed);
-        let seconds = u32::try_from(nanos / SECOND & 0xffff_ffff).unwrap_or(0);
+        let seconds = u32::try_from((nanos / SECOND) & 0xffff_ffff).unwrap_or(0);
         let rest = u32::try_from(nanos % SECOND).unwrap_or(0);
         let words = [version.wrapping_add(u32::from(shape & 3)), seconds, rest];
         for (place, word) in SHARED.wall.iter().zip(words) {
-            let word = if shape & 0x70 == 0x10 { u32::from(self.u8()) } else { word };
+            let word = if shape & 0x70 == 0x10 {
+                u32::from(self.u8())
+            } else {
+                word
+            };
             place.store(word, Relaxed);
         }
         self.wait();
@@ -134,9 +148,19 @@ impl KvmHost for Host<'_> {
     fn write_system_time(&mut self) {
         let shape = self.u8();
         let ticks = self.counter.0.ticks.get();
-        let [low, high] = [ticks & 0xffff_ffff, ticks >> 32].map(|half| u32::try_from(half).unwrap_or(0));
+        let [low, high] =
+            [ticks & 0xffff_ffff, ticks >> 32].map(|half| u32::try_from(half).unwrap_or(0));
         // 1 GHz: half of 2³², shifted to the left by one.
-        let words = [2, 0, low, high, 0, 0, 1 << 31, u32::from_le_bytes([1, 1, 0, 0])];
+        let words = [
+            2,
+            0,
+            low,
+            high,
+            0,
+            0,
+            1 << 31,
+            u32::from_le_bytes([1, 1, 0, 0]),
+        ];
         for (place, word) in SHARED.system.iter().zip(words) {
             let word = if shape & 7 == 1 {
                 u32::try_from(self.number() & 0xffff_ffff).unwrap_or(0)
@@ -159,16 +183,39 @@ impl KvmHost for Host<'_> {
 impl CmosRegisters for Host<'_> {
     fn read(&mut self, register: u8) -> u8 {
         let good = match register {
-            0x0a => 0x26,
+            0x09 | 0x0a => 0x26,
             0x0b => 0x02,
             0x0d => 0x80,
-            0x07 => 0x20,
+            0x07 | 0x32 => 0x20,
             0x08 => 0x11,
-            0x09 => 0x26,
-            0x32 => 0x20,
             _ => 0x12,
         };
-        if self.u8() & 0x3f == 1 { self.u8() } else { good }
+        if self.u8() & 0x3f == 1 {
+            self.u8()
+        } else {
+            good
+        }
+    }
+}
+
+impl Host<'_> {
+    /// The answer of the hypercall for PTP.
+    fn pair(&self) -> [u64; 4] {
+        let nanos = self.nanos();
+        let ticks = self.counter.0.ticks.get();
+        let words = [
+            nanos >> 32,
+            nanos & 0xffff_ffff,
+            ticks >> 32,
+            ticks & 0xffff_ffff,
+        ];
+        words.map(|word| {
+            if self.u8() & 0x3f == 1 {
+                self.number()
+            } else {
+                word
+            }
+        })
     }
 }
 
@@ -194,8 +241,15 @@ pub fn run(data: &[u8]) {
         answers: Rc::new(RefCell::new(input)),
         counter: Gigahertz::default(),
     };
-    SHARED.pairing.iter().for_each(|word| word.store(0, Relaxed));
-    SHARED.system.iter().chain(&SHARED.wall).for_each(|word| word.store(0, Relaxed));
+    SHARED
+        .pairing
+        .iter()
+        .for_each(|word| word.store(0, Relaxed));
+    SHARED
+        .system
+        .iter()
+        .chain(&SHARED.wall)
+        .for_each(|word| word.store(0, Relaxed));
 
     let mut marker = 1;
     let stock = |marker| Fields {
@@ -212,22 +266,23 @@ pub fn run(data: &[u8]) {
     let mut virtio = VirtioRtc::new(queue, CounterId::X86Tsc, &"PCI 00:05.0");
     let mut pairing = KvmPairing(host.clone());
     let ask = host.clone();
-    let mut ptp = KvmPtp(move |_| {
-        let nanos = ask.nanos();
-        let ticks = ask.counter.0.ticks.get();
-        [nanos >> 32, nanos & 0xffff_ffff, ticks >> 32, ticks & 0xffff_ffff].map(|word| {
-            if ask.u8() & 0x3f == 1 { ask.number() } else { word }
-        })
-    });
+    let mut ptp = KvmPtp(move |_| ask.pair());
     let mut kvm_clock = KvmClock::new(host.clone(), which & 0x80 != 0);
-    let mut cmos = Rtc(Cmos::new(host.clone(), Some(0x32).filter(|_| which & 0x40 != 0)));
+    let mut cmos = Rtc(Cmos::new(
+        host.clone(),
+        Some(0x32).filter(|_| which & 0x40 != 0),
+    ));
     let mut pl031 = Rtc(Pl031(host.clone()));
     let drivers: [&mut dyn Driver; 5] = [
         &mut virtio,
         &mut pairing,
         &mut ptp,
         &mut kvm_clock,
-        if which & 0x20 != 0 { &mut cmos } else { &mut pl031 },
+        if which & 0x20 != 0 {
+            &mut cmos
+        } else {
+            &mut pl031
+        },
     ];
     let mut drivers: Vec<_> = (0..)
         .zip(drivers)
@@ -246,7 +301,11 @@ pub fn run(data: &[u8]) {
                 // Whatever was known is no more.
                 assert!(clock.now().is_err(), "time from across a disruption");
             }
-            1 => host.counter.0.ticks.set(host.counter.0.ticks.get().wrapping_add(host.number())),
+            1 => host
+                .counter
+                .0
+                .ticks
+                .set(host.counter.0.ticks.get().wrapping_add(host.number())),
             _ => {
                 let pause = Duration::from_millis(u64::from(step) * 50);
                 uptime += pause;
@@ -254,8 +313,14 @@ pub fn run(data: &[u8]) {
                 ticks.set(ticks.get().wrapping_add(u64::from(step) * 50_000_000));
             }
         }
-        sources.follow(&mut clock, Some(uptime), || (which & 0x10 != 0).then_some(SECOND));
-        assert!(sources.next().is_none_or(|next| next <= uptime + Duration::from_secs(1 << 20)));
+        sources.follow(&mut clock, Some(uptime), || {
+            (which & 0x10 != 0).then_some(SECOND)
+        });
+        assert!(
+            sources
+                .next()
+                .is_none_or(|next| next <= uptime + Duration::from_secs(1 << 20))
+        );
         if let Ok(now) = clock.now() {
             assert_eq!(now.marker, marker);
             check(&now);

@@ -57,7 +57,10 @@ pub fn run(data: &[u8]) {
     assert!(loaded.used <= MEMORY);
     assert!((BASE..BASE + MEMORY as u64).contains(&loaded.rsdp));
     let rest = &memory[loaded.used..];
-    assert!(rest.iter().all(|byte| *byte == UNTOUCHED), "beyond what is in use");
+    assert!(
+        rest.iter().all(|byte| *byte == UNTOUCHED),
+        "beyond what is in use"
+    );
     memory.truncate(loaded.used);
     let machine = Machine::new(vec![(BASE, memory)]);
     if let Ok(tables) = Tables::at(&machine, loaded.rsdp) {

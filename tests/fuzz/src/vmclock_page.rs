@@ -2,8 +2,9 @@
 
 use gnomon_clock::{Clock, Fields, NoTime, Reading, Stamp, Ticks, VmclockPage};
 
+use crate::counter::Gigahertz;
 use crate::input::Input;
-use crate::world::{Change, Gigahertz, good, page, publish, raw};
+use crate::world::{Change, good, page, publish, raw};
 
 /// Input: a whole page or a good one, and steps.
 ///
@@ -43,7 +44,7 @@ pub fn run(data: &[u8]) {
             }
             4 => {
                 let change = Change::read(&mut input);
-                *counter.0.tear.borrow_mut() = Some((page, change));
+                counter.at_next_read(move || change.store(page));
             }
             5 => {
                 let ticks = &counter.0.ticks;
@@ -51,7 +52,7 @@ pub fn run(data: &[u8]) {
             }
             6 => stamp = Some(clock.stamp()),
             7 => {
-                let is_torn = counter.0.tear.borrow().is_some();
+                let is_torn = counter.0.at_read.borrow().is_some();
                 let now = clock.now();
                 if let (Ok(now), false) = (&now, is_torn) {
                     assert_eq!(now.marker, page.marker());
@@ -70,7 +71,7 @@ pub fn run(data: &[u8]) {
                 last = now.ok().filter(|_| !is_torn);
             }
             8 => {
-                let is_torn = counter.0.tear.borrow().is_some();
+                let is_torn = counter.0.at_read.borrow().is_some();
                 let Some(received) = stamp else {
                     continue;
                 };

@@ -1,10 +1,7 @@
-//! A page that the host rewrites, and a counter that moves, under the fuzzer's hand.
-
-use std::cell::{Cell, RefCell};
-use std::rc::Rc;
+//! A page that the host rewrites, under the fuzzer's hand.
 
 use gnomon_clock::page::flag;
-use gnomon_clock::{Counter, CounterId, Fields, Period, Ticks, VmclockPage, Writer};
+use gnomon_clock::{Fields, Period, VmclockPage, Writer};
 
 use crate::input::Input;
 
@@ -33,31 +30,6 @@ pub fn good(marker: u64) -> Fields {
         time_frac_sec: marker << 50,
         time_maxerror_nanosec: 1000,
         ..Fields::stock()
-    }
-}
-
-/// A counter of 1 GHz that moves on by a microsecond at each read.
-#[derive(Clone, Default)]
-pub struct Gigahertz(pub Rc<State>);
-
-/// What it shows, and what happens at its next read.
-#[derive(Default)]
-pub struct State {
-    /// Ticks at the last read.
-    pub ticks: Cell<u64>,
-    /// A write that tears the page while it is being read.
-    pub tear: RefCell<Option<(&'static VmclockPage, Change)>>,
-}
-
-impl Counter for Gigahertz {
-    const ID: CounterId = CounterId::X86Tsc;
-
-    fn read(&self) -> Ticks {
-        if let Some((page, change)) = self.0.tear.borrow_mut().take() {
-            change.store(page);
-        }
-        self.0.ticks.set(self.0.ticks.get().wrapping_add(1000));
-        Ticks(self.0.ticks.get())
     }
 }
 

@@ -2,10 +2,13 @@
 #![expect(clippy::print_stdout, reason = "a command talks to its user")]
 
 use core::time::Duration;
-use std::process::ExitCode;
+use std::process::{self, ExitCode};
+use std::thread;
 use std::time::Instant;
 
-use gnomon_tests::{Arch, on, soak};
+use gnomon_qemu::attend::Signals;
+use gnomon_tests::{Arch, on, soak, temporary};
+use rustix::event::{PollFd, PollFlags, poll};
 
 /// `soak SECONDS [ARCH]`
 fn main() -> ExitCode {
@@ -20,6 +23,7 @@ fn main() -> ExitCode {
         println!("usage: soak SECONDS [x86_64|aarch64]");
         return ExitCode::from(2);
     };
+    end_when_asked();
     let begun = Instant::now();
     let say = |line: &str| println!("[{:5.0}] {line}", begun.elapsed().as_secs_f64());
     println!("{} for {seconds} s or a little more", arch.name());
@@ -35,4 +39,17 @@ fn main() -> ExitCode {
     } else {
         ExitCode::FAILURE
     }
+}
+
+/// Ends at once on Ctrl-C and the like, and leaves nothing behind: QEMU ends with this process. To be called before the
+/// first thread is started.
+fn end_when_asked() {
+    let signals = Signals::block().expect("the kernel's leave");
+    thread::spawn(move || {
+        let mut waited = [PollFd::new(&signals, PollFlags::IN)];
+        while poll(&mut waited, None) != Ok(1) {}
+        println!("asked to end");
+        temporary::remove_own();
+        process::exit(130);
+    });
 }

@@ -7,9 +7,9 @@ use std::process::Command;
 use gnomon_qemu::machine::Machine;
 use serde_json::json;
 
-use super::Directory;
 use crate::guest::Guest;
 use crate::process::Process;
+use crate::temporary::Temporary;
 
 /// Starts the machine; QEMU writes every frame of its network to the file, from the first one to the
 /// machine's end, in pcap format.
@@ -52,7 +52,7 @@ pub fn version() -> String {
 /// # Errors
 /// The first frames that it finds fault with, and the fault.
 pub fn examine(frames: &[u8]) -> Result<Found, String> {
-    let directory = Directory::new("capture");
+    let directory = Temporary::directory("capture");
     let file = directory.path().join("frames");
     fs::write(&file, frames).expect("our own directory");
     let mut tshark = Command::new("tshark");

@@ -7,10 +7,11 @@ use std::process::Command;
 use std::thread;
 use std::time::Instant;
 
-use super::{Directory, KEY, NO_PORTS, Seat, Verdict, unpacked};
+use super::{KEY, NO_PORTS, Seat, Verdict, unpacked};
 use crate::PATIENCE;
 use crate::netns::Netns;
 use crate::process::Process;
+use crate::temporary::Temporary;
 
 /// One clock setting, which it is told only to print.
 pub(super) fn one_shot(seat: &Seat<'_>) -> Verdict {
@@ -233,7 +234,7 @@ fn chronyc(seat: &Seat<'_>, what: &str) -> String {
 #[derive(Debug)]
 pub struct Server<'n> {
     netns: &'n Netns,
-    directory: Directory,
+    directory: Temporary,
     process: Process,
 }
 
@@ -241,7 +242,7 @@ impl<'n> Server<'n> {
     /// Starts it.
     #[must_use]
     pub fn start(netns: &'n Netns, stratum: u8) -> Self {
-        let directory = Directory::new("chronyd");
+        let directory = Temporary::directory("chronyd");
         let path = directory.path().display();
         let configuration = format!(
             "local stratum {stratum}\nallow\ncmdport 0\nuser root\n\
@@ -277,7 +278,7 @@ impl<'n> Server<'n> {
 }
 
 /// Where a server sits. It asks nobody.
-fn seat<'a>(netns: &'a Netns, directory: &'a Directory) -> Seat<'a> {
+fn seat<'a>(netns: &'a Netns, directory: &'a Temporary) -> Seat<'a> {
     Seat {
         serial: &NO_PORTS,
         netns,

@@ -12,7 +12,10 @@ use super::*;
 use crate::dev::registers::Registers;
 use crate::dev::virtio::mmio::MmioTransport;
 
+mod drain;
 mod trouble;
+
+use drain::drain;
 
 /// Rings and buffers of the test's own.
 fn memory() -> Memory {
@@ -271,20 +274,6 @@ fn answer(nic: &mut Nic<Plugged>, total: u32) {
         }
     }
     nic.kick();
-}
-
-/// Takes whatever is in the rings: of lies a round at a time.
-fn drain(nic: &mut Nic<Plugged>) {
-    loop {
-        let before = nic.counters().lies;
-        while let Some(frame) = nic.receive() {
-            nic.release(frame);
-        }
-        nic.kick();
-        if nic.counters().lies == before {
-            return;
-        }
-    }
 }
 
 /// What is neither lent to the device nor in the service's hands.
