@@ -128,7 +128,11 @@ pub fn exercise(tables: &Tables<'_>) {
     for number in [0, 2, 0x1f, u8::MAX] {
         if let Ok(wire) = Wire::of(Event::General(number), tables, &MAP) {
             let address = wire.io_apic.address;
-            assert!(!MAP.iter().take(2).any(|ram| ram.overlaps(address.into(), 32)));
+            assert!(
+                !MAP.iter()
+                    .take(2)
+                    .any(|ram| ram.overlaps(address.into(), 32))
+            );
             assert!(wire.event.is_some_and(|event| event.enable > event.status));
         }
     }
