@@ -51,6 +51,9 @@ pub(crate) struct Hardware<'a> {
 /// What `Hardware::uptime` goes by, where that is not the counter itself.
 pub(crate) const INDEPENDENT_TIMER: Option<&str> = None;
 
+/// An interrupt that there may be cannot be looked for.
+const NO_CONTROLLER: Notice = Notice::Unknown("no interrupt controller for it is known");
+
 /// What tells that the host has updated the page.
 pub(crate) enum Notifier {
     /// The interrupts of these numbers, each of them.
@@ -65,7 +68,7 @@ impl Notifier {
         let mut numbers = heapless::Vec::new();
         for line in lines {
             if !interrupts.remember(line) || numbers.push(line.number).is_err() {
-                return Self::Without(Notice::Unknown("no interrupt controller for it is known"));
+                return Self::Without(NO_CONTROLLER);
             }
         }
         Self::Lines(numbers)
@@ -489,7 +492,8 @@ impl<'a> Hardware<'a> {
         let tree = self.firmware.tree.as_ref().ok();
         match tree.and_then(Tree::vmclock_interrupt) {
             Some(interrupt) => Notifier::new(interrupts, iter::once(line(interrupt))),
-            None => Notifier::Without(Notice::Undescribed),
+            None if interrupts.wake() => Notifier::Without(Notice::Undescribed),
+            None => Notifier::Without(NO_CONTROLLER),
         }
     }
 

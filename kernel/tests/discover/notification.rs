@@ -71,6 +71,7 @@ fn what_cannot_be_told_is_not_guessed() {
         ("qword", Untold::Never),
         ("ged-other", Untold::Never),
         ("ged-reference", INTERPRETER),
+        ("ged-package", INTERPRETER),
         ("ged-absent", INTERPRETER),
         ("ged-computed", INTERPRETER),
         (

@@ -29,8 +29,7 @@ impl<'n, 'a> Notifiers<'n, 'a> {
         };
         for entry in namespace.entries() {
             match entry {
-                Entry::Object(method) if method.kind == Kind::Method => all.read(&method),
-                Entry::Object(_) => {}
+                Entry::Object(object) => all.read(&object),
                 Entry::Skipped(skipped) => all.is_mentioned |= all.mentions(skipped.bytes),
             }
         }
@@ -67,16 +66,18 @@ impl<'n, 'a> Notifiers<'n, 'a> {
         self.is_mentioned || self.methods.iter().any(Option::is_some)
     }
 
-    fn read(&mut self, method: &Object<'a>) {
-        let is_found = self.has_site(method, &|_| true);
+    fn read(&mut self, object: &Object<'a>) {
+        let is_method = object.kind == Kind::Method;
+        let is_found = is_method && self.has_site(object, &|_| true);
         let free = self.methods.iter_mut().find(|place| place.is_none());
         if let (true, Some(place)) = (is_found, free) {
-            *place = Some(*method);
+            *place = Some(*object);
             return;
         }
-        // What a device says of itself does not notify it.
-        let is_own = method.path.starts_with(&self.device);
-        self.is_mentioned |= is_found || !is_own && self.mentions(method.body);
+        // What a device says of itself does not notify it, and that it is declared somewhere does not either.
+        let is_own = object.path.starts_with(&self.device);
+        let may_refer = is_method || matches!(object.kind, Kind::Name | Kind::Other);
+        self.is_mentioned |= is_found || may_refer && !is_own && self.mentions(object.body);
     }
 
     fn mentions(&self, bytes: &[u8]) -> bool {
