@@ -146,7 +146,7 @@ extern "C" fn start(handover: u64) -> ! {
             alarm: Alarm::default(),
             services: &services,
             clocks: &mut clocks,
-            notifier: hardware.notifier(&interrupts),
+            notifier: hardware.notifier(&interrupts, page.window),
             interrupts,
             network: smoke::device(nic.is_some(), is_refused, network.as_str()),
         };

@@ -105,6 +105,10 @@ impl Bench for Lab<'_> {
         self.notifier.look(&self.interrupts)
     }
 
+    fn end_notices(&mut self) {
+        self.notifier.end(&self.interrupts);
+    }
+
     fn nic(&self) -> Nic<'_> {
         self.network
     }

@@ -11,6 +11,7 @@ use gnomon_clock::{
 use gnomon_kernel::config::Config;
 use gnomon_kernel::console::{Console, SerialPort};
 use gnomon_kernel::discover::Window;
+use gnomon_kernel::discover::notification::Untold;
 use gnomon_kernel::memory::{MemoryKind, MemoryRange};
 use gnomon_kernel::services::counters::Rate;
 use gnomon_kernel::smoke::machine::{
@@ -261,6 +262,38 @@ fn updates_that_break_a_promise_are_found() {
 }
 
 #[test]
+fn of_contradictions_the_one_between_the_nearest_pages_is_told() {
+    let first = good();
+    let jumped = |fields: &Fields| Fields {
+        time_sec: fields.time_sec + 1,
+        ..*fields
+    };
+    // Three pages, of which the second, so many milliseconds after the first, is a second wrong.
+    let told = |second: u64| {
+        let pages = [(2, 0), (4, second), (6, 450)];
+        let [one, two, three] = pages.map(|(seq_count, millis)| Fields {
+            seq_count,
+            ..later(&first, millis * 1_000_000)
+        });
+        let watch = seen(&[one, jumped(&two), three]);
+        match watch.outcome(Rule::Nested, &RATES) {
+            Outcome::NotOk(evidence) => evidence.as_str().to_owned(),
+            other => panic!("{other:?}"),
+        }
+    };
+    // Each was read a microsecond behind its reference.
+    let [early, late] = [50, 400].map(told);
+    assert!(
+        early.contains("from where 2 had it") && early.ends_with(", 49 ms before"),
+        "{early}"
+    );
+    assert!(
+        late.contains("from where 4 had it") && late.ends_with(", 49 ms before"),
+        "{late}"
+    );
+}
+
+#[test]
 fn an_update_that_does_not_end_is_found_and_many_short_ones_are_not() {
     let odd = |looks: &[(u32, u64)]| {
         let mut watch = watch();
@@ -382,6 +415,14 @@ fn updates_are_notified_where_that_is_promised() {
     );
     assert_eq!(judged(&[(0, Undescribed, 1)]), '-');
     assert_eq!(judged(&[(0, Unknown("why"), 1), (1, None, 2)]), '?');
+    // What ACPI says of it.
+    assert_eq!(Notice::from(Untold::Never), Undescribed);
+    assert_eq!(Notice::from(Untold::Because("why")), Unknown("why"));
+    let elsewhere = Notice::from(Untold::Elsewhere);
+    assert_eq!(
+        elsewhere,
+        Unknown("no device of ACPI's describes this page")
+    );
     // One that arrived while the page was being written is about the next copy.
     let mut early = watch();
     early.saw(&flagged(0), Ticks(1));
@@ -634,6 +675,8 @@ impl Bench for Lab {
     fn notice(&mut self) -> Notice {
         Notice::None
     }
+
+    fn end_notices(&mut self) {}
     fn nic(&self) -> Nic<'_> {
         Nic::Running("virtio-net")
     }

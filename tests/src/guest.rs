@@ -2,6 +2,7 @@
 
 use core::ops::{Deref, DerefMut};
 use core::time::Duration;
+use std::path::Path;
 use std::thread;
 use std::time::{Instant, SystemTime};
 
@@ -28,6 +29,23 @@ pub struct Guest {
 #[must_use]
 pub fn machine() -> Machine {
     Machine::new(arch()).kernel(image())
+}
+
+/// An aarch64 machine whose ACPI tables are not QEMU's own but those in files of this directory.
+#[must_use]
+pub fn with_tables(machine: Machine, directory: &Path) -> Machine {
+    let mut machine = machine.arg("-machine").arg("acpi=off");
+    for (name, file) in [
+        ("etc/acpi/rsdp", "rsdp"),
+        ("etc/acpi/tables", "tables"),
+        ("etc/table-loader", "table-loader"),
+    ] {
+        let path = directory.join(file);
+        machine = machine
+            .arg("-fw_cfg")
+            .arg(format!("name={name},file={}", path.display()));
+    }
+    machine
 }
 
 /// What the guest says of where its page is.

@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use gnomon_qemu::End;
 use gnomon_qemu::machine::{Machine, Transport};
-use gnomon_tests::guest::{Guest, machine};
+use gnomon_tests::guest::{Guest, machine, with_tables};
 use gnomon_tests::judge::unpacked;
 use gnomon_tests::process::Process;
 use gnomon_tests::temporary::Temporary;
@@ -134,25 +134,9 @@ fn acpi_describes_a_machine_without_pci() {
     assert!(report.contains("virtio-net, mmio 0xa00"), "{report}");
 }
 
-/// A machine whose tables are not QEMU's own but those in files.
-fn with_tables(directory: &Path) -> Machine {
-    let mut machine = arm().arg("-machine").arg("acpi=off");
-    for (name, file) in [
-        ("etc/acpi/rsdp", "rsdp"),
-        ("etc/acpi/tables", "tables"),
-        ("etc/table-loader", "table-loader"),
-    ] {
-        let path = directory.join(file);
-        machine = machine
-            .arg("-fw_cfg")
-            .arg(format!("name={name},file={}", path.display()));
-    }
-    machine
-}
-
 #[test]
 fn a_page_is_found_through_an_acpi_device() {
-    let report = serve_by_acpi(with_tables(&fixtures().join("acpi/virt-vmclock")));
+    let report = serve_by_acpi(with_tables(arm(), &fixtures().join("acpi/virt-vmclock")));
     let place = r"page      \_SB.VCLK (AMZNC10C) at 0x40010000, 4096 bytes";
     assert!(report.contains(place), "{report}");
 }
@@ -169,7 +153,7 @@ fn a_bad_script_is_told_and_the_device_tree_used() {
         }
         fs::write(here.path().join(name), bytes).expect("our own directory");
     }
-    let machine = with_tables(here.path()).append("firmware=acpi");
+    let machine = with_tables(arm(), here.path()).append("firmware=acpi");
     let (guest, report) = Guest::boot(machine);
     let why = "acpi table loader, command 3: the checksums take too long; the device tree is used";
     assert!(report.contains(why), "{report}");

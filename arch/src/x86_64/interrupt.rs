@@ -6,11 +6,13 @@
 //! looking is still pending when `STI; HLT` runs.
 
 use core::fmt;
+use core::sync::atomic::{AtomicU8, Ordering};
 
 use x86_64::instructions::interrupts;
 use x86_64::instructions::port::Port;
 use x86_64::registers::model_specific::Msr;
 
+use super::io_apic::{IoApic, Line};
 use super::mmu::{Kind, MapError, Mmu, PAGE};
 use super::timer;
 use crate::dev::pci::Message;
@@ -20,6 +22,18 @@ use crate::dev::registers::Registers;
 pub(super) const LEGACY_BASE: u8 = 32;
 /// The vector that devices with MSI-X are given.
 pub const DEVICE_VECTOR: u8 = 48;
+/// The first of the vectors of lines that are watched.
+const WATCHED_VECTOR: u8 = 49;
+/// Lines that may be watched.
+pub const WATCHED: u8 = 8;
+
+/// Which of them have raised their interrupt.
+static ARRIVED: AtomicU8 = AtomicU8::new(0);
+
+/// The local APIC's register of the priority above which interrupts are let in.
+const TASK_PRIORITY: usize = 0x80;
+/// Holds back the vectors from 48 to 63.
+const DEVICES: u32 = 0x30;
 
 /// The local APIC and the two 8259s behind it.
 pub struct Interrupts {
@@ -61,12 +75,47 @@ impl Interrupts {
     /// The message for a device that should wake this CPU.
     #[must_use]
     pub fn message(&self) -> Message {
-        const ID: usize = 0x20;
-        let id = self.apic.read32(ID) >> 24;
         Message {
-            address: 0xfee0_0000 | u64::from(id) << 12,
+            address: 0xfee0_0000 | u64::from(self.processor()) << 12,
             data: u32::from(DEVICE_VECTOR),
         }
+    }
+
+    /// Looks for interrupts on a line from here on, as number `place` below [`WATCHED`] of those that are watched, until it is
+    /// [left](Self::leave) alone. Returns whether any can arrive. Meanwhile no device wakes this CPU but the timer and the UARTs.
+    #[must_use]
+    pub fn watch(&self, io_apic: &IoApic, line: Line, place: u8) -> bool {
+        let is_routed =
+            place < WATCHED && io_apic.route(line, WATCHED_VECTOR + place, self.processor());
+        if is_routed {
+            self.apic.write32(TASK_PRIORITY, DEVICES);
+        }
+        is_routed
+    }
+
+    /// Which of the lines that are watched have raised their interrupt since this was asked last: a bit each. A level that
+    /// stays raises it again.
+    #[must_use]
+    pub fn watched(&self) -> u8 {
+        self.apic.write32(TASK_PRIORITY, 0);
+        self.poll();
+        self.apic.write32(TASK_PRIORITY, DEVICES);
+        ARRIVED.swap(0, Ordering::Relaxed)
+    }
+
+    /// Does not look at a line any longer.
+    pub fn leave(&self, io_apic: &IoApic, line: Line) {
+        io_apic.mask(line);
+        // What is on its way is taken once more.
+        let _ = self.watched();
+        self.apic.write32(TASK_PRIORITY, 0);
+    }
+
+    /// The identifier of this CPU's APIC.
+    fn processor(&self) -> u8 {
+        const ID: usize = 0x20;
+        let [.., id] = self.apic.read32(ID).to_le_bytes();
+        id
     }
 
     /// Lets COM2's interrupt through, too.
@@ -121,6 +170,12 @@ pub(super) fn acknowledge(vector: u8) {
         // SAFETY: interrupts are only enabled (by `sleep`) after `Interrupts::new` has mapped the
         // APIC at its architectural address.
         let apic = unsafe { Registers::new(apic_base() as *mut u8, 4096) };
+        let place = vector.wrapping_sub(WATCHED_VECTOR);
+        if place < WATCHED {
+            ARRIVED.fetch_or(1 << place, Ordering::Relaxed);
+            // Before a level that stays can raise it again: nobody here makes its device let go.
+            apic.write32(TASK_PRIORITY, DEVICES);
+        }
         apic.write32(END_OF_INTERRUPT, 0);
     }
 }

@@ -129,6 +129,78 @@ impl Access for FwCfgPorts {
     }
 }
 
+/// A general-purpose event of ACPI's: the same bit of a status and of an enable register.
+#[derive(Debug)]
+pub struct GeneralEvent {
+    status: u16,
+    enable: u16,
+    mask: u8,
+}
+
+impl GeneralEvent {
+    /// The event with these ports and this bit.
+    ///
+    /// # Safety
+    /// The firmware must say that these are its ports.
+    #[must_use]
+    pub const unsafe fn new(status: u16, enable: u16, mask: u8) -> Self {
+        Self {
+            status,
+            enable,
+            mask,
+        }
+    }
+
+    /// Forgets that it has happened, if it has, and lets it raise the system control interrupt, or not.
+    pub fn enable(&self, enabled: bool) {
+        self.forget();
+        let mut enable = Port::<u8>::new(self.enable);
+        // SAFETY: the port is an enable register, by the promise to `new`.
+        let others = unsafe { enable.read() } & !self.mask;
+        let own = if enabled { self.mask } else { 0 };
+        // SAFETY: as above; only this event's bit changes, and the handler takes any interrupt.
+        unsafe { enable.write(others | own) };
+    }
+
+    /// Whether it has happened.
+    #[must_use]
+    pub fn has_happened(&self) -> bool {
+        // SAFETY: the port is a status register, by the promise to `new`; reading it changes nothing.
+        unsafe { Port::<u8>::new(self.status).read() & self.mask != 0 }
+    }
+
+    /// Forgets that it has happened.
+    pub fn forget(&self) {
+        // SAFETY: the port is a status register, by the promise to `new`: a one clears its own bit, a zero does nothing.
+        unsafe { Port::<u8>::new(self.status).write(self.mask) };
+    }
+}
+
+/// Has a PC raise ACPI's system control interrupt, where it does not do so yet: `control` is the `PM1a` control register,
+/// `order` the port and the value by which firmware is told. Returns whether it does.
+///
+/// # Safety
+/// The firmware must say that these are its ports.
+#[must_use]
+pub unsafe fn enter_acpi_mode(control: u16, order: Option<(u16, u8)>) -> bool {
+    const SYSTEM_CONTROL_INTERRUPT: u16 = 1 << 0;
+    // Firmware is in no hurry.
+    const PATIENCE: u32 = 1_000_000;
+    let is_in_force = || {
+        // SAFETY: the port is the control register, by the caller's promise; reading it changes nothing.
+        unsafe { Port::<u16>::new(control).read() & SYSTEM_CONTROL_INTERRUPT != 0 }
+    };
+    match order {
+        _ if is_in_force() => true,
+        None => false,
+        Some((port, value)) => {
+            // SAFETY: the port is for this value, by the caller's promise.
+            unsafe { Port::<u8>::new(port).write(value) };
+            (0..PATIENCE).any(|_| is_in_force())
+        }
+    }
+}
+
 /// Reads a register of the CMOS clock, 0 to 127 (others are taken modulo 128); all ones where there is none.
 #[must_use]
 pub fn cmos(register: u8) -> u8 {

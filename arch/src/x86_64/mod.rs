@@ -3,6 +3,7 @@
 pub mod counter;
 pub mod interrupt;
 pub mod io;
+pub mod io_apic;
 pub mod kvm;
 pub mod mmio;
 pub mod mmu;

@@ -7,6 +7,7 @@ mod image;
 mod wire;
 
 use core::fmt::{self, Display, Write};
+use core::iter;
 
 use gnomon_arch::dev::fw_cfg::{FwCfg, Mapped};
 use gnomon_arch::dev::pci::{BarSpace, ConfigAccess, Ecam, Function, Pci};
@@ -22,6 +23,7 @@ use gnomon_arch::machine::{counter, random, services, trap};
 use gnomon_kernel::discover::described::Description;
 use gnomon_kernel::discover::fdt::{self, Bad, NotFound, Tree};
 use gnomon_kernel::discover::hardware::{self, Gic, Interrupt, PciHost, UartModel};
+use gnomon_kernel::discover::notification::{EVENTS, Event, Events, Untold};
 use gnomon_kernel::discover::{self, Window};
 use gnomon_kernel::memory::MemoryRange;
 use gnomon_kernel::random::generator::Generator;
@@ -49,26 +51,47 @@ pub(crate) struct Hardware<'a> {
 /// What `Hardware::uptime` goes by, where that is not the counter itself.
 pub(crate) const INDEPENDENT_TIMER: Option<&str> = None;
 
+/// An interrupt that there may be cannot be looked for.
+const NO_CONTROLLER: Notice = Notice::Unknown("no interrupt controller for it is known");
+
 /// What tells that the host has updated the page.
 pub(crate) enum Notifier {
-    /// The interrupt of this number.
-    Line(u32),
-    /// The tree names none.
-    Undescribed,
-    /// There is no telling, and why.
-    Unknown(&'static str),
+    /// The interrupts of these numbers, each of them.
+    Lines(heapless::Vec<u32, EVENTS>),
+    /// There is nothing to look for, and this is what is found instead.
+    Without(Notice),
 }
 
 impl Notifier {
+    /// Has the interrupt controller remember these interrupts.
+    fn new(interrupts: &Interrupts, lines: impl Iterator<Item = Line>) -> Self {
+        let mut numbers = heapless::Vec::new();
+        for line in lines {
+            if !interrupts.remember(line) || numbers.push(line.number).is_err() {
+                return Self::Without(NO_CONTROLLER);
+            }
+        }
+        Self::Lines(numbers)
+    }
+
     /// Looks for it.
     pub(crate) fn look(&self, interrupts: &Interrupts) -> Notice {
-        match *self {
-            Self::Line(number) if interrupts.arrived(number) => Notice::Arrived,
-            Self::Line(_) => Notice::None,
-            Self::Undescribed => Notice::Undescribed,
-            Self::Unknown(why) => Notice::Unknown(why),
+        match self {
+            Self::Lines(numbers) => {
+                let arrived = |number: &&u32| interrupts.arrived(**number);
+                // Each is asked, so that none is left for the next look.
+                match numbers.iter().filter(arrived).count() {
+                    0 => Notice::None,
+                    _ => Notice::Arrived,
+                }
+            }
+            Self::Without(notice) => *notice,
         }
     }
+
+    /// Ends it: nothing was enabled.
+    #[expect(clippy::unused_self, reason = "the other platform has to")]
+    pub(crate) const fn end(&self, _: &Interrupts) {}
 }
 
 /// Where random numbers come from: the processor, what is below, the host, and once the loader.
@@ -457,15 +480,20 @@ impl<'a> Hardware<'a> {
         Clocks::new(kvm.map(instruction), registers)
     }
 
-    /// What tells that the host has updated the page.
-    pub(crate) fn notifier(&self, interrupts: &Interrupts) -> Notifier {
-        let Ok(Description::Tree(tree)) = &self.description else {
-            return Notifier::Unknown("ACPI's way, GED, is not followed here");
-        };
-        match tree.vmclock_interrupt().map(line) {
-            Some(line) if interrupts.remember(line) => Notifier::Line(line.number),
-            None if interrupts.wake() => Notifier::Undescribed,
-            _ => Notifier::Unknown("no interrupt controller is known"),
+    /// What tells that the host has updated the page, which lies there: what ACPI says, or the tree if the page is its.
+    pub(crate) fn notifier(&self, interrupts: &Interrupts, page: Option<Window>) -> Notifier {
+        if let Ok(Description::Acpi(tables)) = &self.description {
+            match Events::of(tables, page, self.memory()) {
+                Ok(events) => return by_acpi(interrupts, &events),
+                Err(Untold::Elsewhere) => {}
+                Err(untold) => return Notifier::Without(untold.into()),
+            }
+        }
+        let tree = self.firmware.tree.as_ref().ok();
+        match tree.and_then(Tree::vmclock_interrupt) {
+            Some(interrupt) => Notifier::new(interrupts, iter::once(line(interrupt))),
+            None if interrupts.wake() => Notifier::Without(Notice::Undescribed),
+            None => Notifier::Without(NO_CONTROLLER),
         }
     }
 
@@ -495,6 +523,19 @@ impl<'a> Hardware<'a> {
         // host may write it at any time.
         Some(unsafe { &*(address as *const StolenTime) })
     }
+}
+
+/// Looks for what ACPI says.
+fn by_acpi(interrupts: &Interrupts, events: &Events) -> Notifier {
+    let mut lines = heapless::Vec::<Line, EVENTS>::new();
+    for event in events.iter() {
+        let Event::Interrupt(hardware::Line { number, edge, .. }) = event else {
+            return Notifier::Without(Notice::Unknown("ACPI's GPEs are not of this machine"));
+        };
+        // There is room for as many as there are events.
+        let _ = lines.push(Line { number, edge });
+    }
+    Notifier::new(interrupts, lines.into_iter())
 }
 
 impl Entropy {

@@ -2,6 +2,7 @@
 
 mod clocks;
 mod firmware;
+mod notifier;
 mod pvh;
 
 use core::fmt::{self, Display, Write};
@@ -24,7 +25,6 @@ use gnomon_kernel::memory::MemoryRange;
 use gnomon_kernel::random::generator::Generator;
 use gnomon_kernel::random::{Source, Take};
 use gnomon_kernel::services::hypervisor::Processor;
-use gnomon_kernel::smoke::machine::Notice;
 
 use crate::find::{self, HostClock, HostRandom, Network, Page};
 use crate::glue::{Nic, Numbers};
@@ -32,6 +32,7 @@ use crate::last_words::fatal;
 
 pub(crate) use clocks::Clocks;
 pub(crate) use firmware::Firmware;
+pub(crate) use notifier::Notifier;
 pub(crate) use pvh::Handover;
 
 /// How the network device is reached.
@@ -261,10 +262,10 @@ impl<'a> Hardware<'a> {
         Clocks::new(services.kvm(), fadt.as_ref())
     }
 
-    /// What tells that the host has updated the page.
-    #[expect(clippy::unused_self, reason = "the other platform looks it up")]
-    pub(crate) fn notifier(&self, _: &Interrupts) -> Notifier {
-        Notifier
+    /// What tells that the host has updated the page, which lies there.
+    pub(crate) fn notifier(&self, interrupts: &Interrupts, page: Option<Window>) -> Notifier {
+        let tables = self.tables.as_ref().ok();
+        Notifier::new(tables, interrupts, page, self.firmware)
     }
 
     /// How to switch the machine off and restart it.
@@ -272,17 +273,6 @@ impl<'a> Hardware<'a> {
         Power {
             soft_off: self.soft_off,
         }
-    }
-}
-
-/// What tells that the host has updated the page: on a PC a method of ACPI's, which would have to be run.
-pub(crate) struct Notifier;
-
-impl Notifier {
-    /// Looks for it.
-    #[expect(clippy::unused_self, reason = "the other platform has an interrupt")]
-    pub(crate) fn look(&self, _: &Interrupts) -> Notice {
-        Notice::Unknown("ACPI's ways, GED and GPE, are not followed here")
     }
 }
 

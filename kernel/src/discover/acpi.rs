@@ -551,6 +551,45 @@ impl Fadt<'_> {
         (0x0e..=0x7f).contains(&register).then_some(register)
     }
 
+    /// The bits of this general-purpose event, where the machine has it (ACPI 6.5 §4.8.4.1): in the first block, or in the
+    /// second. Either is a number of status registers of 8 bits and the same number of enable registers behind them.
+    #[must_use]
+    pub fn event(&self, number: u8) -> Option<EventBits> {
+        let byte = |offset: usize| self.0.bytes.get(offset).copied();
+        let blocks = [(220, 80, byte(92), Some(0)), (232, 84, byte(93), byte(94))];
+        blocks
+            .into_iter()
+            .find_map(|(extended, port, length, first)| {
+                let (length, index) = (length?, number.checked_sub(first?)?);
+                let (place, registers) = (u64::from(index / 8), u64::from(length / 2));
+                let block = self.register(extended, port, 8)?;
+                let status = block.address.checked_add(place)?;
+                let bits = EventBits {
+                    space: block.space,
+                    status,
+                    enable: status.checked_add(registers)?,
+                    mask: 1 << (index % 8),
+                };
+                let is_possible = block.space != Space::Port || bits.enable <= 0xffff;
+                (place < registers && is_possible).then_some(bits)
+            })
+    }
+
+    /// The system control interrupt, as the 8259s of a PC count.
+    #[must_use]
+    pub fn system_control_interrupt(&self) -> Option<u16> {
+        u16_at(self.0.bytes, 46)
+    }
+
+    /// The port and the value that make a PC raise that interrupt instead of one of firmware's, where it has to be told
+    /// (`SMI_CMD`, `ACPI_ENABLE`).
+    #[must_use]
+    pub fn acpi_enable(&self) -> Option<(u16, u8)> {
+        let port = u16::try_from(self.number32(48)?).ok()?;
+        let value = self.0.bytes.get(52).copied().filter(|value| *value != 0)?;
+        Some((port, value))
+    }
+
     /// A register that has a 64-bit description and an older one as a port number.
     fn register(&self, extended: usize, port: usize, bits: u8) -> Option<Register> {
         let extended = self
@@ -590,6 +629,19 @@ pub struct Register {
     pub bits: u8,
     /// Memory address or port number, never 0.
     pub address: u64,
+}
+
+/// Where a general-purpose event is told and enabled: the same bit of two registers of 8 bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EventBits {
+    /// How they are reached.
+    pub space: Space,
+    /// Set when it has happened; cleared by writing a one.
+    pub status: u64,
+    /// Lets it raise the system control interrupt.
+    pub enable: u64,
+    /// The bit.
+    pub mask: u8,
 }
 
 /// The address space of a [`Register`].

@@ -17,9 +17,11 @@ use name::{is_segment, predefined};
 
 mod encoding;
 mod name;
+mod notify;
 
 pub use encoding::{Package, Value};
 pub use name::{Id, NameString, Path, SEGMENTS};
+pub use notify::Notifiers;
 
 /// Packages that may be open at once; what is nested deeper is skipped with [`Unread::Depth`].
 pub const DEPTH: usize = 16;

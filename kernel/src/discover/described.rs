@@ -237,12 +237,12 @@ fn at_bridge(tables: &Tables<'_>, visitor: &mut dyn FnMut(&Device<'_, '_>)) {
 }
 
 /// A device that is there.
-struct Device<'n, 'a> {
-    namespace: &'n Namespace<'a>,
-    path: Path,
+pub(super) struct Device<'n, 'a> {
+    pub(super) namespace: &'n Namespace<'a>,
+    pub(super) path: Path,
     /// By which it was found.
     id: Id<'a>,
-    resources: Option<Object<'a>>,
+    pub(super) resources: Option<Object<'a>>,
     bus: Option<Object<'a>>,
 }
 
@@ -264,11 +264,19 @@ impl Device<'_, '_> {
 }
 
 /// Visits the devices that are there and bear one of these identifiers, until a visit returns true.
-///
-/// Not generic, so that the image has the walk once.
 fn visit(tables: &Tables<'_>, ids: &[&str], visitor: &mut dyn FnMut(&Device<'_, '_>) -> bool) {
     let blocks = tables.definition_blocks();
-    let namespace = Namespace::new(blocks.aml());
+    visit_in(&Namespace::new(blocks.aml()), ids, visitor);
+}
+
+/// The same in a namespace.
+///
+/// Not generic, so that the image has the walk once.
+pub(super) fn visit_in<'n, 'a>(
+    namespace: &'n Namespace<'a>,
+    ids: &[&str],
+    visitor: &mut dyn FnMut(&Device<'n, 'a>) -> bool,
+) {
     let mut last = None;
     let wanted = |id: &Id<'_>| ids.iter().any(|known| id.is(known));
     for (path, id) in namespace.identifiers(&wanted) {
@@ -282,13 +290,13 @@ fn visit(tables: &Tables<'_>, ids: &[&str], visitor: &mut dyn FnMut(&Device<'_, 
         *status_paths = statuses(&path);
         let [resources, bus, statuses @ ..] = namespace.find_each(paths);
         let device = Device {
-            namespace: &namespace,
+            namespace,
             path,
             id,
             resources,
             bus,
         };
-        if check_statuses(&namespace, &statuses).is_ok() && visitor(&device) {
+        if check_statuses(namespace, &statuses).is_ok() && visitor(&device) {
             break;
         }
     }

@@ -1,4 +1,5 @@
-//! What an Arm machine has, in the same words whether a device tree says it or ACPI does.
+//! What a machine has: an Arm machine's parts in the same words whether a device tree says it or ACPI does, and how a PC's
+//! interrupts arrive.
 
 use super::Window;
 pub use crate::services::smccc::Conduit;
@@ -10,6 +11,26 @@ pub struct Interrupt {
     pub number: u32,
     /// Whether an edge raises it; otherwise a level does.
     pub edge: bool,
+}
+
+/// An interrupt of ACPI's, which counts them through all controllers of the machine (GSI), and what raises it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Line {
+    /// Its number.
+    pub number: u32,
+    /// Whether an edge raises it; otherwise a level does.
+    pub edge: bool,
+    /// Whether the falling edge or the low level does.
+    pub low: bool,
+}
+
+/// An I/O APIC of a PC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IoApic {
+    /// Address of its registers.
+    pub address: u32,
+    /// Its first interrupt, as ACPI counts.
+    pub first: u32,
 }
 
 /// The console UART.

@@ -17,6 +17,7 @@ pub mod described;
 pub mod fdt;
 pub mod hardware;
 pub mod loader;
+pub mod notification;
 pub mod resource;
 pub mod tables;
 

@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use super::hardware::Interrupt;
+use super::hardware::{Interrupt, Line};
 
 /// The resources that a template lists, in order. After an error nothing follows.
 ///
@@ -38,6 +38,31 @@ pub fn resources(template: &[u8]) -> impl Iterator<Item = Result<Resource, Malfo
             rest = Some(descriptor.rest);
         }
         Some(resource)
+    })
+}
+
+/// The interrupts that a template lists, each of every descriptor that has several. They end where it is malformed.
+pub fn lines(template: &[u8]) -> impl Iterator<Item = Line> {
+    const EDGE: u8 = 1 << 1;
+    const LOW: u8 = 1 << 2;
+    let mut rest = template;
+    let descriptors = core::iter::from_fn(move || {
+        let descriptor = Descriptor::read(rest)?;
+        rest = descriptor.rest;
+        (descriptor.tag != tag::END).then_some(descriptor)
+    });
+    let interrupts = descriptors.filter(|descriptor| descriptor.tag == tag::INTERRUPT);
+    interrupts.flat_map(|descriptor| {
+        let (flags, count, numbers) = match descriptor.body {
+            [flags, count, numbers @ ..] => (*flags, *count, numbers),
+            _ => (0, 0, &[][..]),
+        };
+        let (numbers, _) = numbers.as_chunks();
+        numbers.iter().take(count.into()).map(move |number| Line {
+            number: u32::from_le_bytes(*number),
+            edge: flags & EDGE != 0,
+            low: flags & LOW != 0,
+        })
     })
 }
 

@@ -1,10 +1,10 @@
-//! The static ACPI tables of an Arm machine: interrupt controller, timer, console.
+//! The static ACPI tables: interrupt controllers, and an Arm machine's timer and console.
 //!
 //! Each is a total reader over a [`Table`] whose length and checksum are good already: a field that is not
 //! there, or makes no sense, is a part of the machine that is not there.
 
-use super::acpi::{Register, Space, Table, u32_at, u64_at};
-use super::hardware::{Gic, Interrupt, Uart, UartModel};
+use super::acpi::{Register, Space, Table, u16_at, u32_at, u64_at};
+use super::hardware::{Gic, Interrupt, IoApic, Line, Uart, UartModel};
 use super::{PAGE, Window};
 
 /// The interrupt controllers (MADT, ACPI 6.5 §5.2.12).
@@ -61,6 +61,40 @@ impl Madt<'_> {
                 },
             }),
             _ => None,
+        }
+    }
+
+    /// The I/O APIC that an interrupt belongs to, as far as the table tells: of those that begin at it or below, the last.
+    #[must_use]
+    pub fn io_apic(&self, number: u32) -> Option<IoApic> {
+        const IO_APIC: u8 = 0x01;
+        let all = self.structures().filter(|(kind, _)| *kind == IO_APIC);
+        let all = all.filter_map(|(_, bytes)| {
+            Some(IoApic {
+                address: u32_at(bytes, 4).filter(|address| *address != 0)?,
+                first: u32_at(bytes, 8)?,
+            })
+        });
+        all.filter(|io_apic| io_apic.first <= number)
+            .max_by_key(|io_apic| io_apic.first)
+    }
+
+    /// The system control interrupt, of which the 8259s' number is given: a low level, unless an override says otherwise
+    /// (ACPI 6.5 §5.2.12.5).
+    #[must_use]
+    pub fn system_control_interrupt(&self, number: u16) -> Line {
+        const OVERRIDE: u8 = 0x02;
+        const ISA: u8 = 0;
+        let given = self.structures().find_map(|(kind, bytes)| {
+            let [bus, source] = *bytes.get(2..)?.first_chunk()?;
+            let is_it = kind == OVERRIDE && bus == ISA && u16::from(source) == number;
+            Some((u32_at(bytes, 4)?, u16_at(bytes, 8)?)).filter(|_| is_it)
+        });
+        let (number, flags) = given.unwrap_or((number.into(), 0));
+        Line {
+            number,
+            edge: flags >> 2 & 3 == 1,
+            low: flags & 3 != 1,
         }
     }
 

@@ -4,6 +4,7 @@ use gnomon_clock::{CounterId, Ticks};
 
 use super::tap::{Check, Outcome};
 use crate::discover::Window;
+use crate::discover::notification::Untold;
 use crate::memory::{MemoryKind, MemoryRange};
 use crate::report::Width;
 use crate::services::counters::Rate;
@@ -46,6 +47,8 @@ pub trait Bench {
     fn rtc(&mut self) -> Result<Look, &'static str>;
     /// Looks for an interrupt that says that the vmclock page was updated.
     fn notice(&mut self) -> Notice;
+    /// Does not look for it any more.
+    fn end_notices(&mut self);
     /// What became of the network device.
     fn nic(&self) -> Nic<'_>;
 }
@@ -61,6 +64,16 @@ pub enum Notice {
     Undescribed,
     /// It cannot be looked for, and why.
     Unknown(&'static str),
+}
+
+impl From<Untold> for Notice {
+    fn from(untold: Untold) -> Self {
+        match untold {
+            Untold::Elsewhere => Self::Unknown("no device of ACPI's describes this page"),
+            Untold::Never => Self::Undescribed,
+            Untold::Because(why) => Self::Unknown(why),
+        }
+    }
 }
 
 /// How a part of memory is mapped.

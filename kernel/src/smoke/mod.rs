@@ -13,6 +13,7 @@
 pub mod beside;
 mod link;
 pub mod machine;
+mod notices;
 pub mod page;
 pub mod rtc;
 pub mod tap;
@@ -121,6 +122,7 @@ pub fn run<B: Bench, C: Counter, P: FramePort, S: SerialPort>(
             }
         }
     }
+    subject.bench.end_notices();
     let seen = Seen::new(
         readings,
         rtc,

@@ -10,15 +10,13 @@ use gnomon_clock::{
 };
 
 use super::machine::Notice;
+use super::notices::Notices;
 use super::tap::{Check, Evidence, Outcome};
 use crate::report::Width;
 use crate::services::counters::{PageRate, Rate};
 
 /// How long `seq_count` may stay odd, ns: Linux gives the page up after that.
 const ODD_LONGEST: u64 = 100_000_000;
-
-/// How late a notification may be, s. The host may have to wait for a processor.
-const NOTICE_LATEST: u64 = 3;
 
 /// Writes the checks down once: their order, names and rules.
 macro_rules! checks {
@@ -143,6 +141,9 @@ pub struct Watch {
     /// The marker before and after a snapshot was loaded.
     snapshot: Option<(u64, u64)>,
     notices: Notices,
+    /// What two pages say of a counter value that cannot both stand, and how many ticks the later one's reference is from
+    /// that; of all, those with the fewest.
+    nearest: Option<(gnomon_clock::Evidence, u64)>,
 }
 
 /// The page, its time and a counter value beside a stop.
@@ -178,6 +179,7 @@ impl Watch {
             stop: None,
             snapshot: None,
             notices: Notices::default(),
+            nearest: None,
         }
     }
 
@@ -199,7 +201,24 @@ impl Watch {
         }
         if let Some(line) = &self.line {
             self.timed += 1;
+            let found = self.audit.count(Violation::Interval);
             self.audit.observe(fields.seq_count, line, ticks);
+            if self.audit.count(Violation::Interval) > found {
+                self.contradicted(fields);
+            }
+        }
+    }
+
+    /// Takes note that this page contradicts what an earlier one said, if no contradiction is between nearer ones.
+    #[inline(never)]
+    fn contradicted(&mut self, fields: &Fields) {
+        let Some(evidence) = self.audit.evidence(Violation::Interval) else {
+            return;
+        };
+        let since = Ticks(fields.counter_value).since(evidence.earlier.ticks);
+        let since = u64::try_from(since).unwrap_or(0);
+        if self.nearest.is_none_or(|(_, nearest)| since < nearest) {
+            self.nearest = Some((*evidence, since));
         }
     }
 
@@ -600,6 +619,11 @@ impl Watch {
             Rule::Monotonic => Violation::Monotonic,
             _ => Violation::TaiOffset,
         };
+        let nearest = self.nearest.as_ref().filter(|_| rule == Rule::Nested);
+        if let Some((evidence, ticks)) = nearest {
+            let millis = u128::from(*ticks) * 1000 / u128::from(self.hertz.max(1));
+            return Outcome::not_ok(&format_args!("{}, {millis} ms before", Found(evidence)));
+        }
         if let Some(evidence) = self.audit.evidence(violation) {
             return Outcome::not_ok(&Found(evidence));
         }
@@ -658,81 +682,6 @@ impl Watch {
         Outcome::of(
             holds,
             &format_args!("{was:#x} before and after a stop of {stopped}, {elapsed} by the page"),
-        )
-    }
-}
-
-/// Updates that the page says are notified, and what came.
-#[derive(Clone, Copy, Debug, Default)]
-struct Notices {
-    updates: u64,
-    arrived: u64,
-    /// An update is not notified yet.
-    is_due: bool,
-    /// Since when, as far as somebody has looked.
-    since: Option<Ticks>,
-    /// For how many seconds one was not.
-    late: u64,
-    /// One has arrived, and the update that it is about has not been seen yet.
-    is_early: bool,
-    is_undescribed: bool,
-    unknown: Option<&'static str>,
-}
-
-impl Notices {
-    /// The page was updated.
-    const fn updated(&mut self) {
-        self.updates += 1;
-        self.is_due = true;
-    }
-
-    #[inline(never)]
-    fn look(&mut self, notice: Notice, ticks: Option<Ticks>, hertz: u64) {
-        match notice {
-            Notice::None => {}
-            Notice::Arrived => {
-                self.arrived += 1;
-                self.is_early = true;
-            }
-            Notice::Undescribed => self.is_undescribed = true,
-            Notice::Unknown(why) => self.unknown = Some(why),
-        }
-        let Some(ticks) = ticks else {
-            return;
-        };
-        if core::mem::take(&mut self.is_early) {
-            (self.is_due, self.since) = (false, None);
-        }
-        if self.is_due {
-            let since = *self.since.get_or_insert(ticks);
-            let waited = u64::try_from(ticks.since(since)).unwrap_or(0);
-            self.late = self.late.max(waited.checked_div(hertz).unwrap_or(0));
-        }
-    }
-
-    #[inline(never)]
-    fn outcome(&self) -> Outcome {
-        let Self {
-            updates,
-            arrived,
-            late,
-            ..
-        } = *self;
-        if self.is_undescribed {
-            return Outcome::not_ok(&"advertised, and no interrupt is described for it");
-        }
-        if let Some(why) = self.unknown {
-            return Outcome::skip(&format_args!("advertised, and {why}"));
-        }
-        if updates == 0 {
-            return Outcome::skip(&"advertised, and there was no update");
-        }
-        if late < NOTICE_LATEST && arrived == 0 {
-            return Outcome::skip(&"advertised, and the first update was too late to tell");
-        }
-        Outcome::of(
-            late < NOTICE_LATEST,
-            &format_args!("{arrived} for {updates} updates, one missing for {late} s at most"),
         )
     }
 }

@@ -3,9 +3,10 @@
 use gnomon_kernel::discover::acpi::{Bad as BadTable, Tables};
 use gnomon_kernel::discover::described::Description;
 use gnomon_kernel::discover::hardware::{
-    Conduit, Gic, Interrupt, PciHost, Uart, UartModel, VirtioMmio,
+    Conduit, Gic, Interrupt, Line, PciHost, Uart, UartModel, VirtioMmio,
 };
 use gnomon_kernel::discover::loader::{Bad, Files, Loaded, SCRIPT_MAX, Why, run};
+use gnomon_kernel::discover::notification::{Event, Events};
 use gnomon_kernel::discover::{NotFound, Window, vmclock};
 use gnomon_kernel::memory::{MemoryKind, MemoryRange};
 use proptest::collection::vec;
@@ -169,6 +170,14 @@ fn a_vmclock_table_among_them_is_found() {
         r"\_SB.VCLK (AMZNC10C) at 0x40010000, 4096 bytes"
     );
     assert_eq!(Description::Acpi(tables).psci(), Some(Conduit::Hvc));
+    // Beside QEMU's own generic event device, whose code is about others.
+    let events = Events::of(&tables, Some(found.window), &[]).expect("an interrupt");
+    let line = Line {
+        number: 40,
+        edge: true,
+        low: false,
+    };
+    assert_eq!(events.iter().collect::<Vec<_>>(), [Event::Interrupt(line)]);
     // It lies in RAM: somebody has to say that it is not for the guest.
     let mut ram = MemoryRange {
         start: 0x4000_0000,

@@ -3,6 +3,7 @@
 mod hostile;
 mod loader;
 mod machine;
+mod notification;
 mod tables;
 
 use gnomon_kernel::discover::aml::{Entry, Kind, Namespace, Path, Unread};

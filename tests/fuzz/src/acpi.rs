@@ -5,6 +5,7 @@ use std::cell::Cell;
 use gnomon_kernel::discover::acpi::{TABLES, Tables};
 use gnomon_kernel::discover::aml::Namespace;
 use gnomon_kernel::discover::described::{Description, Pc};
+use gnomon_kernel::discover::notification::{Event, Wire};
 use gnomon_kernel::discover::vmclock;
 use gnomon_kernel::memory::PhysicalMemory;
 
@@ -124,6 +125,17 @@ pub fn exercise(tables: &Tables<'_>) {
     let namespace = Namespace::new(blocks.aml());
     let _ = namespace.soft_off();
     let _ = Pc::new(tables);
+    for number in [0, 2, 0x1f, u8::MAX] {
+        if let Ok(wire) = Wire::of(Event::General(number), tables, &MAP) {
+            let address = wire.io_apic.address;
+            assert!(
+                !MAP.iter()
+                    .take(2)
+                    .any(|ram| ram.overlaps(address.into(), 32))
+            );
+            assert!(wire.event.is_some_and(|event| event.enable > event.status));
+        }
+    }
     describe(&Description::Acpi(*tables));
 }
 

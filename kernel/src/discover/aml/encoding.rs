@@ -338,7 +338,7 @@ impl<'a> Reader<'a> {
 
     /// The inside of a package, which starts with its length; leaves this reader after it.
     #[inline]
-    fn package(&mut self) -> Result<Self, Unread> {
+    pub(super) fn package(&mut self) -> Result<Self, Unread> {
         let start = *self;
         let length = self.package_length()?;
         // The length counts its own bytes.
