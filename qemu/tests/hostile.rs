@@ -50,10 +50,21 @@ fn word() -> impl Strategy<Value = String> {
     ]
 }
 
-/// Words in lines, mostly of two or three.
+/// A statement with a number, or with something like one.
+fn number() -> impl Strategy<Value = String> {
+    prop_oneof![
+        "date (1|20)[0-9]{2}-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-6][0-9]:[0-9.±]{0,4}Z",
+        "(wait|step|widen|interval|rate) [+-]?[0-9]{0,20}[.]?[0-9]{0,10}(ns|us|ms|s|min|h|d|ppm|ppb)",
+        "(repeat|offset|generation|marker|set [a-z_]{3,8}) [+-]?(0x)?[0-9a-f]{0,24}",
+    ]
+}
+
+/// Words in lines.
 fn words() -> impl Strategy<Value = String> {
-    let line = vec(word(), 0..4).prop_map(|words| words.join(" "));
-    vec(line, 0..24).prop_map(|lines| lines.join("\n"))
+    let line = vec(word(), 1..4).prop_map(|words| words.join(" ")).boxed();
+    // The first mistake ends it: one line alone, or more.
+    let lines = prop_oneof![vec(line.clone(), 1), vec(line, 0..24)];
+    lines.prop_map(|lines| lines.join("\n"))
 }
 
 fn assert_scenario(text: &str) -> Result<(), TestCaseError> {
@@ -155,7 +166,15 @@ const PAGE: u64 = 0x5_0000_0000;
 
 proptest! {
     #[test]
-    fn any_words_are_a_scenario_or_a_mistake(text in words()) {
+    fn any_words_are_a_scenario_or_a_mistake(text in words(), damage in damage(), end in any::<Option<Index>>()) {
+        if !text.is_empty() {
+            let damaged = damaged(text.as_bytes(), &damage, end);
+            assert_scenario(&String::from_utf8_lossy(&damaged))?;
+        }
+    }
+
+    #[test]
+    fn any_number_is_in_its_range_or_a_mistake(text in number()) {
         assert_scenario(&text)?;
     }
 
@@ -166,7 +185,10 @@ proptest! {
 
     /// However they are nested, and whatever their numbers.
     #[test]
-    fn repetitions_are_bounded(times in vec(any::<u64>(), 1..20), open in 0_usize..3) {
+    fn repetitions_are_bounded(
+        times in vec(prop_oneof![4 => 1_u64..9, 1 => any::<u64>()], 1..20),
+        open in 0_usize..2,
+    ) {
         let mut lines: Vec<String> = times.iter().map(|times| format!("repeat {times}")).collect();
         lines.push("wait 1d".to_owned());
         lines.resize(lines.len() + times.len().saturating_sub(open), "end".to_owned());
