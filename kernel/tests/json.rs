@@ -129,6 +129,32 @@ fn leap_seconds_are_announced_and_shown() {
     assert_eq!(insert["leap"], "insert");
     let delete = now(&view(&at(last - 10, 0, PreNeg as u8)));
     assert_eq!(delete["leap"], "delete");
+    // So many seconds after half past that second.
+    let later = |seconds: u64, fields: Fields| {
+        let counter_value = fields.counter_value - seconds * 2_400_000_000;
+        let told = now(&view(&Fields {
+            counter_value,
+            ..fields
+        }));
+        let utc = told["utc"].as_str().expect("a time")[..21].to_owned();
+        (utc, told["tai_offset"].as_i64().expect("a number"))
+    };
+    let inserted = [0, 1, 2].map(|seconds| later(seconds, at(last, 0, PrePos as u8)));
+    let expected = [
+        ("2026-12-31T23:59:59.5", 37),
+        ("2026-12-31T23:59:60.5", 37),
+        ("2027-01-01T00:00:00.5", 38),
+    ];
+    assert_eq!(
+        inserted,
+        expected.map(|(utc, offset)| (utc.to_owned(), offset))
+    );
+    let deleted = [0, 1].map(|seconds| later(seconds, at(last - 1, 0, PreNeg as u8)));
+    let expected = [("2026-12-31T23:59:58.5", 37), ("2027-01-01T00:00:00.5", 36)];
+    assert_eq!(
+        deleted,
+        expected.map(|(utc, offset)| (utc.to_owned(), offset))
+    );
 }
 
 proptest! {

@@ -66,10 +66,8 @@ fn temporary(name: &str) -> PathBuf {
     use core::sync::atomic::{AtomicU32, Ordering};
     static NUMBER: AtomicU32 = AtomicU32::new(0);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-    std::env::temp_dir().join(format!(
-        "gnomon-command-{}-{number}-{name}",
-        std::process::id()
-    ))
+    // The launcher removes what is called so of processes that are no more.
+    std::env::temp_dir().join(format!("gnomon-{}-{number}-{name}", std::process::id()))
 }
 
 struct Run {

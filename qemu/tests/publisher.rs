@@ -389,7 +389,7 @@ fn foreign_write_is_adopted_as_a_disruption(arch: Arch) {
 
 fn attaches_to_a_running_machine_and_to_a_stopped_one(arch: Arch) {
     let socket = |name: &str| -> PathBuf {
-        std::env::temp_dir().join(format!("gnomon-test-{}-{name}", std::process::id()))
+        std::env::temp_dir().join(format!("gnomon-{}-{name}", std::process::id()))
     };
     for (name, paused) in [("running", false), ("stopped", true)] {
         let path = socket(name);

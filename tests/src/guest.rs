@@ -153,6 +153,18 @@ impl Guest {
         self.wait_said(&format!("{PROMPT}{line}\r\n"));
     }
 
+    /// Used places of the tables that `status` tells of, and how many there are: what is remembered of clients, and
+    /// last their connections. With the line that says so.
+    pub fn tables(&mut self) -> (String, Vec<(u32, u32)>) {
+        let status = self.command("status");
+        let line = status.lines().find_map(|line| line.strip_prefix("tables"));
+        let line = line.unwrap_or_else(|| panic!("{status}")).trim();
+        let numbers = line.split([' ', ',']).filter_map(|word| word.parse().ok());
+        let numbers: Vec<u32> = numbers.collect();
+        let pairs = numbers.chunks(2).map(|pair| (pair[0], pair[1]));
+        (line.to_owned(), pairs.collect())
+    }
+
     /// Types `time`; returns its line when that is a time, checked against the host's clock.
     ///
     /// # Errors

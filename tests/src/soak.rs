@@ -192,6 +192,13 @@ impl Soak<'_> {
         self.waiting.extend(self.received.iter());
         self.settle(guest);
         assert!(self.waiting.is_empty(), "all of them came before");
+        // Nobody has any any more, and those that were cut off are forgotten.
+        let deadline = Instant::now() + PATIENCE;
+        let is_held = |tables: &[(u32, u32)]| tables.last().is_none_or(|(used, _)| *used > 0);
+        while is_held(&guest.tables().1) && Instant::now() < deadline {
+            thread::sleep(CONSOLE);
+        }
+        self.summary.held = is_held(&guest.tables().1);
         self.summary.finish(&guest.command("net"));
     }
 
@@ -357,10 +364,11 @@ impl Soak<'_> {
         }
     }
 
-    /// How deep the stack has been, and whether anything beside the image has been written to.
+    /// How deep the stack has been, whether anything beside the image has been written to, and how full its tables are.
     fn weigh(&mut self, guest: &mut Guest) {
         let footprint = Footprint::of(guest, MEMORY_MIB);
-        self.summary.weigh(footprint);
+        let (line, tables) = guest.tables();
+        self.summary.weigh(footprint, line, &tables);
     }
 
     fn tell(&self, life: usize, updates: u64) {

@@ -219,17 +219,6 @@ fn resident(pid: u32) -> (u64, u64) {
     (all, ram)
 }
 
-/// Used places of the tables that `status` tells of, and how many there are.
-fn tables(guest: &mut Guest) -> (String, Vec<(u32, u32)>) {
-    let status = guest.command("status");
-    let line = status.lines().find_map(|line| line.strip_prefix("tables"));
-    let line = line.unwrap_or_else(|| panic!("{status}")).trim();
-    let numbers = line.split([' ', ',']).filter_map(|word| word.parse().ok());
-    let numbers: Vec<u32> = numbers.collect();
-    let pairs = numbers.chunks(2).map(|pair| (pair[0], pair[1]));
-    (line.to_owned(), pairs.collect())
-}
-
 /// A guest on a tap interface.
 fn start(words: &str) -> (Netns, Guest) {
     let netns = Netns::new();
@@ -297,7 +286,7 @@ fn floods_hold_up_nobody() {
                 outcomes.push(outcome);
             }
             assert!(answered >= ENOUGH, "{name}: {answered} answered in all");
-            let tables = tables(&mut guest);
+            let tables = guest.tables();
             over.store(true, Ordering::Relaxed);
             (outcomes, tables)
         });
@@ -377,7 +366,7 @@ fn slow_readers_hold_up_nobody() {
     });
     assert!(outcome.answered() > 0, "nobody was answered");
     assert_no_loss(&client);
-    let (line, tables) = tables(&mut guest);
+    let (line, tables) = guest.tables();
     println!(
         "{}: slow readers: {:.1} % lost, p50 {:.0} us, p99 {:.0} us; {line}",
         arch().name(),

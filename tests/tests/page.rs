@@ -347,6 +347,7 @@ fn updates_without_a_pause_are_never_torn() {
         tai_offset_sec: valid.tai_offset_sec + 1,
         ..valid
     };
+    let mut seq_count = page.fields().seq_count;
     let asked = std::thread::scope(|scope| {
         let asking = scope.spawn(|| {
             let mut times = 0;
@@ -364,8 +365,15 @@ fn updates_without_a_pause_are_never_torn() {
             times
         });
         while !asking.is_finished() {
-            page.publish(&ahead);
-            page.publish(&valid);
+            // One after the other, so that an update takes as long as a reading.
+            for fields in [&ahead, &valid] {
+                seq_count |= 1;
+                page.poke(0x0c, &seq_count.to_le_bytes());
+                page.poke(0x24, &fields.tai_offset_sec.to_le_bytes());
+                page.poke(0x48, &fields.time_sec.to_le_bytes());
+                seq_count = seq_count.wrapping_add(1);
+                page.poke(0x0c, &seq_count.to_le_bytes());
+            }
         }
         asking.join().expect("every reply is of one page")
     });

@@ -26,6 +26,11 @@ pub struct Summary {
     /// Bounds of replies with the field F323 in calm times, in ns.
     bounds: Vec<u64>,
     footprints: Vec<Footprint>,
+    /// What the guest said of its tables last, and whether one had more in it than it has room for.
+    tables: String,
+    overfull: bool,
+    /// Connections were open after the last client had gone.
+    pub(super) held: bool,
     /// Used-ring entries that no honest device writes, by the guest.
     lies: u64,
     /// Promises that the host broke, by the guest.
@@ -57,8 +62,10 @@ impl Summary {
         }
     }
 
-    pub(super) fn weigh(&mut self, footprint: Footprint) {
+    pub(super) fn weigh(&mut self, footprint: Footprint, line: String, tables: &[(u32, u32)]) {
         self.footprints.push(footprint);
+        self.overfull |= tables.iter().any(|(used, places)| used > places);
+        self.tables = line;
     }
 
     /// Takes what the guest says of its host after something was played; returns what it says for the first time.
@@ -109,6 +116,8 @@ impl Summary {
             deepest as u64 > STACK / 4 * 3,
             format!("{deepest} of {STACK} bytes of stack are used"),
         );
+        fault(self.overfull, "a table has more in it than room".to_owned());
+        fault(self.held, "connections are open that nobody has".to_owned());
         let growth = self.rss.growth();
         fault(growth > GROWTH, format!("QEMU has grown by {growth} KiB"));
         let [first, last] = self.tenths();
@@ -215,6 +224,7 @@ impl fmt::Display for Summary {
             self.deepest(),
             if outside { "unchanged" } else { "CHANGED" }
         )?;
+        writeln!(f, "tables      {}", self.tables)?;
         writeln!(
             f,
             "QEMU        {} KiB at most in the first life, {} in the last; grew by {} KiB at most in the later half of one",
@@ -300,4 +310,33 @@ fn number_before(text: &str, name: &str) -> Option<u64> {
         .rfind(|c: char| !c.is_ascii_digit())
         .map_or(0, |at| at + 1);
     before[start..].parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tables_and_connections_are_judged() {
+        let weighed = |tables: &[(u32, u32)], held| {
+            let mut summary = Summary {
+                held,
+                ..Summary::default()
+            };
+            let footprint = Footprint {
+                stack: 1,
+                outside: 1,
+            };
+            summary.weigh(footprint, String::new(), tables);
+            let faults = summary.faults();
+            [
+                "a table has more in it than room",
+                "connections are open that nobody has",
+            ]
+            .map(|sentence| faults.iter().any(|fault| fault == sentence))
+        };
+        assert_eq!(weighed(&[(1024, 1024), (4, 4)], false), [false, false]);
+        assert_eq!(weighed(&[(1024, 1024), (5, 4)], false), [true, false]);
+        assert_eq!(weighed(&[], true), [false, true]);
+    }
 }
