@@ -185,7 +185,7 @@ impl Rig {
     /// The reading now, which has the truth in its bound.
     #[track_caller]
     fn truth(&mut self) -> gnomon_clock::Reading {
-        let reading = self.clock.now().expect("time");
+        let reading = self.clock.reading().expect("time");
         let truth = self.counter.utc();
         let utc = reading.utc.expect("UTC").time;
         let off = utc.since(truth).expect("near");

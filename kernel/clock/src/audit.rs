@@ -102,6 +102,8 @@ impl fmt::Display for Evidence {
 pub struct Audit {
     /// The newest first, all under one marker.
     kept: [Option<Seen>; KEPT],
+    /// The last counter value read under the newest: kept here and not there, since each reading changes it.
+    last: Ticks,
     updates: u64,
     disruptions: u64,
     findings: [Finding; Violation::ALL.len()],
@@ -111,7 +113,7 @@ pub struct Audit {
 struct Seen {
     seq_count: u32,
     timeline: Timeline,
-    /// The first and last counter value read under it.
+    /// The first and last counter value read under it. The newest one's last is [`Audit::last`].
     first: Ticks,
     last: Ticks,
 }
@@ -128,6 +130,7 @@ impl Audit {
     pub const fn new() -> Self {
         Self {
             kept: [None; KEPT],
+            last: Ticks(0),
             updates: 0,
             disruptions: 0,
             findings: [Finding {
@@ -138,15 +141,14 @@ impl Audit {
     }
 
     /// Takes note of a snapshot: the timeline of the page at `seq_count`, and a counter value that
-    /// was read under it. While `seq_count` stands still this is two comparisons and a store.
-    #[inline]
+    /// was read under it.
     pub fn observe(&mut self, seq_count: u32, timeline: &Timeline, ticks: Ticks) {
-        if let [Some(newest), ..] = &mut self.kept
-            && newest.seq_count == seq_count
-            && ticks.since(newest.last) >= 0
-        {
-            newest.last = ticks;
-            return;
+        if let [Some(newest), ..] = &mut self.kept {
+            if newest.seq_count == seq_count && ticks.since(self.last) >= 0 {
+                self.last = ticks;
+                return;
+            }
+            newest.last = self.last;
         }
         self.update(&Seen {
             seq_count,
@@ -154,6 +156,19 @@ impl Audit {
             first: ticks,
             last: ticks,
         });
+        self.last = ticks;
+    }
+
+    /// Whether the counter has not gone back since the newest page was read last.
+    #[inline]
+    pub(crate) const fn goes_on(&self, ticks: Ticks) -> bool {
+        ticks.since(self.last) >= 0
+    }
+
+    /// Takes note of a counter value that goes on, read under the newest page.
+    #[inline]
+    pub(crate) const fn follow(&mut self, ticks: Ticks) {
+        self.last = ticks;
     }
 
     /// Updates looked at, without those that came and went between two readings.

@@ -5,11 +5,12 @@ use core::fmt;
 
 use crate::audit::Audit;
 use crate::cross::Origin;
-use crate::leap::{LeapSecond, OperatorOffset};
-use crate::page::{Busy, ClockStatus, CounterId, Fields, LEN_WITH_MARKER, VmclockPage};
+use crate::leap::{LeapSecond, OperatorOffset, UtcTime};
+use crate::page::{Busy, ClockStatus, CounterId, Fields, LEN_WITH_MARKER, VmclockPage, Words};
 use crate::scale::Period;
-use crate::time::Ticks;
+use crate::time::{Bound, Tai, Ticks, Timestamp};
 use crate::timeline::{Reading, Timeline, Unusable};
+use crate::window::{Moment, Window};
 
 /// The hardware counter of this machine.
 pub trait Counter {
@@ -40,6 +41,68 @@ pub struct Exchange {
     pub received: Reading,
     /// When the page was read for the answer.
     pub transmit: Reading,
+}
+
+/// The time now, with its bound and all that the page says with it, where the clock keeps that.
+#[derive(Clone, Copy, Debug)]
+pub struct Now<'c> {
+    /// A reading at most a second before, from which only the time and the bound have moved on.
+    first: &'c Reading,
+    moment: Moment,
+}
+
+impl Now<'_> {
+    /// The counter value.
+    #[must_use]
+    #[inline]
+    pub const fn ticks(&self) -> Ticks {
+        self.moment.ticks
+    }
+
+    /// TAI, as in [`Reading::tai`].
+    #[must_use]
+    #[inline]
+    pub fn tai(&self) -> Option<Timestamp<Tai>> {
+        self.first.tai.map(|tai| tai.later(self.moment.later))
+    }
+
+    /// UTC, as in [`Reading::utc`].
+    #[must_use]
+    #[inline]
+    pub fn utc(&self) -> Option<UtcTime> {
+        let later = |utc: UtcTime| UtcTime {
+            time: utc.time.later(self.moment.later),
+            ..utc
+        };
+        self.first.utc.map(later)
+    }
+
+    /// True time lies within ± this of `tai` and `utc`, if the host, or the source, speaks the truth.
+    #[must_use]
+    #[inline]
+    pub const fn bound(&self) -> Bound {
+        self.moment.bound
+    }
+
+    /// Synchronised or freerunning.
+    #[must_use]
+    #[inline]
+    pub const fn status(&self) -> ClockStatus {
+        self.first.status
+    }
+
+    /// The disruption marker under which this holds.
+    #[must_use]
+    #[inline]
+    pub const fn marker(&self) -> u64 {
+        self.first.marker
+    }
+
+    /// Everything that there is to say.
+    #[must_use]
+    pub fn reading(&self) -> Reading {
+        self.first.at(&self.moment)
+    }
 }
 
 /// A page, if there is one, and this machine's counter.
@@ -77,10 +140,13 @@ pub struct Clock<'p, C> {
     /// The page under which time was last valid.
     last: Option<Timeline>,
     /// The page that was looked at last, if it gave a timeline.
-    seen: Fields,
-    /// That timeline is `last`, and nothing was refused since: the same page would give the same again.
-    settled: bool,
-    /// The latest exchange, if it is by `last` and that is settled.
+    seen: Words,
+    /// Part of that timeline, if it is `last` and nothing was refused since: while the page is the same, a
+    /// look at it would give that again.
+    window: Window,
+    /// The reading at the beginning of the window; without one, the latest.
+    first: Reading,
+    /// The latest exchange, if it is of the window.
     exchanged: Option<Exchange>,
     /// The marker has moved since, and time has not been valid yet.
     stepped: bool,
@@ -122,8 +188,9 @@ impl<'p, C: Counter> Clock<'p, C> {
             counter,
             marker,
             last: None,
-            seen: Fields::stock(),
-            settled: false,
+            seen: Words::default(),
+            window: Window::NONE,
+            first: Reading::NONE,
             exchanged: None,
             stepped: false,
             withdrawn: false,
@@ -202,15 +269,24 @@ impl<'p, C: Counter> Clock<'p, C> {
     ///
     /// # Errors
     /// [`NoTime`], but never `StaleStamp`.
-    pub fn now(&mut self) -> Result<Reading, NoTime> {
-        if let Some((line, ticks)) = self.recall()
-            && let Ok(reading) = line.at(ticks)
-        {
-            return Ok(reading);
-        }
-        let (timeline, ticks) = self.look()?;
-        let reading = timeline.at(ticks);
-        self.settle(reading, &timeline)
+    #[inline]
+    pub fn now(&mut self) -> Result<Now<'_>, NoTime> {
+        let moment = match self.again() {
+            Some(moment) => moment,
+            None => self.anew()?,
+        };
+        Ok(Now {
+            first: &self.first,
+            moment,
+        })
+    }
+
+    /// The time now, and all that has to be said with it, in one.
+    ///
+    /// # Errors
+    /// As for [`now`](Self::now).
+    pub fn reading(&mut self) -> Result<Reading, NoTime> {
+        self.now().map(|now| now.reading())
     }
 
     /// The times of arrival and answer by one snapshot of the page, taken now.
@@ -228,15 +304,17 @@ impl<'p, C: Counter> Clock<'p, C> {
     /// As for [`exchange`](Self::exchange).
     #[inline]
     pub fn exchange_in_place(&mut self, received: Stamp) -> Result<(), NoTime> {
-        if let Some((_, ticks)) = self.recall()
-            && let (Some(line), Some(exchange)) = (&self.last, &mut self.exchanged)
+        if let Some(transmit) = self.again()
+            && let Some(arrival) = self.window.at(received.ticks)
+            && transmit.ticks.since(arrival.ticks) >= 0
+            && received.marker == self.first.marker
         {
-            if received.marker != line.marker() || ticks.since(received.ticks) < 0 {
-                return Err(NoTime::StaleStamp);
+            if self.exchanged.is_none() {
+                self.begin_exchanges();
             }
-            if line.renew(&mut exchange.received, received.ticks).is_ok()
-                && line.renew(&mut exchange.transmit, ticks).is_ok()
-            {
+            if let Some(exchange) = &mut self.exchanged {
+                exchange.received.renew(&self.first, &arrival);
+                exchange.transmit.renew(&self.first, &transmit);
                 return Ok(());
             }
         }
@@ -249,39 +327,101 @@ impl<'p, C: Counter> Clock<'p, C> {
         self.exchanged.as_ref()
     }
 
-    /// The line of the page and the counter, if that is to the last bit the page that served before:
-    /// nothing has to be made again, and nothing can have changed.
-    #[inline]
-    fn recall(&mut self) -> Option<(&Timeline, Ticks)> {
-        let (page, line) = (self.page?, self.last.as_ref().filter(|_| self.settled)?);
-        let ticks = page.still_with(&self.seen, || self.counter.read())?;
-        self.audit.observe(self.seen.seq_count, line, ticks);
-        Some((line, ticks))
+    /// Now by the window, if the page is to the last bit the one that the window was made of: nothing has to
+    /// be made again, and nothing can have changed.
+    #[expect(clippy::inline_always, reason = "what follows takes it from registers")]
+    #[inline(always)]
+    fn again(&mut self) -> Option<Moment> {
+        // What can be worked out before the page is compared is, so that both go on at once.
+        let moment = self.page?.still_with(&self.seen, || {
+            let ticks = self.counter.read();
+            let goes_on = self.audit.goes_on(ticks);
+            self.window.at(ticks).filter(|_| goes_on)
+        })?;
+        self.audit.follow(moment.ticks);
+        Some(moment)
+    }
+
+    /// An exchange to be renewed in place all along the window.
+    #[cold]
+    fn begin_exchanges(&mut self) {
+        self.exchanged = Some(Exchange {
+            received: self.first,
+            transmit: self.first,
+        });
+    }
+
+    /// Now by a page that may be new.
+    #[inline(never)]
+    fn anew(&mut self) -> Result<Moment, NoTime> {
+        let (line, ticks) = self.look()?;
+        self.first = self.settle(line.at(ticks), &line)?;
+        let moment = match line.origin() {
+            Origin::Page => self.open_window(ticks),
+            Origin::Own(_) => None,
+        };
+        Ok(moment.unwrap_or(Moment::of(&self.first)))
+    }
+
+    /// Makes the window of the page's line around a counter value, if there is one.
+    #[inline(never)]
+    fn open_window(&mut self, ticks: Ticks) -> Option<Moment> {
+        let line = self.last.as_ref()?;
+        let window = Window::around(line, ticks)?;
+        let moment = window.at(ticks)?;
+        self.first = line.at(window.begin()).ok()?;
+        self.window = window;
+        Some(moment)
     }
 
     /// The exchange by a page that may be new.
     #[inline(never)]
-    fn exchange_anew(&mut self, received: Stamp) -> Result<(), NoTime> {
-        let (timeline, ticks) = self.look()?;
-        let transmit = timeline.at(ticks);
-        let transmit = self.settle(transmit, &timeline)?;
+    fn exchange_anew(&mut self, stamp: Stamp) -> Result<(), NoTime> {
+        let moment = self.anew()?;
         // A counter that went back was disrupted, whether the marker says so or not.
-        if received.marker != transmit.marker || ticks.since(received.ticks) < 0 {
+        if stamp.marker != self.first.marker || moment.ticks.since(stamp.ticks) < 0 {
             return Err(NoTime::StaleStamp);
         }
-        // Settled already, unless this one is out of range.
-        let received = timeline
-            .at(received.ticks)
-            .map_err(|why| self.refuse(why, timeline.marker()))?;
+        let transmit = self.first.at(&moment);
+        let received = match self.window.at(stamp.ticks) {
+            Some(arrival) => self.first.at(&arrival),
+            None => self.arrival_by_the_line(stamp)?,
+        };
         self.exchanged = Some(Exchange { received, transmit });
         Ok(())
+    }
+
+    /// An arrival outside the window of the answer.
+    #[cold]
+    fn arrival_by_the_line(&mut self, stamp: Stamp) -> Result<Reading, NoTime> {
+        // What is said of the arrival need not be what is said in the window: nothing to go on from.
+        self.window = Window::NONE;
+        let reading = self.line().ok_or(NoTime::StaleStamp)?.at(stamp.ticks);
+        match reading {
+            Ok(mut reading) => {
+                // What a page tells beside an own line.
+                reading.generation = self.first.generation;
+                reading.disruption = self.first.disruption;
+                reading.smearing_hint = self.first.smearing_hint;
+                Ok(reading)
+            }
+            // Settled already, unless this one is out of range.
+            Err(why) => Err(self.refuse(why, stamp.marker)),
+        }
     }
 
     /// How long a tick is by the line that the latest time was told from; `None` without one.
     #[must_use]
     pub fn period(&self) -> Option<Period> {
-        let line = if self.settled { self.last } else { self.own };
-        line.as_ref().map(Timeline::period)
+        self.line().map(Timeline::period)
+    }
+
+    /// The line that the latest time was told from.
+    const fn line(&self) -> Option<&Timeline> {
+        match self.first.origin {
+            Origin::Page => self.last.as_ref(),
+            Origin::Own(_) => self.own.as_ref(),
+        }
     }
 
     /// The raw page, for people to look at; `None` without a page.
@@ -291,14 +431,25 @@ impl<'p, C: Counter> Clock<'p, C> {
     }
 
     fn look(&mut self) -> Result<(Timeline, Ticks), NoTime> {
-        self.settled = false;
+        let had_window = !self.window.is_empty();
+        self.window = Window::NONE;
         self.exchanged = None;
         let Some(page) = self.page else {
             return self.look_unguarded();
         };
-        let (fields, ticks) = page
-            .snapshot_with(|| self.counter.read())
+        let (words, ticks) = page
+            .words_with(|| self.counter.read())
             .map_err(NoTime::Busy)?;
+        if had_window
+            && words == self.seen
+            && self.audit.goes_on(ticks)
+            && let Some(line) = self.last
+        {
+            // Only the window is over.
+            self.audit.follow(ticks);
+            return Ok((line, ticks));
+        }
+        let fields = Fields::from_words(&words);
         let operator = self.operator.map(|operator| operator.at(&fields));
         let marker = fields.disruption_marker;
         if self.own.is_some_and(|own| own.marker() != marker) {
@@ -315,7 +466,7 @@ impl<'p, C: Counter> Clock<'p, C> {
                     page: timeline.leap_knowledge(),
                 });
                 self.audit.observe(fields.seq_count, &timeline, ticks);
-                self.seen = fields;
+                self.seen = words;
                 Ok((timeline, ticks))
             }
             Err(why) => self.fall_back(why, &fields, ticks),
@@ -378,7 +529,6 @@ impl<'p, C: Counter> Clock<'p, C> {
             Ok(reading) => {
                 self.marker = reading.marker;
                 self.last = Some(*timeline);
-                self.settled = true;
                 self.stepped = false;
                 self.withdrawn = false;
                 Ok(reading)
@@ -413,6 +563,7 @@ impl<'p, C: Counter> Clock<'p, C> {
     }
 
     /// Remembers a step until time is valid again, even if the marker came back.
+    #[inline(never)]
     fn refuse(&mut self, why: Unusable, marker: u64) -> NoTime {
         if marker != self.marker {
             self.withdrawn |= why != Unusable::NotUpdated;

@@ -272,7 +272,7 @@ impl LeapRule {
 
     /// UTC at `at`, and linear − UTC in force then: the old offset holds until the inserted second
     /// is over. `None` when UTC is before 1970 or out of range.
-    #[inline]
+    #[inline(never)]
     pub(crate) fn utc(&self, at: Timestamp<Linear>) -> Option<(UtcTime, i16)> {
         let mut utc = UtcTime {
             time: utc_code(at, self.offset)?,
@@ -296,6 +296,21 @@ impl LeapRule {
             }
         }
         (utc.time.seconds() >= 0).then_some((utc, in_force))
+    }
+
+    /// Whether from `at` to `later`, which is no more than a second after it, UTC goes like linear time and
+    /// nothing that is said of it changes.
+    pub(crate) fn is_even(&self, at: Timestamp<Linear>, later: Timestamp<Linear>) -> bool {
+        let passed = later.since(at);
+        let (Some(passed), Some(now), Some(then)) = (passed, self.utc(at), self.utc(later)) else {
+            return false;
+        };
+        let (mut utc, offset) = now;
+        let Some(time) = utc.time.checked_add(passed) else {
+            return false;
+        };
+        utc.time = time;
+        (utc, offset) == then
     }
 
     /// The leap second that the page tells of.

@@ -275,14 +275,15 @@ mod seqlock;
 pub mod smear;
 pub mod time;
 pub mod timeline;
+mod window;
 
-/// What [`seqlock`] is made of; its test has other ones.
+/// What [`seqlock`] is made of; its test has another one.
 mod atomic {
-    pub(crate) use core::sync::atomic::{AtomicU32, Ordering, fence};
+    pub(crate) use core::sync::atomic::{Ordering, fence};
 }
 
 pub use audit::{Audit, Evidence, Violation};
-pub use clock::{Clock, Counter, Exchange, Kiss, NoTime, Stamp};
+pub use clock::{Clock, Counter, Exchange, Kiss, NoTime, Now, Stamp};
 pub use compare::{Comparison, Difference, Likely, compare};
 pub use cross::{Bracket, CrossTimestamp, Origin, Source, SourceTime};
 pub use estimate::{

@@ -3,9 +3,8 @@
 
 use core::fmt;
 use core::hint;
-use core::mem::offset_of;
+use core::sync::atomic::AtomicU64;
 use core::sync::atomic::Ordering::Relaxed;
-use core::sync::atomic::{AtomicI16, AtomicU8, AtomicU16, AtomicU32, AtomicU64};
 
 use crate::seqlock;
 pub use crate::seqlock::Busy;
@@ -18,8 +17,10 @@ const SEAL_MASK: u64 = 0xffff_ffff << 32;
 pub const MAGIC: u32 = 0x4b4c_4356;
 /// The only version there is.
 pub const VERSION: u16 = 1;
-/// Length of the structure in bytes. The page's own `size` is that of the region, usually 0x1000.
+/// Length of the structure in bytes, a whole number of words. The page's own `size` is that of the region, usually 0x1000.
 pub const LEN: usize = 0x70;
+/// Bytes of it that are no field.
+const PADDING: usize = 2;
 /// `counter_id` of a page without time: only the disruption marker and what follows it count.
 pub const COUNTER_INVALID: u8 = 0xff;
 
@@ -48,39 +49,28 @@ pub mod flag {
     pub const NOTIFICATION_PRESENT: u64 = 1 << 9;
 }
 
-/// Writes the ABI down once; the two structures, their conversions and the compile-time check of
-/// every offset follow from it.
+/// The page as it lies in memory: little-endian words of 64 bits, which no field straddles.
+pub(crate) type Words = [u64; LEN / 8];
+
+/// Writes the ABI down once; the structure, its conversions and the compile-time check of every
+/// offset follow from it.
 macro_rules! vmclock_abi {
-    (
-        $($(#[$doc:meta])* $offset:literal $name:ident: $raw:ident in $atomic:ident,)*
-        pad $pad:literal,
-        $($(#[$doc2:meta])* $offset2:literal $name2:ident: $raw2:ident in $atomic2:ident,)*
-    ) => {
+    ($($(#[$doc:meta])* $offset:literal $name:ident: $raw:ident,)*) => {
         /// A copy of the page: raw values in native byte order, nothing checked.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub struct Fields {
             $($(#[$doc])* pub $name: $raw,)*
-            $($(#[$doc2])* pub $name2: $raw2,)*
-        }
-
-        /// The page where it lies: shared with a writer on the other side of the hypervisor.
-        ///
-        /// Every field is an atomic of its ABI width, in the page's little-endian order, so that a
-        /// torn copy is a matter of the seqlock and never of the language. Loads are relaxed and
-        /// therefore work on memory mapped read-only.
-        #[derive(Debug)]
-        #[repr(C)]
-        pub struct VmclockPage {
-            $($name: $atomic,)*
-            pad: [AtomicU8; 2],
-            $($name2: $atomic2,)*
         }
 
         const _: () = {
-            $(assert!(offset_of!(VmclockPage, $name) == $offset);)*
-            assert!(offset_of!(VmclockPage, pad) == $pad);
-            $(assert!(offset_of!(VmclockPage, $name2) == $offset2);)*
-            assert!(size_of::<VmclockPage>() == LEN);
+            let (mut end, mut padding) = (0, 0);
+            $(
+                assert!($offset % size_of::<$raw>() == 0, "no field straddles a word");
+                assert!($offset >= end);
+                padding += $offset - end;
+                end = $offset + size_of::<$raw>();
+            )*
+            assert!(end == LEN && padding == PADDING);
         };
 
         impl Fields {
@@ -89,7 +79,6 @@ macro_rules! vmclock_abi {
             pub fn to_bytes(&self) -> [u8; LEN] {
                 let mut bytes = [0; LEN];
                 $(put(&mut bytes, $offset, self.$name.to_le_bytes());)*
-                $(put(&mut bytes, $offset2, self.$name2.to_le_bytes());)*
                 bytes
             }
 
@@ -98,61 +87,31 @@ macro_rules! vmclock_abi {
             pub fn from_bytes(bytes: &[u8; LEN]) -> Self {
                 Self {
                     $($name: $raw::from_le_bytes(get(bytes, $offset)),)*
-                    $($name2: $raw2::from_le_bytes(get(bytes, $offset2)),)*
                 }
             }
-        }
 
-        impl VmclockPage {
-            /// A page of one's own, for tests and hosts.
-            #[must_use]
-            pub const fn new(fields: &Fields) -> Self {
+            #[expect(clippy::cast_sign_loss, reason = "bits are moved")]
+            const fn to_words(self) -> Words {
+                let mut words = [0; LEN / 8];
+                $(
+                    let bits = self.$name as u64 & (u64::MAX >> (64 - $raw::BITS));
+                    words[$offset / 8] |= (bits << (8 * ($offset % 8))).to_le();
+                )*
+                words
+            }
+
+            #[expect(clippy::cast_possible_truncation, reason = "bits are moved")]
+            pub(crate) const fn from_words(words: &Words) -> Self {
                 Self {
-                    $($name: $atomic::new(fields.$name.to_le()),)*
-                    pad: [const { AtomicU8::new(0) }; 2],
-                    $($name2: $atomic2::new(fields.$name2.to_le()),)*
+                    $($name: (u64::from_le(words[$offset / 8]) >> (8 * ($offset % 8))) as $raw,)*
                 }
             }
 
-            // Inlined for the seqlock's sake: its fences stand about the loads in one function.
-            /// Every field by itself; of one update only between two equal sequence counts.
-            #[inline]
-            fn load(&self) -> Fields {
-                Fields {
-                    $($name: $raw::from_le(self.$name.load(Relaxed)),)*
-                    $($name2: $raw2::from_le(self.$name2.load(Relaxed)),)*
-                }
-            }
-
-            /// Whether every field is what it is in `fields`, each by itself as in `load`.
-            #[inline]
-            fn equals(&self, fields: &Fields) -> bool {
-                // Without a branch or a flag for each, since nearly always they all are. Every kind of
-                // field fits an `i128`, and the compiler sees that it needs half of one.
-                let difference = 0
-                    $(| i128::from(self.$name.load(Relaxed) ^ fields.$name.to_le()))*
-                    $(| i128::from(self.$name2.load(Relaxed) ^ fields.$name2.to_le()))*;
-                difference == 0
-            }
-
-            /// Stores the first field of `bytes`, which must start at a field, and returns its length.
-            fn store(&self, offset: usize, bytes: &[u8]) -> Option<usize> {
+            /// The length of the field at `offset`.
+            const fn length(offset: usize) -> Option<usize> {
                 match offset {
-                    $($offset => {
-                        let raw = $raw::from_ne_bytes(*bytes.first_chunk()?);
-                        self.$name.store(raw, Relaxed);
-                        Some(size_of::<$raw>())
-                    })*
-                    $($offset2 => {
-                        let raw = $raw2::from_ne_bytes(*bytes.first_chunk()?);
-                        self.$name2.store(raw, Relaxed);
-                        Some(size_of::<$raw2>())
-                    })*
-                    _ => {
-                        let pad = self.pad.get(offset.checked_sub($pad)?)?;
-                        pad.store(*bytes.first()?, Relaxed);
-                        Some(1)
-                    }
+                    $($offset => Some(size_of::<$raw>()),)*
+                    _ => None,
                 }
             }
         }
@@ -161,52 +120,62 @@ macro_rules! vmclock_abi {
 
 vmclock_abi! {
     /// [`MAGIC`]. Constant.
-    0x00 magic: u32 in AtomicU32,
+    0x00 magic: u32,
     /// Length of the region in bytes; fields beyond it are absent. Constant.
-    0x04 size: u32 in AtomicU32,
+    0x04 size: u32,
     /// [`VERSION`]. Constant.
-    0x08 version: u16 in AtomicU16,
+    0x08 version: u16,
     /// A [`CounterId`], or [`COUNTER_INVALID`]. Called constant, but a writer in the field changes
     /// it under the seqlock, so it is read there.
-    0x0a counter_id: u8 in AtomicU8,
+    0x0a counter_id: u8,
     /// A [`TimeType`]. As `counter_id`.
-    0x0b time_type: u8 in AtomicU8,
+    0x0b time_type: u8,
     /// Odd while an update is in progress.
-    0x0c seq_count: u32 in AtomicU32,
+    0x0c seq_count: u32,
     /// Any change says that the counter may have been disrupted (migration, restore, ..).
-    0x10 disruption_marker: u64 in AtomicU64,
+    0x10 disruption_marker: u64,
     /// Bits of [`flag`].
-    0x18 flags: u64 in AtomicU64,
-    pad 0x20,
+    0x18 flags: u64,
+    // 0x20: two bytes of padding.
     /// A [`ClockStatus`].
-    0x22 clock_status: u8 in AtomicU8,
+    0x22 clock_status: u8,
     /// A [`SmearingHint`]: what the guest may do for its own clients. The page is never smeared.
-    0x23 leap_second_smearing_hint: u8 in AtomicU8,
+    0x23 leap_second_smearing_hint: u8,
     /// UTC − TAI in seconds, −37 in 2026; the text of v1.0 had +37 ([`TaiOffset`](crate::TaiOffset)).
-    0x24 tai_offset_sec: i16 in AtomicI16,
+    0x24 tai_offset_sec: i16,
     /// A [`LeapIndicator`], valid at the reference instant and not for now.
-    0x26 leap_indicator: u8 in AtomicU8,
+    0x26 leap_indicator: u8,
     /// Extra right shift of the three `counter_period*` fields.
-    0x27 counter_period_shift: u8 in AtomicU8,
+    0x27 counter_period_shift: u8,
     /// The counter at the reference instant.
-    0x28 counter_value: u64 in AtomicU64,
+    0x28 counter_value: u64,
     /// Seconds per tick in 2^−(64+shift) s.
-    0x30 counter_period_frac_sec: u64 in AtomicU64,
+    0x30 counter_period_frac_sec: u64,
     /// Estimated ± error of the period, same unit.
-    0x38 counter_period_esterror_rate_frac_sec: u64 in AtomicU64,
+    0x38 counter_period_esterror_rate_frac_sec: u64,
     /// Greatest ± error of the period, same unit.
-    0x40 counter_period_maxerror_rate_frac_sec: u64 in AtomicU64,
+    0x40 counter_period_maxerror_rate_frac_sec: u64,
     /// The reference instant: whole seconds since 1970 of `time_type`.
-    0x48 time_sec: u64 in AtomicU64,
+    0x48 time_sec: u64,
     /// Its fraction in 2⁻⁶⁴ s.
-    0x50 time_frac_sec: u64 in AtomicU64,
+    0x50 time_frac_sec: u64,
     /// Estimated ± error of the reference instant in ns.
-    0x58 time_esterror_nanosec: u64 in AtomicU64,
+    0x58 time_esterror_nanosec: u64,
     /// Greatest ± error of the reference instant in ns.
-    0x60 time_maxerror_nanosec: u64 in AtomicU64,
+    0x60 time_maxerror_nanosec: u64,
     /// Changes when the guest is cloned or restored (0x64 in the text of v1.0, which was a mistake).
-    0x68 vm_generation_counter: u64 in AtomicU64,
+    0x68 vm_generation_counter: u64,
 }
+
+/// The page where it lies: shared with a writer on the other side of the hypervisor.
+///
+/// It is read in words of 64 bits, all of them atomics, so that a torn copy is a matter of the seqlock and
+/// never of the language, and the whole of it in fourteen loads. Both architectures load an aligned
+/// word at once, whatever the width of the stores that made it. Loads are relaxed and therefore work on
+/// memory mapped read-only.
+#[derive(Debug)]
+#[repr(transparent)]
+pub struct VmclockPage([AtomicU64; LEN / 8]);
 
 /// A page must reach this far to hold a time: the end of `time_frac_sec`.
 pub(crate) const LEN_WITH_TIME: u32 = 0x58;
@@ -334,17 +303,31 @@ impl Fields {
 pub const ATTEMPTS: u32 = 1 << 15;
 
 impl VmclockPage {
+    /// A page of one's own, for tests and hosts.
+    #[must_use]
+    pub const fn new(fields: &Fields) -> Self {
+        let words = fields.to_words();
+        let mut page = [const { AtomicU64::new(0) }; LEN / 8];
+        let mut at = 0;
+        while at < words.len() {
+            page[at] = AtomicU64::new(words[at]);
+            at += 1;
+        }
+        Self(page)
+    }
+
     /// The disruption marker right now, by one load outside the seqlock.
     #[must_use]
     #[inline]
     pub fn marker(&self) -> u64 {
-        u64::from_le(self.disruption_marker.load(Relaxed))
+        u64::from_le(self.0[MARKER / 8].load(Relaxed))
     }
 
     /// The sequence count right now, by one load: odd while an update is in progress.
     #[must_use]
+    #[inline]
     pub fn seq_count(&self) -> u32 {
-        u32::from_le(self.seq_count.load(Relaxed))
+        (u64::from_le(self.0[SEQ_COUNT / 8].load(Relaxed)) >> 32) as u32
     }
 
     /// A copy of the page as one update left it.
@@ -362,18 +345,22 @@ impl VmclockPage {
     ///
     /// # Errors
     /// [`Busy`] after [`ATTEMPTS`] looks. An older copy is never used instead.
-    pub fn snapshot_with<T>(&self, mut read: impl FnMut() -> T) -> Result<(Fields, T), Busy> {
+    pub fn snapshot_with<T>(&self, read: impl FnMut() -> T) -> Result<(Fields, T), Busy> {
+        let (words, value) = self.words_with(read)?;
+        Ok((Fields::from_words(&words), value))
+    }
+
+    /// The same as it lies in memory.
+    #[inline]
+    pub(crate) fn words_with<T>(&self, mut read: impl FnMut() -> T) -> Result<(Words, T), Busy> {
         let mut busy = Busy { odd: false };
         for _ in 0..ATTEMPTS {
-            match seqlock::look(&self.seq_count, || (self.load(), read())) {
-                Ok((seq_count, (fields, value))) => {
-                    return Ok((
-                        Fields {
-                            seq_count,
-                            ..fields
-                        },
-                        value,
-                    ));
+            match seqlock::look(|| self.seq_count(), || (self.load(), read())) {
+                Ok((count, (mut words, value))) => {
+                    let [_, word, ..] = &mut words;
+                    let codes = u64::from_le(*word) & u64::from(u32::MAX);
+                    *word = (u64::from(count) << 32 | codes).to_le();
+                    return Ok((words, value));
                 }
                 Err(reason) => busy = reason,
             }
@@ -381,19 +368,58 @@ impl VmclockPage {
         }
         Err(busy)
     }
-}
 
-impl VmclockPage {
-    /// What `read` returned while the page was still what `fields` is a copy of, to the last bit:
-    /// [`snapshot_with`](Self::snapshot_with) without making a copy. `None` if it was not, or is being
-    /// written; one look.
+    /// What `read` returned, if the page thereafter still is what [`words_with`](Self::words_with) gave, to
+    /// the last bit.
     ///
-    /// All fields are compared, for the count alone proves nothing: a restored snapshot brings
-    /// another page, and perhaps with the same count.
+    /// All words are compared, for the count alone proves nothing: a restored snapshot brings
+    /// another page, and perhaps with the same count. And all of them *after* `read`: what `read` returns
+    /// in the machine's next life finds the page of that life.
+    #[expect(clippy::inline_always, reason = "the hot path of every reading")]
+    #[inline(always)]
+    pub(crate) fn still_with<T>(
+        &self,
+        words: &Words,
+        read: impl FnOnce() -> Option<T>,
+    ) -> Option<T> {
+        seqlock::look_again(read, || self.equals(words))
+    }
+
+    // Inlined for the seqlock's sake: its fences stand about the loads in one function.
+    /// Every word by itself; of one update only between two equal sequence counts.
     #[inline]
-    pub(crate) fn still_with<T>(&self, fields: &Fields, read: impl FnOnce() -> T) -> Option<T> {
-        let look = seqlock::look(&self.seq_count, || self.equals(fields).then(read));
-        look.ok().and_then(|(_, value)| value)
+    fn load(&self) -> Words {
+        core::array::from_fn(|at| self.0[at].load(Relaxed))
+    }
+
+    /// Whether every word is what it is in `words`, each by itself as in `load`.
+    #[expect(clippy::inline_always, reason = "the hot path of every reading")]
+    #[inline(always)]
+    fn equals(&self, words: &Words) -> bool {
+        // A branch for each, which nearly always goes the same way, is cheaper than a sum of the
+        // differences, where each waits for the one before.
+        self.0
+            .iter()
+            .zip(words)
+            .all(|(word, seen)| word.load(Relaxed) == *seen)
+    }
+
+    /// Stores the first field of `bytes`, or a byte of the padding, and returns its length. The page has one
+    /// writer, so that nobody changes the rest of the word meanwhile.
+    fn store(&self, offset: usize, bytes: &[u8]) -> Option<usize> {
+        let is_padding = (0x20..0x20 + PADDING).contains(&offset);
+        let length = if is_padding {
+            1
+        } else {
+            Fields::length(offset)?
+        };
+        let word = self.0.get(offset / 8)?;
+        let mut new = word.load(Relaxed).to_ne_bytes();
+        let begin = offset % 8;
+        new.get_mut(begin..begin + length)?
+            .copy_from_slice(bytes.get(..length)?);
+        word.store(u64::from_ne_bytes(new), Relaxed);
+        Some(length)
     }
 }
 
@@ -445,12 +471,12 @@ impl<M: PageMemory> Writer<M> {
     }
 }
 
-const SEQ_COUNT: usize = offset_of!(VmclockPage, seq_count);
+const CODES: usize = 0x0a;
+const SEQ_COUNT: usize = 0x0c;
+const MARKER: usize = 0x10;
 
 /// The two stretches of the page that an update writes, before and after `seq_count`.
 fn bodies(bytes: &[u8; LEN]) -> [(usize, &[u8]); 2] {
-    const CODES: usize = offset_of!(VmclockPage, counter_id);
-    const MARKER: usize = offset_of!(VmclockPage, disruption_marker);
     [
         (CODES, &bytes[CODES..SEQ_COUNT]),
         (MARKER, &bytes[MARKER..]),

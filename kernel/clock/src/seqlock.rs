@@ -3,16 +3,17 @@
 
 use core::fmt;
 
-use super::atomic::Ordering::{Acquire, Relaxed, Release};
-use super::atomic::{AtomicU32, fence};
+use super::atomic::Ordering::{Acquire, Release};
+use super::atomic::fence;
 
 /// One look: what `body` returns between two equal and even counts, and that count.
 ///
 /// # Errors
 /// [`Busy`] when an update was in progress, or came in between.
-pub(crate) fn look<T>(count: &AtomicU32, body: impl FnOnce() -> T) -> Result<(u32, T), Busy> {
-    let before = count.load(Relaxed);
-    if u32::from_le(before) & 1 == 1 {
+#[inline]
+pub(crate) fn look<T>(count: impl Fn() -> u32, body: impl FnOnce() -> T) -> Result<(u32, T), Busy> {
+    let before = count();
+    if before & 1 == 1 {
         return Err(Busy { odd: true });
     }
     // Pairs with the writer's fence before its even store: what that update wrote is seen.
@@ -21,10 +22,28 @@ pub(crate) fn look<T>(count: &AtomicU32, body: impl FnOnce() -> T) -> Result<(u3
     // Pairs with the writer's fence after its odd store: whoever saw a byte of a later update
     // also sees that the count has moved. An acquire *load* would not order the loads above.
     fence(Acquire);
-    if count.load(Relaxed) != before {
+    if count() != before {
         return Err(Busy { odd: false });
     }
-    Ok((u32::from_le(before), value))
+    Ok((before, value))
+}
+
+/// Another look at what an earlier [`look`] gave: what `read` returns, if `is_same` finds everything as it
+/// was, the count included.
+///
+/// A mixture cannot be taken for what was seen, whatever the order of the loads, for it would have to be
+/// equal to it; so there is no count to look at before. No count is used twice: if it is the same after `read`,
+/// then no update has begun between the two looks, and `read` ran while what was seen was current.
+#[expect(clippy::inline_always, reason = "the hot path of every reading")]
+#[inline(always)]
+pub(crate) fn look_again<T>(
+    read: impl FnOnce() -> Option<T>,
+    is_same: impl FnOnce() -> bool,
+) -> Option<T> {
+    let value = read()?;
+    // Pairs with the writer's fences: if `read` saw anything from after an update, the count has moved.
+    fence(Acquire);
+    is_same().then_some(value)
 }
 
 /// One update: `store` is given the counts before and after `body`, and `count` keeps the last.

@@ -130,6 +130,12 @@ impl<S: Timescale> Timestamp<S> {
         }
     }
 
+    /// The instant `units` of 2⁻⁶⁴ s later, which is known to be in range.
+    #[inline]
+    pub(crate) const fn later(self, units: u64) -> Self {
+        Self(self.0.wrapping_add(units as i128), PhantomData)
+    }
+
     /// The same count on another scale: for the one place that knows what the count means.
     pub(crate) const fn relabel<T: Timescale>(self) -> Timestamp<T> {
         Timestamp(self.0, PhantomData)
@@ -198,6 +204,12 @@ impl Span {
     #[must_use]
     pub const fn from_units(units: i128) -> Self {
         Self(units)
+    }
+
+    /// The span with `units` of 2⁻⁶⁴ s more, which is known to be in range.
+    #[inline]
+    pub(crate) const fn longer(self, units: u64) -> Self {
+        Self(self.0.wrapping_add(units as i128))
     }
 
     /// The length in 2⁻⁶⁴ s.

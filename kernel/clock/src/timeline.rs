@@ -12,6 +12,7 @@ use crate::page::{
 };
 use crate::scale::Period;
 use crate::time::{Bound, Linear, Span, Tai, Ticks, Timestamp, Utc};
+use crate::window::Moment;
 
 /// Assumed greatest error of the reference instant when the page gives none: 10 ms.
 pub const DEFAULT_TIME_ERROR: Bound = Bound::from_nanos(10_000_000);
@@ -224,34 +225,6 @@ impl Timeline {
     /// # Errors
     /// [`Unusable::OutOfRange`] when the time lies before 1970 or beyond `i64` seconds.
     pub fn at(&self, ticks: Ticks) -> Result<Reading, Unusable> {
-        let mut reading = Reading {
-            ticks,
-            tai: None,
-            utc: None,
-            tai_offset: None,
-            bound: Bound::MAX,
-            status: self.status,
-            marker: self.marker,
-            generation: self.generation,
-            reference_utc: self.reference_utc,
-            age: Span::ZERO,
-            leap: self.leap.and_then(|rule| rule.leap_second()),
-            disruption: self.disruption,
-            smearing_hint: self.smearing_hint,
-            operator: self.operator,
-            notes: self.notes,
-            origin: self.origin,
-        };
-        self.renew(&mut reading, ticks)?;
-        Ok(reading)
-    }
-
-    /// Makes of a reading of this line the one at another counter value: what is the same all along the
-    /// line stays, for a reading is long.
-    ///
-    /// # Errors
-    /// As for [`at`](Self::at); the reading is then that of no counter value.
-    pub(crate) fn renew(&self, reading: &mut Reading, ticks: Ticks) -> Result<(), Unusable> {
         let delta = ticks.since(self.counter);
         let age = self.period.span(delta);
         let linear = self
@@ -259,16 +232,38 @@ impl Timeline {
             .checked_add(age)
             .filter(|linear| linear.seconds() >= 0)
             .ok_or(Unusable::OutOfRange)?;
-        if let Some(rule) = self.leap {
-            let (utc, offset) = rule.utc(linear).ok_or(Unusable::OutOfRange)?;
-            reading.utc = Some(utc);
-            reading.tai_offset = self.is_tai.then_some(offset);
-        }
-        reading.ticks = ticks;
-        reading.tai = self.is_tai.then(|| linear.relabel());
-        reading.bound = self.bound(delta);
-        reading.age = age;
-        Ok(())
+        let utc = match self.leap {
+            Some(rule) => Some(rule.utc(linear).ok_or(Unusable::OutOfRange)?),
+            None => None,
+        };
+        Ok(Reading {
+            ticks,
+            tai: self.is_tai.then(|| linear.relabel()),
+            utc: utc.map(|(utc, _)| utc),
+            tai_offset: utc.filter(|_| self.is_tai).map(|(_, offset)| offset),
+            bound: self.bound(delta),
+            status: self.status,
+            marker: self.marker,
+            generation: self.generation,
+            reference_utc: self.reference_utc,
+            age,
+            leap: self.leap.and_then(|rule| rule.leap_second()),
+            disruption: self.disruption,
+            smearing_hint: self.smearing_hint,
+            operator: self.operator,
+            notes: self.notes,
+            origin: self.origin,
+        })
+    }
+
+    /// Whether a second after a counter value everything is as it is then, and a second later.
+    pub(crate) fn is_even_after(&self, ticks: Ticks) -> bool {
+        let linear = self.linear(ticks);
+        let later = linear.and_then(|linear| linear.checked_add(Span::from_seconds(1)));
+        let (Some(linear), Some(later)) = (linear, later) else {
+            return false;
+        };
+        self.leap.is_none_or(|rule| rule.is_even(linear, later))
     }
 
     /// The error at a counter value as the host estimates it, where it does: no promise, and only
@@ -305,6 +300,16 @@ impl Timeline {
     /// C1.
     pub(crate) const fn counter(&self) -> Ticks {
         self.counter
+    }
+
+    /// The bound of the reading at a counter value.
+    pub(crate) const fn bound_at(&self, ticks: Ticks) -> Bound {
+        self.bound(ticks.since(self.counter))
+    }
+
+    /// Greatest error of the period, in its unit.
+    pub(crate) const fn period_error(&self) -> u64 {
+        self.period_error
     }
 
     /// Whether the page's marker is not the one it was written under.
@@ -444,6 +449,49 @@ pub struct Reading {
     pub notes: Notes,
     /// The page, or the source of a line of our own.
     pub origin: Origin,
+}
+
+impl Reading {
+    /// Of no instant, and never told: for a place in which there will be one.
+    pub(crate) const NONE: Self = Self {
+        ticks: Ticks(0),
+        tai: None,
+        utc: None,
+        tai_offset: None,
+        bound: Bound::MAX,
+        status: ClockStatus::Unknown,
+        marker: 0,
+        generation: None,
+        reference_utc: None,
+        age: Span::ZERO,
+        leap: None,
+        disruption: Disruption::None,
+        smearing_hint: None,
+        operator: OperatorNote::NotGiven,
+        notes: Notes::NONE,
+        origin: Origin::Page,
+    };
+
+    /// The reading at a moment of the window that begins with this one.
+    #[inline(never)]
+    pub(crate) fn at(&self, moment: &Moment) -> Self {
+        let mut reading = *self;
+        reading.renew(self, moment);
+        reading
+    }
+
+    /// The same in place of another reading of that window: what is the same all along the window stays, for
+    /// a reading is long.
+    #[inline]
+    pub(crate) fn renew(&mut self, first: &Self, moment: &Moment) {
+        self.ticks = moment.ticks;
+        self.tai = first.tai.map(|tai| tai.later(moment.later));
+        if let (Some(utc), Some(first)) = (&mut self.utc, &first.utc) {
+            utc.time = first.time.later(moment.later);
+        }
+        self.bound = moment.bound;
+        self.age = first.age.longer(moment.later);
+    }
 }
 
 /// What a reading rests on beside the page's own word.

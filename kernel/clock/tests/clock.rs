@@ -72,7 +72,7 @@ fn without_a_page_there_is_no_time() {
             marker: 0
         }
     );
-    assert_eq!(clock.now(), Err(NoTime::NoPage));
+    assert_eq!(clock.reading(), Err(NoTime::NoPage));
     assert_eq!(clock.exchange(stamp), Err(NoTime::NoPage));
     assert_eq!(clock.fields(), None);
     assert_eq!(NoTime::NoPage.kiss(), Kiss::Init);
@@ -84,7 +84,7 @@ fn now_and_both_times_of_an_exchange_follow_the_counter() {
     let page = VmclockPage::new(&good(1000, 1));
     let counter = Fake::at(4);
     let mut clock = Clock::new(Some(&page), &counter);
-    assert_eq!(clock.now().ok().as_ref().and_then(seconds), Some(1002));
+    assert_eq!(clock.reading().ok().as_ref().and_then(seconds), Some(1002));
     let stamp = clock.stamp();
     counter.ticks.set(10);
     let exchange = clock.exchange(stamp).expect("a good page");
@@ -114,8 +114,13 @@ fn an_update_between_stamp_and_answer_converts_both() {
 fn a_page_that_changes_under_the_same_count_is_another_page() {
     const COUNT: core::ops::Range<usize> = 0x0c..0x10;
     const PADDING: core::ops::Range<usize> = 0x20..0x22;
-    let good = good(1000, 1).sealed();
-    for bit in 0..8 * page::LEN {
+    // With ticks so short that the clock goes on from the answer before.
+    let good = Fields {
+        counter_period_shift: 8,
+        ..good(1000, 1).sealed()
+    };
+    // Miri takes its time.
+    for bit in (0..8 * page::LEN).step_by(if cfg!(miri) { 29 } else { 1 }) {
         let at = bit / 8;
         if PADDING.contains(&at) {
             continue;
@@ -130,7 +135,7 @@ fn a_page_that_changes_under_the_same_count_is_another_page() {
             let exchange = clock.exchange(clock.stamp()).expect("a good page");
             assert_eq!(Ok(exchange.received), expected);
             assert_eq!(Ok(exchange.transmit), expected);
-            assert_eq!(clock.now().ok(), expected.ok());
+            assert_eq!(clock.reading().ok(), expected.ok());
         }
         let mut bytes = good.to_bytes();
         bytes[at] ^= 1 << (bit % 8);
@@ -233,7 +238,7 @@ fn the_counter_of_a_torn_look_is_not_used() {
         on_read: &update_once,
     };
     let mut clock = Clock::new(Some(&page), &counter);
-    assert_eq!(clock.now().ok().as_ref().and_then(seconds), Some(2002));
+    assert_eq!(clock.reading().ok().as_ref().and_then(seconds), Some(2002));
     assert_eq!(reads.get(), 2);
 }
 
@@ -257,7 +262,7 @@ fn a_page_that_a_disruption_left_over_is_not_believed() {
     let mut writer = Writer::new(&page, 0);
     let mut now = |fields: &Fields| {
         writer.publish(fields).expect("whole fields");
-        clock.now().map(|reading| seconds(&reading))
+        clock.reading().map(|reading| seconds(&reading))
     };
     assert_eq!(now(&on_the_line(8, 1)), Ok(Some(1010)));
     assert_eq!(now(&on_the_line(8, 2)), left_over, "the very page");
@@ -318,7 +323,7 @@ fn a_clock_that_is_restored_before_it_had_time_goes_by_the_seal() {
             disruption_marker: marker,
             ..sealed
         });
-        let now = Clock::new(Some(&page), &Fake::at(4)).now();
+        let now = Clock::new(Some(&page), &Fake::at(4)).reading();
         assert_eq!(now.ok().as_ref().and_then(seconds), expected);
     }
     let generation = Fields {
@@ -357,7 +362,7 @@ fn a_step_is_told_from_a_start_until_time_is_valid_again() {
     ];
     for (index, (fields, expected)) in steps.into_iter().enumerate() {
         writer.publish(&fields).expect("whole fields");
-        let now = clock.now();
+        let now = clock.reading();
         assert_eq!(
             now.map(|reading| seconds(&reading)),
             expected,
@@ -402,7 +407,7 @@ fn every_look_checks_the_codes_again() {
     let page = VmclockPage::new(&good(1000, 1));
     let counter = Fake::at(4);
     let mut clock = Clock::new(Some(&page), &counter);
-    assert!(clock.now().is_ok());
+    assert!(clock.reading().is_ok());
     let mut writer = Writer::new(&page, 0);
     for (fields, why) in [
         (
@@ -436,7 +441,7 @@ fn every_look_checks_the_codes_again() {
     ] {
         writer.publish(&fields).expect("whole fields");
         assert_eq!(
-            clock.now(),
+            clock.reading(),
             Err(NoTime::Unusable {
                 why,
                 stepped: false
@@ -452,7 +457,7 @@ fn a_counter_value_out_of_range_is_no_time() {
     let mut clock = Clock::new(Some(&page), &counter);
     let why = Unusable::OutOfRange;
     assert_eq!(
-        clock.now(),
+        clock.reading(),
         Err(NoTime::Unusable {
             why,
             stepped: false
@@ -475,14 +480,14 @@ fn a_stuck_page_is_busy_and_comes_back() {
     let page = VmclockPage::new(&good(1000, 1));
     let counter = Fake::at(4);
     let mut clock = Clock::new(Some(&page), &counter);
-    assert!(clock.now().is_ok());
+    assert!(clock.reading().is_ok());
     (&page).write(0x0c, &[1, 0, 0, 0]).expect("a whole field");
     let busy = NoTime::Busy(Busy { odd: true });
-    assert_eq!(clock.now(), Err(busy), "and not the time of before");
+    assert_eq!(clock.reading(), Err(busy), "and not the time of before");
     assert_eq!(clock.exchange(clock.stamp()), Err(busy));
     assert_eq!(clock.fields(), Some(Err(Busy { odd: true })));
     assert_eq!(busy.kiss(), Kiss::Init);
     assert_eq!(busy.to_string(), "page update does not end");
     (&page).write(0x0c, &[2, 0, 0, 0]).expect("a whole field");
-    assert!(clock.now().is_ok());
+    assert!(clock.reading().is_ok());
 }

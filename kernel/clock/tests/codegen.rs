@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{env, fs};
 
-/// Offsets of every field, and of `seq_count`, which the copy takes along.
-const BODY: [u64; 22] = [
-    0x00, 0x04, 0x08, 0x0a, 0x0b, 0x0c, 0x10, 0x18, 0x22, 0x23, 0x24, 0x26, 0x27, 0x28, 0x30, 0x38,
-    0x40, 0x48, 0x50, 0x58, 0x60, 0x68,
+/// Offsets of every word of the page.
+const WORDS: [u64; 14] = [
+    0x00, 0x08, 0x10, 0x18, 0x20, 0x28, 0x30, 0x38, 0x40, 0x48, 0x50, 0x58, 0x60, 0x68,
 ];
-const SEQ_COUNT: u64 = 0x0c;
+/// Of that with `seq_count`, which the copy takes along.
+const COUNT: u64 = 0x08;
 
 /// The instructions of the probe's functions on `target`.
 fn assembly(target: &str) -> String {
@@ -104,7 +104,7 @@ fn words(line: &str) -> String {
     line.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// Where the fields are loaded: `seq_count` first and last, and every field between.
+/// Where the page is loaded: `seq_count` first and last, and every word between.
 struct Loads {
     first: usize,
     body: Vec<usize>,
@@ -112,7 +112,7 @@ struct Loads {
 }
 
 impl Loads {
-    /// Of instructions that have the page in register `base`: every field exactly once between the
+    /// Of instructions that have the page in register `base`: every word exactly once between the
     /// two, and nothing else of it.
     fn of(instructions: &[&str], base: &str) -> Self {
         let mut all: Vec<_> = instructions
@@ -122,18 +122,54 @@ impl Loads {
             .collect();
         let second = all.pop().expect("loads");
         let first = all.remove(0);
-        assert_eq!(
-            (first.1, second.1),
-            (SEQ_COUNT, SEQ_COUNT),
-            "{instructions:#?}"
-        );
+        assert_eq!((first.1, second.1), (COUNT, COUNT), "{instructions:#?}");
         let mut offsets: Vec<_> = all.iter().map(|(_, at)| *at).collect();
         offsets.sort_unstable();
-        assert_eq!(offsets, BODY, "{instructions:#?}");
+        assert_eq!(offsets, WORDS, "{instructions:#?}");
         Self {
             first: first.0,
             body: all.into_iter().map(|(index, _)| index).collect(),
             second: second.0,
+        }
+    }
+}
+
+/// The last of the loads of a reading that finds the page as it was: every word once, behind the counter.
+fn last_comparison(instructions: &[&str], counter: usize, registers: &[String]) -> usize {
+    let loads = |base: &String| -> Option<usize> {
+        let behind = instructions.iter().enumerate().skip(counter);
+        let found = behind.filter_map(|(index, line)| Some((index, offset(line, base)?)));
+        let (at, mut offsets): (Vec<_>, Vec<_>) = found.take(WORDS.len()).unzip();
+        offsets.sort_unstable();
+        (offsets == WORDS).then(|| at.into_iter().max())?
+    };
+    let last = registers.iter().find_map(loads);
+    last.unwrap_or_else(|| panic!("not every word behind the counter: {instructions:#?}"))
+}
+
+#[test]
+fn a_reading_by_the_same_page_is_a_counter_comparisons_and_two_products() {
+    let names = "rax rbx rcx rdx rsi rdi rbp r8 r9 r10 r11 r12 r13 r14 r15";
+    let x86 = names.split(' ').map(str::to_owned).collect();
+    let arm = (0..31).map(|number| format!("x{number}")).collect();
+    let targets: [(_, _, _, Vec<String>); 2] = [
+        ("x86_64-unknown-none", "rdtsc", "lfence", x86),
+        ("aarch64-unknown-none", "CNTVCT_EL0", "isb", arm),
+    ];
+    for (target, read, fence, registers) in targets {
+        let assembly = assembly(target);
+        let now = function(&assembly, "probe_now");
+        let counter = now.iter().position(|line| line.contains(read));
+        let counter = counter.expect("a counter");
+        let around = [counter - 1, counter + 1].map(|i| words(now[i]));
+        assert_eq!(around, [fence, fence]);
+        let last = last_comparison(&now, counter, &registers);
+        let dear = [
+            "call", "bl ", "blr ", "div", "udiv", "lock", "mfence", "ldar",
+        ];
+        for line in &now[counter..last] {
+            let is_dear = dear.iter().any(|word| words(line).starts_with(word));
+            assert!(!is_dear, "{target}: {line}");
         }
     }
 }
@@ -144,7 +180,7 @@ fn x86_loads_are_plain_and_the_counter_is_fenced_after_them() {
     let snapshot = function(&assembly, "probe_snapshot");
     let load = snapshot
         .iter()
-        .find(|line| line.contains("12(%"))
+        .find(|line| words(line).starts_with("movq 8(%"))
         .expect("a load of seq_count");
     let base = load
         .split_once("(%")
@@ -189,7 +225,7 @@ fn arm_loads_are_plain_and_stand_between_two_load_barriers() {
     let snapshot = function(&assembly, "probe_snapshot");
     let load = snapshot
         .iter()
-        .find(|line| line.contains(", #12]"))
+        .find(|line| words(line).starts_with("ldr ") && line.contains(", #8]"))
         .expect("a load of seq_count");
     let base = load
         .split_once('[')

@@ -19,10 +19,11 @@ use loom::thread;
 use atomic::Ordering::Relaxed;
 use atomic::{AtomicU32, AtomicU64};
 
-/// A page of two fields: update n makes both n.
+/// A page of two fields: update n makes both n. And a counter, which is n from the middle of that update on.
 struct Page {
     count: AtomicU32,
     fields: [AtomicU64; 2],
+    counter: AtomicU64,
 }
 
 impl Page {
@@ -30,12 +31,26 @@ impl Page {
         Self {
             count: AtomicU32::new(0),
             fields: [AtomicU64::new(0), AtomicU64::new(0)],
+            counter: AtomicU64::new(0),
         }
     }
 
     fn look(&self) -> Result<(u32, [u64; 2]), seqlock::Busy> {
         let [first, second] = &self.fields;
-        seqlock::look(&self.count, || [first.load(Relaxed), second.load(Relaxed)])
+        seqlock::look(
+            || u32::from_le(self.count.load(Relaxed)),
+            || [first.load(Relaxed), second.load(Relaxed)],
+        )
+    }
+
+    /// The counter, if the page is then still what a look has given.
+    fn look_again(&self, count: u32, fields: [u64; 2]) -> Option<u64> {
+        let is_same = || {
+            let [first, second] = &self.fields;
+            [first.load(Relaxed), second.load(Relaxed)] == fields
+                && u32::from_le(self.count.load(Relaxed)) == count
+        };
+        seqlock::look_again(|| Some(self.counter.load(Relaxed)), is_same)
     }
 
     fn publish(&self, count: &mut u32) {
@@ -48,9 +63,10 @@ impl Page {
                 Ok::<(), Infallible>(())
             },
             |page| {
-                for field in &page.fields {
-                    field.store(update, Relaxed);
-                }
+                let [first, second] = &page.fields;
+                first.store(update, Relaxed);
+                page.counter.store(update, Relaxed);
+                second.store(update, Relaxed);
                 Ok(())
             },
         );
@@ -89,6 +105,31 @@ fn no_order_gives_a_mixture() {
         }
         writer.join().expect("ends");
         assert_eq!(page.look(), Ok((4, [2, 2])), "what was published is seen");
+    });
+}
+
+/// One look, and another one that finds the same: the counter is not from after that page, nor from the middle
+/// of the next update, nor from before.
+#[test]
+fn no_order_gives_the_counter_of_another_page() {
+    check(|| {
+        let page = Arc::new(Page::new());
+        let writer = thread::spawn({
+            let page = Arc::clone(&page);
+            move || {
+                let mut count = 0;
+                page.publish(&mut count);
+                page.publish(&mut count);
+            }
+        });
+        if let Ok((count, fields)) = page.look()
+            && let Some(counter) = page.look_again(count, fields)
+        {
+            assert_eq!(counter, u64::from(count / 2), "the counter of another page");
+        }
+        writer.join().expect("ends");
+        assert_eq!(page.look_again(4, [2, 2]), Some(2), "nothing has changed");
+        assert_eq!(page.look_again(2, [1, 1]), None, "it has changed");
     });
 }
 

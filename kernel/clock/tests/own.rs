@@ -112,7 +112,7 @@ fn beside_a_marker_the_own_line_serves_at_once() {
     let counter = Fake::at(5 * MEGAHERTZ);
     let mut clock = Clock::new(Some(&page), &counter);
     assert!(clock.has_marker() && clock.own().is_none());
-    assert_eq!(clock.now(), Err(no_time(Unusable::NoCounter, false)));
+    assert_eq!(clock.reading(), Err(no_time(Unusable::NoCounter, false)));
     assert!(clock.set_own(Some(line(1000, 4 * MEGAHERTZ, 1))));
     let stamp = clock.stamp();
     counter.ticks.set(7 * MEGAHERTZ);
@@ -123,7 +123,7 @@ fn beside_a_marker_the_own_line_serves_at_once() {
     assert_eq!(exchange.transmit.status, ClockStatus::Freerunning);
     assert!(exchange.transmit.bound > exchange.received.bound, "it ages");
     assert!(clock.set_own(None));
-    assert_eq!(clock.now(), Err(no_time(Unusable::NoCounter, false)));
+    assert_eq!(clock.reading(), Err(no_time(Unusable::NoCounter, false)));
 }
 
 #[test]
@@ -137,7 +137,7 @@ fn what_a_page_tells_beside_the_time_is_told_with_the_own_line() {
     let counter = Fake::at(0);
     let mut clock = Clock::new(Some(&page), &counter);
     assert!(clock.set_own(Some(line(1000, 0, 1))));
-    let reading = clock.now().expect("a line");
+    let reading = clock.reading().expect("a line");
     assert_eq!(reading.generation, Some(5));
     assert_eq!(reading.disruption, Disruption::Soon);
     assert_eq!(
@@ -155,20 +155,20 @@ fn a_marker_that_moved_is_no_time_in_the_same_answer_and_for_good() {
     let mut clock = Clock::new(Some(&page), &counter);
     let mut writer = Writer::new(&page, 0);
     assert!(clock.set_own(Some(line(1000, 0, 1))));
-    assert_eq!(clock.now().map(|now| told(&now)), Ok((1005, OWN)));
+    assert_eq!(clock.reading().map(|now| told(&now)), Ok((1005, OWN)));
     let stamp = clock.stamp();
     writer.publish(&marker_only(2)).expect("whole fields");
     let stepped = no_time(Unusable::NoCounter, true);
     assert_eq!(clock.exchange(stamp), Err(stepped));
     assert_eq!(stepped.kiss(), Kiss::Step);
     assert!(clock.own().is_none());
-    assert_eq!(clock.now(), Err(stepped), "until there is another line");
+    assert_eq!(clock.reading(), Err(stepped), "until there is another line");
     assert!(
         !clock.set_own(Some(line(1000, 0, 1))),
         "a line of the old marker is not taken"
     );
     writer.publish(&marker_only(1)).expect("whole fields");
-    assert_eq!(clock.now(), Err(stepped), "the marker comes back alone");
+    assert_eq!(clock.reading(), Err(stepped), "the marker comes back alone");
     writer.publish(&marker_only(2)).expect("whole fields");
     let stamp = clock.stamp();
     assert!(clock.set_own(Some(line(9000, 5 * MEGAHERTZ, 2))));
@@ -240,7 +240,7 @@ fn a_counter_behind_the_line_ends_it_with_a_page_and_without() {
         let counter = Fake::at(5 * MEGAHERTZ);
         let mut clock = Clock::new(page, &counter);
         assert!(clock.set_own(Some(line(1000, 5 * MEGAHERTZ, 0))));
-        assert!(clock.now().is_ok());
+        assert!(clock.reading().is_ok());
         let stamp = clock.stamp();
         counter.ticks.set(5 * MEGAHERTZ - 1);
         let ended = no_time(Unusable::CounterBack, true);
@@ -250,9 +250,12 @@ fn a_counter_behind_the_line_ends_it_with_a_page_and_without() {
             "the counter went back (after a disruption)"
         );
         counter.ticks.set(6 * MEGAHERTZ);
-        assert!(clock.now().is_err() && clock.own().is_none(), "for good");
+        assert!(
+            clock.reading().is_err() && clock.own().is_none(),
+            "for good"
+        );
         assert!(clock.set_own(Some(line(9000, 6 * MEGAHERTZ, 0))));
-        assert_eq!(clock.now().map(|now| told(&now)), Ok((9000, OWN)));
+        assert_eq!(clock.reading().map(|now| told(&now)), Ok((9000, OWN)));
     }
 }
 
@@ -265,7 +268,7 @@ fn a_page_with_time_goes_first_and_the_own_line_waits_under_the_same_marker() {
     assert!(clock.set_own(Some(line(1000, 0, 1))));
     let mut now = |clock: &mut Clock<'_, _>, fields: &Fields| {
         writer.publish(fields).expect("whole fields");
-        clock.now().map(|now| told(&now))
+        clock.reading().map(|now| told(&now))
     };
     assert_eq!(now(&mut clock, &marker_only(1)), Ok((1005, OWN)));
     assert_eq!(
@@ -294,7 +297,7 @@ fn a_page_left_over_from_before_a_disruption_lets_the_own_line_serve_and_stays_u
     let mut writer = Writer::new(&page, 0);
     let mut now = |clock: &mut Clock<'_, _>, fields: &Fields| {
         writer.publish(fields).expect("whole fields");
-        clock.now().map(|now| told(&now))
+        clock.reading().map(|now| told(&now))
     };
     let left_over = Err(no_time(Unusable::NotUpdated, true));
     assert_eq!(
@@ -344,7 +347,7 @@ fn a_host_that_disowns_its_clock_disowns_every_way_of_reading_it() {
             let counter = Fake::at(0);
             let mut clock = Clock::new(Some(&page), &counter);
             assert!(clock.set_own(Some(line_of(source, 1000, 0, 1))));
-            let now = clock.now().map(|now| now.origin);
+            let now = clock.reading().map(|now| now.origin);
             let disowned = matches!(status, Initializing | Unreliable);
             if disowned && source != Source::Ntp {
                 assert!(now.is_err(), "{source} {status}");
@@ -413,7 +416,7 @@ fn whatever_else_ails_the_page_its_marker_guards_if_it_has_one() {
         let counter = Fake::at(0);
         let mut clock = Clock::new(Some(&page), &counter);
         assert!(clock.set_own(Some(line(1000, 0, 1))));
-        assert_eq!(clock.now().is_ok(), serves, "{fields:?}");
+        assert_eq!(clock.reading().is_ok(), serves, "{fields:?}");
     }
 }
 
@@ -424,9 +427,9 @@ fn a_page_that_is_being_written_gives_no_own_time_either() {
     let mut clock = Clock::new(Some(&page), &counter);
     assert!(clock.set_own(Some(line(1000, 0, 1))));
     (&page).write(0x0c, &[1, 0, 0, 0]).expect("a whole field");
-    assert_eq!(clock.now(), Err(NoTime::Busy(Busy { odd: true })));
+    assert_eq!(clock.reading(), Err(NoTime::Busy(Busy { odd: true })));
     (&page).write(0x0c, &[2, 0, 0, 0]).expect("a whole field");
-    assert!(clock.now().is_ok());
+    assert!(clock.reading().is_ok());
 }
 
 #[test]
@@ -434,13 +437,13 @@ fn a_page_that_is_not_wanted_guards_all_the_same() {
     let page = VmclockPage::new(&with_time(2037, 1));
     let counter = Fake::at(0);
     let mut clock = Clock::new(Some(&page), &counter).without_page_time();
-    assert_eq!(clock.now(), Err(no_time(Unusable::Unwanted, false)));
+    assert_eq!(clock.reading(), Err(no_time(Unusable::Unwanted, false)));
     assert!(clock.set_own(Some(line(1000, 0, 1))));
-    assert_eq!(clock.now().map(|now| told(&now)), Ok((1000, OWN)));
+    assert_eq!(clock.reading().map(|now| told(&now)), Ok((1000, OWN)));
     Writer::new(&page, 0)
         .publish(&with_time(9037, 2))
         .expect("whole fields");
-    assert_eq!(clock.now(), Err(no_time(Unusable::Unwanted, true)));
+    assert_eq!(clock.reading(), Err(no_time(Unusable::Unwanted, true)));
     assert!(clock.own().is_none());
 }
 
@@ -450,9 +453,9 @@ fn an_own_line_expires() {
     let counter = Fake::at(99 * MEGAHERTZ);
     let mut clock = Clock::new(Some(&page), &counter);
     assert!(clock.set_own(Some(line(1000, 0, 1))));
-    assert!(clock.now().is_ok());
+    assert!(clock.reading().is_ok());
     counter.ticks.set(101 * MEGAHERTZ);
-    assert_eq!(clock.now(), Err(no_time(Unusable::Expired, false)));
+    assert_eq!(clock.reading(), Err(no_time(Unusable::Expired, false)));
     assert_eq!(
         clock.exchange(clock.stamp()),
         Err(no_time(Unusable::Expired, false))
@@ -463,7 +466,7 @@ fn an_own_line_expires() {
     );
     counter.ticks.set(99 * MEGAHERTZ);
     assert!(
-        clock.now().is_ok(),
+        clock.reading().is_ok(),
         "what is too old is not kept for its age, and not forgotten for it"
     );
 }
@@ -474,7 +477,7 @@ fn without_a_page_the_own_line_serves_unguarded() {
     let mut clock = Clock::new(None, &counter);
     assert!(!clock.has_marker());
     assert!(!clock.set_own(Some(line(1000, 0, 1))), "of some page");
-    assert_eq!(clock.now(), Err(NoTime::NoPage));
+    assert_eq!(clock.reading(), Err(NoTime::NoPage));
     assert!(clock.set_own(Some(line(1000, 0, 0))));
     let stamp = clock.stamp();
     assert_eq!(
@@ -489,7 +492,7 @@ fn without_a_page_the_own_line_serves_unguarded() {
     assert_eq!(told(&exchange.received), (1005, OWN));
     assert_eq!(told(&exchange.transmit), (1006, OWN));
     counter.ticks.set(101 * MEGAHERTZ);
-    assert_eq!(clock.now(), Err(no_time(Unusable::Expired, false)));
+    assert_eq!(clock.reading(), Err(no_time(Unusable::Expired, false)));
 }
 
 #[test]
@@ -525,7 +528,7 @@ fn one_sample_after_a_disruption_is_enough() {
     estimator.add(&read(&clock, 1000)).expect("a sample");
     assert!(clock.set_own(estimator.timeline().ok()));
     assert_eq!(
-        clock.now().map(|now| told(&now)).map(|told| told.0),
+        clock.reading().map(|now| told(&now)).map(|told| told.0),
         Ok(1000)
     );
     // An hour on a disk, and another host's counter.
@@ -533,7 +536,7 @@ fn one_sample_after_a_disruption_is_enough() {
         .publish(&marker_only(2))
         .expect("whole fields");
     counter.ticks.set(77);
-    assert_eq!(clock.now(), Err(no_time(Unusable::NoCounter, true)));
+    assert_eq!(clock.reading(), Err(no_time(Unusable::NoCounter, true)));
     let sample = read(&clock, 4600);
     estimator.add(&sample).expect("a sample of another life");
     assert!(
@@ -543,8 +546,8 @@ fn one_sample_after_a_disruption_is_enough() {
     estimator.set_prior(Prior::from_hertz(2 * MEGAHERTZ, 1_000_000), page.marker());
     assert!(clock.set_own(estimator.timeline().ok()));
     counter.ticks.set(counter.ticks.get() + 2 * MEGAHERTZ);
-    assert_eq!(clock.now().map(|now| told(&now)), Ok((4601, OWN)));
-    assert_eq!(clock.now().map(|now| now.marker), Ok(2));
+    assert_eq!(clock.reading().map(|now| told(&now)), Ok((4601, OWN)));
+    assert_eq!(clock.reading().map(|now| now.marker), Ok(2));
 }
 
 #[test]

@@ -26,7 +26,7 @@ impl<M: Machine, C: Counter, P: FramePort> Core<'_, M, C, P> {
     #[inline(never)]
     fn http_work(&mut self, uptime: Duration) -> bool {
         if self.history.is_due(uptime) {
-            let reading = self.clock.now();
+            let reading = self.clock.reading();
             let replies = self.ntp.counters().replies();
             self.history.record(uptime, &reading, replies);
         }

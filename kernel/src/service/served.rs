@@ -384,7 +384,7 @@ impl<M: Machine, C: Counter, P: FramePort> Core<'_, M, C, P> {
 
     /// Everything that the log tells the changes of, at this moment.
     pub(super) fn state(&mut self) -> State {
-        let reading = self.clock.now();
+        let reading = self.clock.reading();
         if let Ok(reading) = &reading {
             let now = self.smear.at(reading);
             self.smear_state = SmearState {
@@ -450,7 +450,7 @@ impl<M: Machine, C: Counter, P: FramePort> Core<'_, M, C, P> {
 
     /// The time for programs on a serial line, if there is one that NTP clients would be told, too.
     pub(super) fn told(&mut self) -> Option<Reading> {
-        let reading = self.clock.now().ok()?;
+        let reading = self.clock.reading().ok()?;
         let is_told =
             reading.bound < WORST && self.duty.judge(&reading, self.clock.audit()).is_none();
         is_told.then_some(reading)
@@ -474,7 +474,7 @@ impl<M: Machine, C: Counter, P: FramePort> Core<'_, M, C, P> {
 
     /// That, and the clock it is by.
     fn look(&mut self) -> (View<'_>, &dyn Meter) {
-        let reading = self.clock.now();
+        let reading = self.clock.reading();
         let withheld = self.withheld(&reading);
         let asked = self.config.smear;
         let smear = (asked != Smearing::Off).then(|| SmearView {

@@ -588,7 +588,7 @@ impl Table {
         let best = self.slots.iter().find_map(|slot| slot.line);
         // Of another marker than the page has by now, it is not taken; the next look starts over.
         clock.set_own(best);
-        let now = clock.now().ok();
+        let now = clock.reading().ok();
         self.origin = now.map(|now| now.origin);
         let Some(now) = now else {
             return;

@@ -2,7 +2,8 @@
 #![no_std]
 
 use gnomon_clock::page::Misplaced;
-use gnomon_clock::{Busy, Clock, Counter, Fields, Stamp, Ticks, VmclockPage, Writer};
+use gnomon_clock::{Bound, Busy, Clock, ClockStatus, Counter, Fields, Stamp, Ticks, UtcTime};
+use gnomon_clock::{VmclockPage, Writer};
 
 #[cfg_attr(
     target_arch = "x86_64",
@@ -14,6 +15,11 @@ mod counter;
 
 use counter::this_cpu;
 
+#[cfg(target_arch = "x86_64")]
+type Cpu = counter::Tsc;
+#[cfg(target_arch = "aarch64")]
+type Cpu = counter::VirtualCounter;
+
 // SAFETY: nothing else has these names.
 #[unsafe(no_mangle)]
 pub fn probe_snapshot(page: &VmclockPage) -> Result<(Fields, Ticks), Busy> {
@@ -24,6 +30,13 @@ pub fn probe_snapshot(page: &VmclockPage) -> Result<(Fields, Ticks), Busy> {
 #[unsafe(no_mangle)]
 pub fn probe_stamp(page: &VmclockPage) -> Stamp {
     Clock::new(Some(page), this_cpu()).stamp()
+}
+
+// SAFETY: as above.
+#[unsafe(no_mangle)]
+pub fn probe_now(clock: &mut Clock<'_, Cpu>) -> Option<(UtcTime, Bound, ClockStatus)> {
+    let now = clock.now().ok()?;
+    Some((now.utc()?, now.bound(), now.status()))
 }
 
 // SAFETY: as above.
