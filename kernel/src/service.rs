@@ -134,7 +134,9 @@ where
             random.mix(&mut |take| take(random::Source::Identity, &port.mac()));
             let seed = random.secret();
             let (ip6, second) = (config.ip6, config.smear_port);
-            let stack = Stack::new(&mut port, stack, fixed, ip6, second, now, seed);
+            let mut stack = Stack::new(&mut port, stack, fixed, ip6, second, now, seed);
+            // What it says is on its way while the rest is made, and what comes back is there all the sooner.
+            stack.poll(&mut port, now);
             Network {
                 port,
                 stack,

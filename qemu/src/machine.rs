@@ -12,6 +12,7 @@
 //! ```
 
 mod firmware;
+mod kept;
 mod line;
 
 use core::fmt;
@@ -28,6 +29,8 @@ use std::process;
 use std::time::{Instant, SystemTime};
 
 use clap::ValueEnum;
+
+use self::kept::Kept;
 
 pub use self::firmware::Firmware;
 pub use crate::arch::Arch;
@@ -187,6 +190,7 @@ pub struct Machine {
     paused: bool,
     reboots: bool,
     qmp_socket: Option<PathBuf>,
+    trees: Option<PathBuf>,
     extra: Vec<OsString>,
 }
 
@@ -218,6 +222,7 @@ impl Machine {
             paused: false,
             reboots: true,
             qmp_socket: None,
+            trees: kept::folder(),
             extra: Vec::new(),
         }
     }
@@ -383,6 +388,16 @@ impl Machine {
         }
     }
 
+    /// The folder in which device trees are kept that QEMU was asked for, so that it need not be asked again; `None`
+    /// keeps none. By default that is `gnomon` in the user's cache.
+    #[must_use]
+    pub fn trees(self, folder: Option<PathBuf>) -> Self {
+        Self {
+            trees: folder,
+            ..self
+        }
+    }
+
     /// One more argument of QEMU.
     #[must_use]
     pub fn arg(mut self, argument: impl Into<OsString>) -> Self {
@@ -513,7 +528,7 @@ impl Machine {
         }
     }
 
-    /// Has QEMU write the machine's own device tree, and adds the page; returns the file's name.
+    /// The machine's own device tree with the page in it; returns the file's name.
     fn make_tree(
         &self,
         program: &Path,
@@ -521,17 +536,37 @@ impl Machine {
         page: u64,
         look: &mut impl FnMut() -> Result<(), StartError>,
     ) -> Result<PathBuf, StartError> {
-        let [dumped, ours] = ["dumped.dtb", "machine.dtb"].map(|name| directory.join(name));
+        let kept = self
+            .tree_arguments()
+            .zip(self.trees.clone())
+            .and_then(|(arguments, folder)| Kept::new(folder, program, &arguments));
+        let blob = if let Some(blob) = kept.as_ref().and_then(Kept::tree) {
+            blob
+        } else {
+            let blob = self.ask_for_tree(program, directory, look)?;
+            // What cannot be kept is asked for again.
+            let _ = kept.map(|kept| kept.keep(&blob));
+            blob
+        };
+        let ours = directory.join("machine.dtb");
+        fs::write(&ours, tree::with_page(&blob, page, self.page_interrupt)?)?;
+        Ok(ours)
+    }
+
+    /// Has QEMU write the machine's own device tree.
+    fn ask_for_tree(
+        &self,
+        program: &Path,
+        directory: &Path,
+        look: &mut impl FnMut() -> Result<(), StartError>,
+    ) -> Result<Vec<u8>, StartError> {
+        let dumped = directory.join("dumped.dtb");
         let mut child = start_child(program, &self.dump_arguments(&dumped))?;
         let deadline = Instant::now() + START;
         while child.wait(LOOK).is_none() && Instant::now() < deadline {
             look()?;
         }
-        let Ok(blob) = fs::read(&dumped) else {
-            return Err(explain(program, &mut child, None));
-        };
-        fs::write(&ours, tree::with_page(&blob, page, self.page_interrupt)?)?;
-        Ok(ours)
+        fs::read(&dumped).map_err(|_| explain(program, &mut child, None))
     }
 }
 

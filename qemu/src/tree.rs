@@ -7,11 +7,12 @@
 //! takes the page for ordinary memory. There is no interrupt unless somebody says so: QEMU could not raise it.
 
 use core::fmt;
+use std::io;
 
 use dtoolkit::error::FdtParseError;
 use dtoolkit::fdt::Fdt;
 use dtoolkit::model::{DeviceTree, DeviceTreeNode, DeviceTreeProperty};
-use dtoolkit::{Node, Property};
+use dtoolkit::{Node as _, Property as _};
 
 /// The length of the page in bytes.
 const PAGE: u64 = 0x1000;
@@ -63,19 +64,51 @@ pub fn with_page(blob: &[u8], address: u64, interrupt: Option<u32>) -> Result<Ve
     Ok(tree.to_dtb())
 }
 
+/// The same tree with other seeds for random numbers (`rng-seed` and `kaslr-seed` of any node), each as long as it was.
+///
+/// # Errors
+/// When the blob is no device tree, or `fill` fails.
+pub(crate) fn with_seeds(
+    blob: &[u8],
+    fill: &mut dyn FnMut(&mut [u8]) -> io::Result<()>,
+) -> Result<Vec<u8>, TreeError> {
+    let tree = Fdt::new(blob).map_err(TreeError::Malformed)?;
+    let mut tree = DeviceTree::from_fdt(&tree);
+    reseed(&mut tree.root, fill).map_err(TreeError::Seeds)?;
+    Ok(tree.to_dtb())
+}
+
+fn reseed(
+    node: &mut DeviceTreeNode,
+    fill: &mut dyn FnMut(&mut [u8]) -> io::Result<()>,
+) -> io::Result<()> {
+    for name in ["rng-seed", "kaslr-seed"] {
+        if let Some(property) = node.property_mut(name) {
+            let mut seed = (&*property).value().to_vec();
+            fill(&mut seed)?;
+            property.set_value(&seed[..]);
+        }
+    }
+    node.children_mut()
+        .try_for_each(|child| reseed(child, fill))
+}
+
 /// Why a device tree cannot be added to.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum TreeError {
     /// It is malformed.
     Malformed(FdtParseError),
     /// This property of its root is not 2.
     Cells(&'static str),
+    /// There are no new seeds for it.
+    Seeds(io::Error),
 }
 
 impl fmt::Display for TreeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Malformed(error) => write!(f, "the machine's device tree is malformed: {error}"),
+            Self::Seeds(error) => write!(f, "the machine's device tree gets no seeds: {error}"),
             Self::Cells(name) => write!(f, "the machine's device tree has another {name} than 2"),
         }
     }
@@ -84,8 +117,26 @@ impl fmt::Display for TreeError {
 impl core::error::Error for TreeError {}
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+
+    /// A machine's tree with this seed.
+    pub(crate) fn machine(seed: &[u8]) -> Vec<u8> {
+        let mut tree = DeviceTree::new();
+        let mut chosen = DeviceTreeNode::new_unchecked("chosen");
+        chosen.add_property(DeviceTreeProperty::new_unchecked("rng-seed", seed));
+        chosen.add_property(DeviceTreeProperty::new_unchecked("bootargs", &b"ip\0"[..]));
+        tree.root.add_child(chosen);
+        tree.to_dtb()
+    }
+
+    /// The seed in such a tree.
+    pub(crate) fn seed(blob: &[u8]) -> Vec<u8> {
+        let tree = Fdt::new(blob).expect("well formed");
+        let chosen = tree.find_node("/chosen").expect("a node");
+        let seed = chosen.property("rng-seed").expect("a seed");
+        seed.value().to_vec()
+    }
 
     /// The guest's own reader of device trees is another program; this is what it takes.
     #[test]
@@ -122,10 +173,8 @@ mod tests {
     #[test]
     fn other_trees_are_refused() {
         let narrow = DeviceTree::new().to_dtb();
-        assert_eq!(
-            with_page(&narrow, 0, None),
-            Err(TreeError::Cells("#address-cells"))
-        );
+        let error = with_page(&narrow, 0, None).expect_err("no cells");
+        assert!(matches!(error, TreeError::Cells("#address-cells")));
         for end in 0..narrow.len() {
             let error = with_page(&narrow[..end], 0, None).expect_err("cut");
             assert!(matches!(error, TreeError::Malformed(_)), "{end}");

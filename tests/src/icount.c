@@ -2,7 +2,8 @@
  * A plugin of QEMU's translator that counts the guest's instructions, exactly, between the events that
  * matter to a network service. Built and loaded by icount.rs.
  *
- *   -plugin icount.so,out=FILE[,entry=ADDRESS][,path=FILE][,wait=SECONDS]
+ *   -plugin icount.so,out=FILE[,entry=ADDRESS][,at=ADDRESS...][,size=BYTES][,path=FILE][,profile=FILE][,wait=SECONDS]
+ *   -plugin icount.so,out=FILE,clock=on,at=ADDRESS...[,size=BYTES]
  *
  * FILE gets a line per event: its name, and how many instructions the guest had executed by then.
  *
@@ -11,10 +12,17 @@
  *   kick    a store has notified queue 1 (frames to send)
  *   refill  a store has notified queue 0
  *   sleep   the processor is about to execute HLT or WFI
+ *   0x...   the instruction at an address given with `at` is about to be executed for the first time; with `size`, a
+ *           power of two, at that address in an image that lies at some multiple of it
+ *
+ * With `clock` nothing is counted or watched but these addresses, so that the machine is hardly slower than without:
+ * what is told is the host's CLOCK_MONOTONIC, in nanoseconds.
  *
  * Load and store count themselves. With `path`, the addresses of the instructions between the latest take
- * and its kick are written to that file, in order. With `wait`, the first `refill` stops the processor, and with
- * `-icount` its clock, until there is a received frame (the guest's memory must be mapped one to one).
+ * and its kick are written to that file, in order. With `profile`, how often each instruction was executed until the first
+ * such kick, by address, as far as the image (of `size`) goes. With `wait`, the first `refill` stops the processor, and with
+ * `-icount` its clock, until there is a received frame, and so does each `kick` before that of the first reply, until all is
+ * sent (the guest's memory must be mapped one to one).
  *
  * Where the rings are is learnt from the driver's own stores to the device's registers (virtio 1.3
  * sections 4.1.4.3 and 4.2.2), so any driver will do. One processor.
@@ -83,25 +91,40 @@ bool qemu_plugin_read_memory_vaddr(uint64_t, struct bytes *, size_t);
 __attribute__((visibility("default"))) int qemu_plugin_version = 4;
 
 /* Registers, from the start of their region. */
-enum { PCI_SELECT = 0x16, PCI_USED_LOW = 0x30, PCI_USED_HIGH = 0x34 };
-enum { MMIO_SELECT = 0x30, MMIO_NOTIFY = 0x50, MMIO_USED_LOW = 0xa0, MMIO_USED_HIGH = 0xa4 };
+enum { PCI_SELECT = 0x16, PCI_AVAILABLE = 0x28, PCI_USED = 0x30 };
+enum { MMIO_SELECT = 0x30, MMIO_NOTIFY = 0x50, MMIO_AVAILABLE = 0x90, MMIO_USED = 0xa0 };
 /* Where the machines `virt` (aarch64) and `q35` with qboot (x86_64) have PCI's configuration space: QEMU 10 aborts
  * when it is asked for the device behind a store that changes the memory map. */
 static const uint64_t ecam[][2] = {
     {0x3f000000, 0x40000000}, {0x4010000000, 0x4020000000}, {0xb0000000, 0xc0000000}};
 
-enum { QUEUES = 2, LONGEST_PATH = 1 << 16 };
+enum { QUEUES = 2, LONGEST_PATH = 1 << 16, MILESTONES = 1 << 12 };
 
 static FILE *out;
 static const char *path_name;
 static uint64_t entry;
 static bool started;
 static time_t patience;
+/* What is waited for has come: the first frame, and the first reply. */
+static bool received, answered;
 static u64_entry executed;
 
 static uint64_t selected;
+static uint64_t available[QUEUES];
 static uint64_t used[QUEUES];
 static uint16_t seen;
+
+/* Addresses that are told of, and whether they have been. */
+static uint64_t milestones[MILESTONES];
+static bool reached[MILESTONES];
+static size_t milestone_count;
+/* Which bits of an address count for these. */
+static uint64_t within = UINT64_MAX;
+static bool by_clock;
+
+/* How often each instruction was executed, by its place in the image. */
+static const char *profile_name;
+static uint64_t *profile;
 
 static bool taken;
 static uint64_t path[LONGEST_PATH];
@@ -111,6 +134,21 @@ static void tell(const char *event)
 {
     fprintf(out, "%s %" PRIu64 "\n", event, qemu_plugin_u64_get(executed, 0));
     fflush(out);
+}
+
+static void write_profile(void)
+{
+    FILE *file = profile_name ? fopen(profile_name, "w") : NULL;
+    profile_name = NULL;
+    if (!file) {
+        return;
+    }
+    for (uint64_t place = 0; place <= within; place++) {
+        if (profile[place] != 0) {
+            fprintf(file, "0x%" PRIx64 " %" PRIu64 "\n", place, profile[place]);
+        }
+    }
+    fclose(file);
 }
 
 static void write_path(void)
@@ -142,54 +180,70 @@ static uint64_t value_of(uint32_t info)
     }
 }
 
-/* The index in the used ring of queue 0, as the device has left it. */
-static uint16_t used_index(void)
+/* The index in this ring. */
+static uint16_t index_of(uint64_t ring)
 {
     struct bytes *bytes = g_byte_array_new();
-    uint16_t index = seen;
-    if (qemu_plugin_read_memory_vaddr(used[0] + 2, bytes, sizeof index)) {
+    uint16_t index = 0;
+    if (qemu_plugin_read_memory_vaddr(ring + 2, bytes, sizeof index)) {
         memcpy(&index, bytes->data, sizeof index);
     }
     g_byte_array_free(bytes, 1);
     return index;
 }
 
-static void wait_for_frame(void)
+static bool has_received(void)
+{
+    return index_of(used[0]) != seen;
+}
+
+static bool has_sent(void)
+{
+    return index_of(used[1]) == index_of(available[1]);
+}
+
+static void wait_until(bool (*is_so)(void))
 {
     time_t end = time(NULL) + patience;
-    while (used_index() == seen && time(NULL) < end) {
+    while (!is_so() && time(NULL) < end) {
         nanosleep(&(struct timespec){.tv_nsec = 1000 * 1000}, NULL);
     }
-    patience = 0;
 }
 
 static void notified(uint64_t queue)
 {
     if (queue == 0) {
         tell("refill");
-        if (patience != 0) {
-            wait_for_frame();
+        if (patience != 0 && !received) {
+            wait_until(has_received);
+            received = true;
         }
     } else if (queue == 1) {
-        tell("kick");
         if (taken) {
             write_path();
+            write_profile();
         }
+        tell("kick");
+        if (patience != 0 && !taken && !answered) {
+            wait_until(has_sent);
+        }
+        answered |= taken;
         taken = false;
     }
 }
 
-static void set_used(uint64_t value, unsigned size, bool high)
+/* A store into a ring's 64-bit address, perhaps to one half of it; `offset` is from its start. */
+static void set_ring(uint64_t *rings, uint64_t offset, uint64_t value, unsigned size)
 {
     if (selected >= QUEUES) {
         return;
     }
     if (size == 8) {
-        used[selected] = value;
-    } else if (high) {
-        used[selected] = (uint32_t)used[selected] | value << 32;
+        rings[selected] = value;
+    } else if (offset == 4) {
+        rings[selected] = (uint32_t)rings[selected] | value << 32;
     } else {
-        used[selected] = (used[selected] & ~(uint64_t)UINT32_MAX) | (uint32_t)value;
+        rings[selected] = (rings[selected] & ~(uint64_t)UINT32_MAX) | (uint32_t)value;
     }
 }
 
@@ -208,11 +262,13 @@ static void device_store(uint32_t info, const struct hwaddr *place)
         case PCI_SELECT:
             selected = value;
             break;
-        case PCI_USED_LOW:
-            set_used(value, size, false);
+        case PCI_AVAILABLE:
+        case PCI_AVAILABLE + 4:
+            set_ring(available, address & 4, value, size);
             break;
-        case PCI_USED_HIGH:
-            set_used(value, size, true);
+        case PCI_USED:
+        case PCI_USED + 4:
+            set_ring(used, address & 4, value, size);
             break;
         }
     } else if (strncmp(device, "virtio-mmio", 11) == 0) {
@@ -223,11 +279,13 @@ static void device_store(uint32_t info, const struct hwaddr *place)
         case MMIO_NOTIFY:
             notified(value);
             break;
-        case MMIO_USED_LOW:
-            set_used(value, size, false);
+        case MMIO_AVAILABLE:
+        case MMIO_AVAILABLE + 4:
+            set_ring(available, address & 4, value, size);
             break;
-        case MMIO_USED_HIGH:
-            set_used(value, size, true);
+        case MMIO_USED:
+        case MMIO_USED + 4:
+            set_ring(used, address & 4, value, size);
             break;
         }
     }
@@ -280,12 +338,47 @@ static void on_path(unsigned cpu, void *address)
     }
 }
 
+static void on_counted(unsigned cpu, void *count)
+{
+    (void)cpu;
+    ++*(uint64_t *)count;
+}
+
 static void on_entry(unsigned cpu, void *data)
 {
     (void)cpu, (void)data;
     if (!started) {
         started = true;
         tell("entry");
+    }
+}
+
+static void on_milestone(unsigned cpu, void *data)
+{
+    (void)cpu;
+    size_t which = (size_t)(uintptr_t)data;
+    if (reached[which]) {
+        return;
+    }
+    reached[which] = true;
+    uint64_t at;
+    if (by_clock) {
+        struct timespec now;
+        clock_gettime(CLOCK_MONOTONIC, &now);
+        at = (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
+    } else {
+        at = qemu_plugin_u64_get(executed, 0);
+    }
+    fprintf(out, "0x%" PRIx64 " %" PRIu64 "\n", milestones[which], at);
+    fflush(out);
+}
+
+static void watch_milestones(struct insn *insn, uint64_t address)
+{
+    for (size_t which = 0; which < milestone_count; which++) {
+        if (!reached[which] && milestones[which] == (address & within)) {
+            qemu_plugin_register_vcpu_insn_exec_cb(insn, on_milestone, NO_REGISTERS, (void *)(uintptr_t)which);
+        }
     }
 }
 
@@ -311,6 +404,12 @@ static void translate(plugin_id id, struct tb *block)
         struct insn *insn = qemu_plugin_tb_get_insn(block, i);
         uint64_t address = qemu_plugin_insn_vaddr(insn);
         bool is_entry = entry != 0 && address == entry;
+        if (started || is_entry || by_clock) {
+            watch_milestones(insn, address);
+        }
+        if (by_clock) {
+            continue;
+        }
         if (is_entry) {
             qemu_plugin_register_vcpu_insn_exec_cb(insn, on_entry, NO_REGISTERS, NULL);
         }
@@ -320,6 +419,10 @@ static void translate(plugin_id id, struct tb *block)
         }
         if (is_sleep(insn)) {
             qemu_plugin_register_vcpu_insn_exec_cb(insn, on_sleep, NO_REGISTERS, NULL);
+        }
+        if (profile_name) {
+            uint64_t *count = &profile[address & within];
+            qemu_plugin_register_vcpu_insn_exec_cb(insn, on_counted, NO_REGISTERS, count);
         }
         if (path_name) {
             qemu_plugin_register_vcpu_insn_exec_cb(insn, on_path, NO_REGISTERS, (void *)(uintptr_t)address);
@@ -339,6 +442,15 @@ __attribute__((visibility("default"))) int qemu_plugin_install(plugin_id id, con
             entry = strtoull(argv[i] + 6, NULL, 0);
         } else if (strncmp(argv[i], "path=", 5) == 0) {
             path_name = strdup(argv[i] + 5);
+        } else if (strncmp(argv[i], "at=", 3) == 0 && milestone_count < MILESTONES) {
+            milestones[milestone_count++] = strtoull(argv[i] + 3, NULL, 0);
+        } else if (strncmp(argv[i], "size=", 5) == 0) {
+            within = strtoull(argv[i] + 5, NULL, 0) - 1;
+        } else if (strcmp(argv[i], "clock=on") == 0) {
+            by_clock = true;
+        } else if (strncmp(argv[i], "profile=", 8) == 0 && within != UINT64_MAX) {
+            profile_name = strdup(argv[i] + 8);
+            profile = calloc(within + 1, sizeof *profile);
         } else if (strncmp(argv[i], "wait=", 5) == 0) {
             patience = strtol(argv[i] + 5, NULL, 0);
         } else {

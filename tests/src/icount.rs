@@ -5,6 +5,7 @@
 //! for it. So a boot is the same to the instruction each time.
 
 use core::time::Duration;
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -18,6 +19,8 @@ use gnomon_qemu::machine::{Arch, Machine};
 
 use crate::guest::machine;
 use crate::link::Link;
+use crate::map::Map;
+use crate::milestone::{Milestones, PARTS, address, watched};
 use crate::ntp::{HEADER, Reply, V4_CLIENT, request};
 use crate::process::Process;
 use crate::{PATIENCE, built, image};
@@ -82,6 +85,17 @@ pub struct Counted {
     asked: u64,
 }
 
+/// What of a boot one function is.
+#[derive(Clone, Debug)]
+pub struct Share {
+    /// When it was first entered: instructions since power-on.
+    pub first: u64,
+    /// Its own instructions until the first reply.
+    pub instructions: u64,
+    /// Its name.
+    pub name: String,
+}
+
 /// Something that the plugin has seen, and when: instructions since power-on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Event {
@@ -92,8 +106,8 @@ struct Event {
 /// An image in the machine that is to count its instructions.
 #[derive(Debug)]
 pub struct Subject {
-    /// The name of its architecture.
-    pub arch: &'static str,
+    /// Its architecture.
+    pub arch: Arch,
     /// The image.
     pub image: PathBuf,
     /// The machine with the image.
@@ -112,7 +126,7 @@ impl Subject {
         let elf = fs::read(&image).expect("readable");
         let entry = elf.get(24..32).expect("the header of a 64-bit ELF file");
         Self {
-            arch: "x86_64",
+            arch: Arch::X86_64,
             image,
             machine: machine(),
             entry: u64::from_le_bytes(entry.try_into().expect("8")),
@@ -126,7 +140,7 @@ impl Subject {
         let arch = Arch::Aarch64;
         let image = built(arch.image(), "make build");
         Self {
-            arch: arch.name(),
+            arch,
             machine: Machine::new(arch).kernel(&image),
             image,
             // QEMU's own few instructions before it count.
@@ -141,15 +155,65 @@ impl Counted {
     /// instructions from the image's first to the notification of the first reply, which is right.
     #[must_use]
     pub fn boot(subject: Subject) -> (Self, u64) {
+        Self::boot_watched(subject, |_| String::new())
+    }
+
+    /// Boots it, and says how many instructions each of [`PARTS`] took.
+    #[must_use]
+    pub fn parts(subject: Subject) -> [Option<u64>; PARTS.len()] {
+        let milestones = Milestones::of(subject.arch);
+        let (counted, _) = Self::boot_watched(subject, |_| milestones.arguments());
+        let events = counted.events(|events| first_reply(events).is_some());
+        let end = first_kick(&events).expect("waited for");
+        milestones.took(&reached(&events), end)
+    }
+
+    /// Boots it, and says what each function has had a part in that, in the order in which they were first entered.
+    #[must_use]
+    pub fn profile(subject: Subject) -> Vec<Share> {
+        let map = Map::of(subject.arch);
+        let arch = subject.arch;
+        let (counted, _) = Self::boot_watched(subject, |directory| {
+            let every = watched(arch, map.functions().map(|(address, _)| address));
+            format!("{every},profile={}", directory.join("profile").display())
+        });
+        let events = counted.events(|events| first_reply(events).is_some());
+        let first: BTreeMap<u64, u64> = reached(&events).into_iter().collect();
+        let written = fs::read_to_string(counted.link.directory().join("profile"));
+        let mut shares: BTreeMap<u64, Share> = BTreeMap::new();
+        for (address, count) in written
+            .expect("there was a reply")
+            .lines()
+            .filter_map(|line| {
+                let Event { name, at } = Event::parse(line);
+                Some((address(&name)?, at))
+            })
+        {
+            let (start, name) = map.function(address);
+            let share = shares.entry(start).or_insert_with(|| Share {
+                first: first.get(&start).copied().unwrap_or(0),
+                instructions: 0,
+                name: name.to_owned(),
+            });
+            share.instructions += count;
+        }
+        let mut shares: Vec<_> = shares.into_values().collect();
+        shares.sort_by_key(|share| share.first);
+        shares
+    }
+
+    /// The same with more arguments for the plugin.
+    fn boot_watched(subject: Subject, watched: impl FnOnce(&Path) -> String) -> (Self, u64) {
         let link = Link::new();
         let events = link.directory().join("events");
         let plugin = format!(
-            "{},out={},path={},entry={:#x},wait={}",
+            "{},out={},path={},entry={:#x},wait={}{}",
             plugin().display(),
             events.display(),
             link.directory().join("path").display(),
             subject.entry,
-            PATIENCE.as_secs()
+            PATIENCE.as_secs(),
+            watched(link.directory())
         );
         let machine = subject
             .machine
@@ -312,10 +376,22 @@ fn idle_wakes(events: &[Event]) -> Vec<u64> {
 
 /// The number of instructions from the image's entry to the first reply.
 fn first_reply(events: &[Event]) -> Option<u64> {
-    let at = |event: Option<&Event>| event.map(|event| event.at);
-    let entry = at(events.iter().find(|event| event.is("entry"))).unwrap_or(0);
-    let taken = events.iter().skip_while(|event| !event.is("take"));
-    Some(at(taken.into_iter().find(|event| event.is("kick")))? - entry)
+    let entry = events.iter().find(|event| event.is("entry"));
+    Some(first_kick(events)? - entry.map_or(0, |event| event.at))
+}
+
+/// When the first reply was sent.
+fn first_kick(events: &[Event]) -> Option<u64> {
+    let mut taken = events.iter().skip_while(|event| !event.is("take"));
+    Some(taken.find(|event| event.is("kick"))?.at)
+}
+
+/// When the addresses were first reached that the plugin was told to watch.
+fn reached(events: &[Event]) -> Vec<(u64, u64)> {
+    let reached = events.iter();
+    reached
+        .filter_map(|event| Some((address(&event.name)?, event.at)))
+        .collect()
 }
 
 /// A page with time in it, for a counter that ticks once per nanosecond from 0 on.
@@ -338,7 +414,7 @@ fn page(counter: CounterId) -> Fields {
 }
 
 /// Builds the plugin, once.
-fn plugin() -> &'static Path {
+pub(crate) fn plugin() -> &'static Path {
     static PLUGIN: OnceLock<PathBuf> = OnceLock::new();
     PLUGIN.get_or_init(|| {
         let build = Path::new(env!("CARGO_MANIFEST_DIR")).join("../build");

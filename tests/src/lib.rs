@@ -29,6 +29,7 @@ pub mod judge;
 pub mod link;
 pub mod load;
 pub mod map;
+pub mod milestone;
 pub mod netns;
 pub mod ntp;
 pub mod peer;

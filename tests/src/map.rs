@@ -7,8 +7,15 @@ use gnomon_qemu::Arch;
 
 use crate::built;
 
-/// The most that an image takes up in memory, and what its address is a multiple of (aarch64).
-const IMAGE_MAX: u64 = 0x20_0000;
+/// All addresses that an image can have are below this, counted from some multiple of it: zero, or on Arm where the
+/// loader puts it.
+#[must_use]
+pub const fn image_max(arch: Arch) -> u64 {
+    match arch {
+        Arch::X86_64 => 0x40_0000,
+        Arch::Aarch64 => 0x20_0000,
+    }
+}
 
 /// The functions of an image, by address.
 #[derive(Debug)]
@@ -31,6 +38,13 @@ impl Map {
         }
     }
 
+    /// All functions, each with its address in the image.
+    pub fn functions(&self) -> impl Iterator<Item = (u64, &str)> {
+        self.names
+            .iter()
+            .map(|(address, name)| (*address, name.as_str()))
+    }
+
     /// All names.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.names.values().map(String::as_str)
@@ -39,10 +53,7 @@ impl Map {
     /// The function that has the instruction at `address`, as the guest sees it: where it starts and its name.
     #[must_use]
     pub fn function(&self, address: u64) -> (u64, &str) {
-        let address = match self.arch {
-            Arch::X86_64 => address,
-            Arch::Aarch64 => address % IMAGE_MAX,
-        };
+        let address = address % image_max(self.arch);
         let (start, name) = self.names.range(..=address).next_back().expect("code");
         (*start, name)
     }

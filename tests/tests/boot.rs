@@ -1,14 +1,18 @@
 //! From the loader to the prompt, and out again.
 
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
 use std::process::Command;
 use std::thread;
 
 use gnomon_qemu::End;
-use gnomon_qemu::machine::{Board, Firmware, Net, STATUS_FAILURE, Transport};
+use gnomon_qemu::machine::{Board, Firmware, Machine, Net, STATUS_FAILURE, Transport};
 use gnomon_tests::console::{PROMPT, TimeLine};
 use gnomon_tests::gdb::Gdb;
 use gnomon_tests::guest::{Guest, buses, description, machine, place};
 use gnomon_tests::process::Process;
+use gnomon_tests::temporary::Temporary;
 use gnomon_tests::{Arch, PATIENCE, Slot, arch, image, on};
 use serde_json::json;
 
@@ -23,6 +27,7 @@ gnomon_tests::on_both![
     reboot_can_end_qemu_instead,
     image_boots_without_the_launcher,
     machine_without_a_network_tells_the_time_all_the_same,
+    qemu_is_asked_for_a_tree_once,
 ];
 
 fn boards() -> &'static [Board] {
@@ -342,4 +347,36 @@ fn machine_without_a_network_tells_the_time_all_the_same() {
     assert!(said.contains(&none), "{said}");
     guest.wait_published(|report| report.valid);
     guest.time().expect("time");
+}
+
+/// Where there is a device tree to be asked for. The second machine is made of the kept one: it has a page, another seed,
+/// and QEMU was not asked again, or the file would be another.
+fn qemu_is_asked_for_a_tree_once() {
+    let folder = Temporary::directory("trees");
+    let trees = folder.path().join("kept");
+    let files = || -> Vec<(PathBuf, u64)> {
+        let entries = fs::read_dir(&trees).into_iter().flatten();
+        entries
+            .map(|entry| {
+                let entry = entry.expect("readable");
+                let about = entry.metadata().expect("there");
+                (entry.path(), about.ino())
+            })
+            .collect()
+    };
+    let boot = |machine: Machine| {
+        let (_guest, report) = Guest::boot(machine.trees(Some(trees.clone())));
+        assert!(report.contains(place()), "{report}");
+    };
+    boot(machine());
+    let asked = files();
+    let expected = usize::from(arch() == Arch::Aarch64);
+    assert_eq!(asked.len(), expected, "{asked:?}");
+    boot(machine());
+    assert_eq!(files(), asked);
+    // Another machine has another tree, and one with arguments of somebody else's is always asked for.
+    boot(machine().memory(48));
+    assert_eq!(files().len(), 2 * expected);
+    boot(machine().memory(56).arg("-rtc").arg("base=utc"));
+    assert_eq!(files().len(), 2 * expected);
 }

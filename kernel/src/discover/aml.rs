@@ -72,6 +72,18 @@ impl<'a> Namespace<'a> {
         self.entries().filter_map(Entry::object)
     }
 
+    /// What a walk skips that looks for objects whose last segment is one of these.
+    pub(super) fn skipped_for<'n>(
+        &'n self,
+        segments: &'n [[u8; 4]],
+    ) -> impl Iterator<Item = Skipped<'a>> + use<'n, 'a> {
+        let entries = Entries {
+            wanted: Some(segments),
+            ..self.entries()
+        };
+        entries.filter_map(Entry::skipped)
+    }
+
     /// The declared objects whose last segment is one of these.
     fn objects_named<'n>(
         &'n self,
@@ -110,7 +122,8 @@ impl<'a> Namespace<'a> {
         let mut missing = paths.iter().filter(|path| !path.is_root()).count();
         for object in self.objects_named(segments) {
             for (path, found) in paths.iter().zip(&mut *found) {
-                if object.path == *path && found.is_none() {
+                // Their lengths are compared with less ado.
+                if object.path.len() == path.len() && object.path == *path && found.is_none() {
                     *found = Some(object);
                     missing -= 1;
                 }
@@ -463,10 +476,7 @@ impl<'a> Iterator for Entries<'_, 'a> {
                 Some(name) if !name.is_wanted(self.wanted) => continue,
                 Some(name) => frame.leaf(&name, &declaration).map(Some),
                 None if frame.fields => continue,
-                None => {
-                    let frame = *frame;
-                    self.declare(&frame, &declaration)
-                }
+                None => self.declare(top, &declaration),
             };
             match declared {
                 Ok(None) => {}
@@ -484,20 +494,24 @@ impl<'a> Iterator for Entries<'_, 'a> {
 }
 
 impl<'a> Entries<'_, 'a> {
-    /// Enters what the declaration opens and tells which object it makes, if any.
+    /// Enters what the declaration in this frame opens and tells which object it makes, if any that is wanted.
+    #[inline]
     fn declare(
         &mut self,
-        frame: &Frame<'a>,
+        top: usize,
         declaration: &Term<'a>,
     ) -> Result<Option<Object<'a>>, Unread> {
+        let Some(frame) = self.frames.get(top) else {
+            return Ok(None);
+        };
+        let all = frame.all;
         let mut body = Reader(declaration.body);
-        let child = |body: &mut Reader<'a>| body.name()?.resolve(&frame.path).ok_or(Unread::Name);
         let object = |path, kind, body: Reader<'a>| {
             Ok(Some(Object {
                 path,
                 kind,
                 body: body.0,
-                scope: frame.all,
+                scope: all,
             }))
         };
         let scope = |path, rest: Reader<'a>| Frame {
@@ -517,7 +531,8 @@ impl<'a> Entries<'_, 'a> {
                 Ok(None)
             }
             op::DEVICE | op::PROCESSOR | op::POWER_RESOURCE | op::THERMAL_ZONE => {
-                let path = child(&mut body)?;
+                let name = body.name()?;
+                let path = name.resolve(&frame.path).ok_or(Unread::Name)?;
                 let (kind, fixed) = match declaration.opcode {
                     op::DEVICE => (Kind::Device, 0),
                     op::PROCESSOR => (Kind::Processor, 6), // ProcID, PblkAddr, PblkLen
@@ -526,7 +541,11 @@ impl<'a> Entries<'_, 'a> {
                 };
                 body.take(fixed)?;
                 self.try_enter(scope(path, body))?;
-                object(path, kind, body)
+                if name.is_wanted(self.wanted) {
+                    object(path, kind, body)
+                } else {
+                    Ok(None)
+                }
             }
             op::METHOD => {
                 let name = body.name()?;
@@ -547,9 +566,10 @@ impl<'a> Entries<'_, 'a> {
                     _ => {}
                 }
                 body.byte()?; // FieldFlags
+                let path = frame.path;
                 self.try_enter(Frame {
                     fields: true,
-                    ..scope(frame.path, body)
+                    ..scope(path, body)
                 })?;
                 Ok(None)
             }

@@ -24,10 +24,14 @@ pub const HEADER: usize = 8;
 const DEPTH: usize = 6;
 /// Nodes that are looked at.
 const NODES: usize = 4096;
-/// Properties of a node that are looked at; a node has about ten.
+/// Properties of a node that are looked at, beside `compatible`; a node has about ten.
 const PROPERTIES: usize = 64;
 /// Bytes of a random seed that are used.
 const SEED: usize = 256;
+/// What a UART is compatible with that can be the console.
+const UARTS: &[&str] = &["arm,pl011", "ns16550", "ns16550a"];
+/// What a vmclock page is compatible with.
+const VMCLOCK: &[&str] = &["amazon,vmclock"];
 /// Reserved ranges that are cut out of the memory; a machine has a few.
 const RESERVED: usize = 32;
 
@@ -151,13 +155,13 @@ impl<'a> Tree<'a> {
         for (address, length) in self.blob.reservations() {
             reserve(Window { address, length });
         }
-        for device in self.devices() {
+        for device in self.devices(&[]) {
             if device.parent_is("reserved-memory") {
                 device.registers().for_each(&mut reserve);
             }
         }
         let reserved = reserved.get(..count).unwrap_or_default();
-        for device in self.devices() {
+        for device in self.devices(&[]) {
             if text(&device.node, "device_type") == Some("memory") && device.is_enabled() {
                 for window in device.registers() {
                     free_parts(window, reserved, &mut add);
@@ -187,7 +191,7 @@ impl<'a> Tree<'a> {
         };
         let parent = self.gic.map(|controller| controller.phandle);
         let mut first = None;
-        for device in self.devices() {
+        for device in self.devices(UARTS) {
             let Some(uart) = uart(&device, parent) else {
                 continue;
             };
@@ -204,17 +208,16 @@ impl<'a> Tree<'a> {
     pub fn second_uart(&self) -> Option<Uart> {
         let console = self.console()?.window;
         let parent = self.gic.map(|controller| controller.phandle);
-        let mut uarts = self.devices().filter_map(|device| uart(&device, parent));
+        let mut uarts = self
+            .devices(UARTS)
+            .filter_map(|device| uart(&device, parent));
         uarts.find(|uart| uart.window != console)
     }
 
     /// How PSCI is called.
     #[must_use]
     pub fn psci(&self) -> Option<Conduit> {
-        let versions = ["arm,psci-1.0", "arm,psci-0.2"];
-        let device = self
-            .devices()
-            .find(|device| versions.iter().any(|version| device.is(version)))?;
+        let device = self.devices(&["arm,psci-1.0", "arm,psci-0.2"]).next()?;
         match text(&device.node, "method")? {
             "hvc" => Some(Conduit::Hvc),
             "smc" => Some(Conduit::Smc),
@@ -243,8 +246,8 @@ impl<'a> Tree<'a> {
     /// The virtio devices with registers in memory, in the order of the tree.
     pub fn virtio_mmio(&self) -> impl Iterator<Item = VirtioMmio> {
         let parent = self.gic.map(|controller| controller.phandle);
-        self.devices()
-            .filter(|device| device.is("virtio,mmio") && device.is_enabled())
+        self.devices(&["virtio,mmio"])
+            .filter(Device::is_enabled)
             .filter_map(move |device| {
                 Some(VirtioMmio {
                     window: device.registers().next()?,
@@ -316,7 +319,7 @@ impl<'a> Tree<'a> {
             return by_address(address, map);
         }
         let mut refused = None;
-        for device in self.devices().filter(|device| device.is("amazon,vmclock")) {
+        for device in self.devices(VMCLOCK) {
             match vmclock_window(&device) {
                 Ok(window) => {
                     return Ok(Found {
@@ -336,8 +339,7 @@ impl<'a> Tree<'a> {
     /// The interrupt by which the host notifies the updates of the page.
     #[must_use]
     pub fn vmclock_interrupt(&self) -> Option<Interrupt> {
-        let mut devices = self.devices();
-        let page = devices.find(|device| device.is("amazon,vmclock") && device.is_enabled())?;
+        let page = self.devices(VMCLOCK).find(Device::is_enabled)?;
         page.interrupt(self.gic?.phandle)
     }
 
@@ -347,17 +349,17 @@ impl<'a> Tree<'a> {
 
     /// The registers of the first such device that is enabled.
     fn first(&self, compatible: &str) -> Option<Window> {
-        let mut devices = self.devices();
-        devices
-            .find(|device| device.is(compatible) && device.is_enabled())?
+        self.devices(&[compatible])
+            .find(Device::is_enabled)?
             .registers()
             .next()
     }
 
-    /// Every node below the root, parents before children.
-    fn devices(&self) -> Devices<'a> {
+    /// The nodes below the root that are compatible with one of these, or all; parents before children.
+    fn devices<'n>(&self, compatible: &'n [&'n str]) -> Devices<'n, 'a> {
         Devices {
             nodes: self.blob.nodes(),
+            wanted: compatible,
             parents: [None; DEPTH],
             left: NODES,
         }
@@ -371,12 +373,13 @@ impl<'a> Tree<'a> {
     }
 
     fn pci_node(&self) -> Option<Device<'a>> {
-        self.devices()
-            .find(|device| device.is("pci-host-ecam-generic") && device.is_enabled())
+        self.devices(&["pci-host-ecam-generic"])
+            .find(Device::is_enabled)
     }
 
     fn find_gic(&self) -> Option<Controller> {
-        self.devices().find_map(|device| {
+        const GICS: &[&str] = &["arm,cortex-a15-gic", "arm,gic-400", "arm,gic-v3"];
+        self.devices(GICS).find_map(|device| {
             let is_v2 = device.is("arm,cortex-a15-gic") || device.is("arm,gic-400");
             let gic = if is_v2 {
                 let mut registers = device.registers();
@@ -524,15 +527,13 @@ struct Controller {
 /// A node and the nodes above it.
 struct Device<'a> {
     node: Node<'a>,
-    /// What it is, by its property of that name.
-    compatible: &'a [u8],
     /// From the root down.
     parents: [Option<Node<'a>>; DEPTH],
 }
 
 impl<'a> Device<'a> {
     fn is(&self, compatible: &str) -> bool {
-        split(self.compatible).any(|name| name == compatible.as_bytes())
+        is_compatible(&self.node, &[compatible])
     }
 
     fn parent(&self) -> Option<&Node<'a>> {
@@ -644,39 +645,49 @@ fn translate(parents: &[Option<Node<'_>>; DEPTH], mut window: Window) -> Option<
 }
 
 /// A walk over the nodes that remembers what is above each.
-struct Devices<'a> {
+struct Devices<'n, 'a> {
     nodes: Nodes<'a>,
+    /// What the nodes are compatible with that matter, if not all do: passing over the others is much faster.
+    wanted: &'n [&'n str],
     parents: [Option<Node<'a>>; DEPTH],
     left: usize,
 }
 
-impl<'a> Iterator for Devices<'a> {
+impl<'a> Iterator for Devices<'_, 'a> {
     type Item = Device<'a>;
 
     // Once in the image.
     #[inline(never)]
     fn next(&mut self) -> Option<Device<'a>> {
-        self.left = self.left.checked_sub(1)?;
         loop {
             let (depth, node) = self.nodes.next()?;
             // What is deeper is not looked at.
             let Some((above, below)) = self.parents.split_at_mut_checked(depth) else {
                 continue;
             };
+            let is_root = above.is_empty();
             below.fill(None);
-            let device = (!above.is_empty()).then_some(Device {
-                node,
-                compatible: value(&node, "compatible"),
-                parents: self.parents,
-            });
+            if !is_root {
+                self.left = self.left.checked_sub(1)?;
+                if self.wanted.is_empty() || is_compatible(&node, self.wanted) {
+                    let parents = self.parents;
+                    if let Some(place) = self.parents.get_mut(depth) {
+                        *place = Some(node);
+                    }
+                    return Some(Device { node, parents });
+                }
+            }
             if let Some(place) = self.parents.get_mut(depth) {
                 *place = Some(node);
             }
-            if device.is_some() {
-                return device;
-            }
         }
     }
+}
+
+/// Whether a node is compatible with one of these.
+fn is_compatible(node: &Node<'_>, wanted: &[&str]) -> bool {
+    let mut names = split(node.compatible());
+    names.any(|name| wanted.iter().any(|wanted| name == wanted.as_bytes()))
 }
 
 /// The first string of a property, if it is UTF-8.

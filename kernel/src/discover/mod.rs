@@ -280,12 +280,12 @@ fn window(namespace: &Namespace<'_>, device: &Path) -> Result<Window, Refusal> {
 /// An object that was not found may still be there, if something was skipped: then neither the lack of a `_STA` nor the
 /// first `_CRS` can be relied on.
 fn check_whole(namespace: &Namespace<'_>, device: &Path) -> Result<(), Refusal> {
+    const DECISIVE: [[u8; 4]; 2] = [*b"_STA", *b"_CRS"];
     let decides = |bytes: &[u8]| {
-        bytes
-            .windows(4)
-            .any(|name| name == b"_STA" || name == b"_CRS")
+        let mut names = bytes.windows(4);
+        names.any(|name| DECISIVE.iter().any(|decisive| name == decisive))
     };
-    let mut skipped = namespace.entries().filter_map(aml::Entry::skipped);
+    let mut skipped = namespace.skipped_for(&DECISIVE);
     let within = skipped.find(|skipped| skipped.scope == *device && decides(skipped.bytes));
     within.map_or(Ok(()), |skipped| Err(Refusal::Partial(skipped.why)))
 }

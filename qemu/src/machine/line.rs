@@ -18,6 +18,13 @@ impl Machine {
         line.0
     }
 
+    /// All that the device tree depends on beside QEMU itself, if that can be told.
+    pub(super) fn tree_arguments(&self) -> Option<Vec<OsString>> {
+        // Arguments of others may name files, whose content counts, and KVM is the host's processor.
+        let is_ours = self.extra.is_empty() && self.accel == Accel::Tcg;
+        is_ours.then(|| self.hardware().0)
+    }
+
     /// The arguments of the machine itself; its sockets are in `directory`.
     pub(super) fn arguments(
         &self,
@@ -278,5 +285,14 @@ mod tests {
             "{dump}"
         );
         assert!(!dump.contains("chardev"), "{dump}");
+    }
+
+    #[test]
+    fn only_arguments_of_ours_say_everything_of_a_tree() {
+        let machine = || Machine::new(Arch::Aarch64);
+        let said = machine().memory(64).tree_arguments().expect("all ours");
+        assert!(said.contains(&"64M".into()), "{said:?}");
+        assert_eq!(machine().arg("-readconfig").tree_arguments(), None);
+        assert_eq!(machine().accel(Accel::Kvm).tree_arguments(), None);
     }
 }

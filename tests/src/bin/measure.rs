@@ -1,6 +1,7 @@
 //! Prints the project's figures on this machine: `make bench`. It judges nothing.
 #![expect(clippy::print_stdout, reason = "a command talks to its user")]
 
+use core::fmt::Write as _;
 use core::sync::atomic::{AtomicBool, Ordering};
 use core::time::Duration;
 use std::fs;
@@ -11,8 +12,10 @@ use std::time::Instant;
 
 use gnomon_qemu::Scenario;
 use gnomon_tests::guest::{Guest, machine};
+use gnomon_tests::icount::{self, Counted};
 use gnomon_tests::image;
 use gnomon_tests::load::{Mode, RATES};
+use gnomon_tests::milestone::PARTS;
 use gnomon_tests::netns::Netns;
 use gnomon_tests::ntp::{Client, V4_CLIENT, cookie, request};
 use gnomon_tests::peer::{Contender, cpu_micros_of_main_loop_and_cpu};
@@ -185,6 +188,44 @@ fn starts_by_part() {
             median(|parts| parts.image),
             median(|parts| parts.dhcp),
         );
+    }
+    parts_of_the_image(&rounds);
+}
+
+/// What the image does until its first reply: milliseconds of the host's clock, and the guest's instructions.
+fn parts_of_the_image(rounds: &[[Parts; Subject::ALL.len()]]) {
+    let machines: Vec<_> = Subject::ALL
+        .iter()
+        .enumerate()
+        .filter(|(_, subject)| subject.is_default())
+        .collect();
+    let counted = [icount::Subject::x86_64, icount::Subject::aarch64].map(|subject| {
+        let subject = subject();
+        (subject.arch, Counted::parts(subject))
+    });
+    for (number, part) in PARTS.iter().enumerate() {
+        let mut line = format!("  {:<13}", part.name);
+        for (at, subject) in &machines {
+            let mut took: Vec<_> = rounds
+                .iter()
+                .filter_map(|round| round[*at].parts[number])
+                .collect();
+            took.sort_unstable();
+            let (_, counts) = counted
+                .iter()
+                .find(|(arch, _)| *arch == subject.arch())
+                .expect("both");
+            let name = subject.name;
+            match (took.get(took.len() / 2), counts[number]) {
+                (Some(took), Some(count)) => {
+                    let millis = 1000.0 * took.as_secs_f64();
+                    write!(line, "  {name}: {millis:>5.2} ms, {count:>7} instructions")
+                        .expect("memory");
+                }
+                _ => write!(line, "  {name}: none").expect("memory"),
+            }
+        }
+        println!("{line}");
     }
 }
 

@@ -337,6 +337,7 @@ impl<'a> Reader<'a> {
     }
 
     /// The inside of a package, which starts with its length; leaves this reader after it.
+    #[inline]
     fn package(&mut self) -> Result<Self, Unread> {
         let start = *self;
         let length = self.package_length()?;
@@ -348,6 +349,7 @@ impl<'a> Reader<'a> {
     }
 
     /// `PkgLength` (ACPI 6.5 §20.2.4): one to four bytes for up to 28 bits.
+    #[inline]
     fn package_length(&mut self) -> Result<usize, Unread> {
         let lead = self.byte()?;
         let more = usize::from(lead >> 6);
@@ -358,6 +360,7 @@ impl<'a> Reader<'a> {
         usize::try_from(high << 4 | u64::from(lead & 0x0f)).map_err(|_| Unread::Length)
     }
 
+    #[inline]
     pub(super) fn opcode(&mut self) -> Result<u16, Unread> {
         Ok(match self.byte()? {
             0x5b => 0x5b00 | u16::from(self.byte()?),
@@ -374,12 +377,14 @@ impl<'a> Reader<'a> {
             .fold(0, |value, byte| value << 8 | u64::from(*byte)))
     }
 
+    #[inline]
     pub(super) fn byte(&mut self) -> Result<u8, Unread> {
         let (byte, rest) = self.0.split_first().ok_or(Unread::Length)?;
         self.0 = rest;
         Ok(*byte)
     }
 
+    #[inline]
     pub(super) fn take(&mut self, count: usize) -> Result<&'a [u8], Unread> {
         let (taken, rest) = self.0.split_at_checked(count).ok_or(Unread::Length)?;
         self.0 = rest;

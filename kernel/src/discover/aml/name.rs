@@ -86,9 +86,16 @@ impl Path {
     #[must_use]
     pub fn child(&self, segment: [u8; 4]) -> Option<Self> {
         let mut path = *self;
-        *path.segments.get_mut(self.len())? = segment;
-        path.length += 1;
+        path.enter(segment)?;
         Some(path)
+    }
+
+    /// Makes it the path below itself.
+    #[inline]
+    fn enter(&mut self, segment: [u8; 4]) -> Option<()> {
+        *self.segments.get_mut(usize::from(self.length))? = segment;
+        self.length += 1;
+        Some(())
     }
 
     /// The path without its last segment; the root has no parent.
@@ -187,9 +194,11 @@ impl NameString<'_> {
         for _ in 0..self.up {
             path = path.parent()?;
         }
-        self.segments
-            .iter()
-            .try_fold(path, |path, segment| path.child(*segment))
+        // In place: a path is long, and this is asked for every scope of every walk.
+        for segment in self.segments {
+            path.enter(*segment)?;
+        }
+        Some(path)
     }
 }
 

@@ -120,6 +120,7 @@ impl<'a> Blob<'a> {
             rest: self.structure,
             strings: self.strings,
             depth: 0,
+            compatible: None,
         }
     }
 
@@ -147,6 +148,7 @@ pub(super) struct Node<'a> {
     /// Its properties, and what follows them.
     properties: &'a [u8],
     strings: &'a [u8],
+    compatible: &'a [u8],
 }
 
 impl<'a> Node<'a> {
@@ -160,6 +162,11 @@ impl<'a> Node<'a> {
         self.name == name.as_bytes()
     }
 
+    /// The value of its property `compatible`, of the first if there are several; empty without one.
+    pub(super) fn compatible(&self) -> &'a [u8] {
+        self.compatible
+    }
+
     /// The value of this property, if it is among the first `limit`.
     pub(super) fn property(&self, wanted: &str, limit: usize) -> Option<&'a [u8]> {
         let mut rest = self.properties;
@@ -167,7 +174,7 @@ impl<'a> Node<'a> {
         while left > 0 {
             match Token::take(&mut rest)? {
                 Token::Property { name, value } => {
-                    if self.is_at(name, wanted) {
+                    if is_at(self.strings, name, wanted) {
                         return Some(value);
                     }
                     left -= 1;
@@ -178,17 +185,18 @@ impl<'a> Node<'a> {
         }
         None
     }
+}
 
-    /// Whether the string at this place of the strings block is this one.
-    fn is_at(&self, place: usize, wanted: &str) -> bool {
-        let Some(string) = self.strings.get(place..) else {
-            return false;
-        };
-        // Most differ in the first byte, which is faster to see than to call what compares.
-        string.first() == wanted.as_bytes().first()
-            && string.get(wanted.len()) == Some(&0)
-            && string.starts_with(wanted.as_bytes())
-    }
+/// Whether the string at this place of the strings block is this one.
+#[inline]
+fn is_at(strings: &[u8], place: usize, wanted: &str) -> bool {
+    let Some(string) = strings.get(place..) else {
+        return false;
+    };
+    // Most differ in the first byte, which is faster to see than to call what compares.
+    string.first() == wanted.as_bytes().first()
+        && string.get(wanted.len()) == Some(&0)
+        && string.starts_with(wanted.as_bytes())
 }
 
 /// A walk over nodes.
@@ -197,11 +205,14 @@ pub(super) struct Nodes<'a> {
     rest: &'a [u8],
     strings: &'a [u8],
     depth: usize,
+    /// Where the name `compatible` was found last: all nodes share it.
+    compatible: Option<usize>,
 }
 
 impl<'a> Iterator for Nodes<'a> {
     type Item = (usize, Node<'a>);
 
+    #[inline]
     fn next(&mut self) -> Option<Self::Item> {
         loop {
             match Token::take(&mut self.rest)? {
@@ -210,6 +221,7 @@ impl<'a> Iterator for Nodes<'a> {
                         name,
                         properties: self.rest,
                         strings: self.strings,
+                        compatible: self.pass_properties(),
                     };
                     let depth = self.depth;
                     self.depth += 1;
@@ -219,6 +231,30 @@ impl<'a> Iterator for Nodes<'a> {
                 Token::Property { .. } | Token::Nothing => {}
                 Token::Stop => return None,
             }
+        }
+    }
+}
+
+impl<'a> Nodes<'a> {
+    /// Leaves the properties of a node behind, and returns `compatible`, by which most walks go, on the way.
+    #[inline]
+    fn pass_properties(&mut self) -> &'a [u8] {
+        let mut compatible = None;
+        loop {
+            let mut rest = self.rest;
+            match Token::take(&mut rest) {
+                Some(Token::Property { name, value }) => {
+                    let is_known = self.compatible == Some(name);
+                    if compatible.is_none() && (is_known || is_at(self.strings, name, "compatible"))
+                    {
+                        self.compatible = Some(name);
+                        compatible = Some(value);
+                    }
+                }
+                Some(Token::Nothing) => {}
+                _ => return compatible.unwrap_or_default(),
+            }
+            self.rest = rest;
         }
     }
 }
@@ -324,6 +360,8 @@ mod tests {
                 assert_eq!(node.property(name, usize::MAX), value, "{name}");
             }
             assert_eq!(node.property("none", usize::MAX), None);
+            let compatible = node.property("compatible", usize::MAX);
+            assert_eq!(node.compatible(), compatible.unwrap_or_default());
         }
         assert!(nodes.next().is_none());
         let theirs = theirs.memory_reservations();
