@@ -11,15 +11,17 @@ TARGET = $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)
 help: ## show this
 	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' Makefile | expand -t 14
 
-build: ## build/gnomon-x86_64.elf, build/gnomon-aarch64.img and build/gnomon-qemu
+build: ## build/gnomon-x86_64.elf, build/gnomon-aarch64.img (as they were linked: build/plain/) and build/gnomon-qemu
 	@qemu/setup.sh build
 	cargo build --locked $(GUEST) x86_64-unknown-none
 	cargo build --locked $(GUEST) aarch64-unknown-none
-	cargo build --locked --release -p gnomon-qemu
-	@mkdir -p build
-	@cp $(TARGET)/x86_64-unknown-none/guest/gnomon build/gnomon-x86_64.elf
-	@cp $(TARGET)/aarch64-unknown-none/guest/gnomon build/gnomon-aarch64.img
-	@chmod -x build/gnomon-aarch64.img
+	cargo build --locked --release -p gnomon-qemu -p gnomon-pack
+	@mkdir -p build/plain
+	@cp $(TARGET)/x86_64-unknown-none/guest/gnomon build/plain/gnomon-x86_64.elf
+	@cp $(TARGET)/aarch64-unknown-none/guest/gnomon build/plain/gnomon-aarch64.img
+	@chmod -x build/plain/gnomon-aarch64.img
+	@for image in x86_64.elf aarch64.img; do $(TARGET)/release/gnomon-pack \
+		$(TARGET)/$${image%.*}-unknown-none/guest/unpacker build/plain/gnomon-$$image build/gnomon-$$image || exit; done
 	@for arch in x86_64 aarch64; do cp $(TARGET)/$$arch-unknown-none/guest/gnomon.map build/gnomon-$$arch.map; done
 	@cp $(TARGET)/release/gnomon-qemu build/gnomon-qemu
 
@@ -45,7 +47,7 @@ smoke: ## the guest's smoke test: TAP, and an exit status (ARCH=aarch64, ARGS="-
 test: ## everything: host tests, and the tests that boot the image under QEMU
 	@qemu/setup.sh test
 	@$(MAKE) --no-print-directory provoke build
-	cargo test --locked --release -p gnomon-clock -p gnomon-kernel -p gnomon-arch -p gnomon-qemu
+	cargo test --locked --release -p gnomon-clock -p gnomon-kernel -p gnomon-arch -p gnomon-pack -p gnomon-qemu
 	cargo test --locked --release -p gnomon-tests
 
 test-long: ## the tests that take minutes: a soak of five minutes on each architecture, 100 million pages

@@ -8,7 +8,7 @@ use std::hash::DefaultHasher;
 
 use crate::guest::Guest;
 use crate::temporary::Temporary;
-use crate::{Arch, arch, image};
+use crate::{Arch, arch, plain_image};
 
 /// Bytes of a page.
 pub const PAGE: u64 = 0x1000;
@@ -73,7 +73,7 @@ fn used(stack: &[u8]) -> usize {
 
 /// Where the image lies, with its data and stack.
 pub fn image_range(guest: &mut Guest) -> Range<u64> {
-    let bytes = fs::read(image()).expect("readable");
+    let bytes = fs::read(plain_image()).expect("readable");
     match arch() {
         Arch::X86_64 => {
             let segments = segments(&bytes);

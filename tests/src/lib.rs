@@ -82,6 +82,12 @@ pub fn image() -> PathBuf {
     built(arch().image(), "make build")
 }
 
+/// The same as the linker left it: what is in memory once it is unpacked.
+#[must_use]
+pub fn plain_image() -> PathBuf {
+    built(&format!("plain/{}", arch().image()), "make build")
+}
+
 /// The image that fails when its command line asks it to.
 #[must_use]
 pub fn provoked_image() -> PathBuf {

@@ -30,7 +30,7 @@ impl Map {
     #[must_use]
     pub fn of(arch: Arch) -> Self {
         let map = built(&format!("gnomon-{}.map", arch.name()), "make build");
-        let image = built(arch.image(), "make build");
+        let image = built(&format!("plain/{}", arch.image()), "make build");
         Self {
             arch,
             image: fs::read(image).expect("readable"),

@@ -9,7 +9,7 @@ use gnomon_qemu::End;
 use gnomon_qemu::machine::{Machine, STATUS_FAILURE};
 use gnomon_tests::footprint::segments;
 use gnomon_tests::guest::{Guest, machine};
-use gnomon_tests::{Arch, PATIENCE, arch, image, provoked_image};
+use gnomon_tests::{Arch, PATIENCE, arch, plain_image, provoked_image};
 
 gnomon_tests::on_both![
     stack_overflow_meets_the_guard_page,
@@ -225,7 +225,7 @@ fn reboot_starts_again() {
 }
 
 fn shipped_image_cannot_be_asked() {
-    let bytes = fs::read(image()).expect("readable");
+    let bytes = fs::read(plain_image()).expect("readable");
     let has = |bytes: &[u8]| bytes.windows(8).any(|window| window == b"provoke=");
     assert!(!has(&bytes));
     assert!(has(&fs::read(provoked_image()).expect("readable")));

@@ -1,14 +1,55 @@
 //! What is in the image, and what is not.
 
 use std::collections::BTreeMap;
+use std::fs;
 
+use gnomon_qemu::End;
+use gnomon_qemu::machine::STATUS_FAILURE;
+use gnomon_tests::guest::{Guest, machine};
 use gnomon_tests::icount::{Counted, Kind, Subject};
-use gnomon_tests::{Arch, arch, map::Map};
+use gnomon_tests::temporary::Temporary;
+use gnomon_tests::{Arch, PATIENCE, arch, image, map::Map, plain_image};
 
 gnomon_tests::on_both![
+    everything_is_below_256_kib,
+    damaged_image_does_not_run,
     nothing_can_be_allocated,
     a_reply_calls_nothing_that_panics_or_formats,
 ];
+
+/// The packed image, with everything in it.
+const BYTES: usize = 256 << 10;
+
+fn everything_is_below_256_kib() {
+    let [packed, plain] = [image(), plain_image()].map(|image| fs::read(image).expect("readable"));
+    println!("{}: {} of {}", arch().name(), packed.len(), plain.len());
+    assert!(packed.len() < BYTES, "{} bytes", packed.len());
+    // It is packed, and not the plain one.
+    assert!(packed.len() < plain.len());
+}
+
+/// One bit, in what is packed: at its beginning, in the middle, in its last words.
+fn damaged_image_does_not_run() {
+    let packed = fs::read(image()).expect("readable");
+    for at in [packed.len() / 20, packed.len() / 2, packed.len() - 13] {
+        let mut damaged = packed.clone();
+        damaged[at] ^= 0x10;
+        let file = Temporary::new("damaged");
+        fs::write(file.path(), damaged).expect("there is room");
+        let machine = machine().kernel(file.path()).publish(None);
+        let mut guest = Guest::start(machine.paused(true));
+        // QEMU may end before it has answered.
+        let _ended = guest.cont();
+        let end = guest.wait_exit(PATIENCE);
+        guest.quit();
+        assert_eq!(end, Some(End::Status(STATUS_FAILURE)), "byte {at}");
+        let said = match arch() {
+            Arch::X86_64 => "image damaged\r\n",
+            Arch::Aarch64 => "",
+        };
+        assert_eq!(guest.serial_log(), said, "byte {at}");
+    }
+}
 
 /// There is no heap: not even the names of what would be one.
 fn nothing_can_be_allocated() {

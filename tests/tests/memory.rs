@@ -9,7 +9,7 @@ use gnomon_qemu::machine::Board;
 use gnomon_tests::footprint::{PAGE, STACK, segments, stack_used};
 use gnomon_tests::gdb::Gdb;
 use gnomon_tests::guest::{Guest, machine};
-use gnomon_tests::{Arch, image, on};
+use gnomon_tests::{Arch, on, plain_image};
 
 gnomon_tests::on_both![stack_keeps_a_quarter_in_reserve];
 
@@ -30,7 +30,7 @@ fn address_space_is_what_was_meant_on_x86_64() {
         let (mut guest, _) = Guest::boot(machine().board(board).memory(16));
         let pages = x86_pages(&guest.monitor("info tlb"));
         check_everything(&pages);
-        let segments = segments(&fs::read(image()).expect("readable"));
+        let segments = segments(&fs::read(plain_image()).expect("readable"));
         let image = check_segments(&segments, &pages);
         let unmapped = image.filter(|page| !pages.contains_key(page));
         let guard = stack(&segments).start - PAGE;
@@ -152,7 +152,7 @@ fn arm_pages(guest: &mut Guest) -> (Pages, Range<u64>) {
             }
         }
     }
-    let header = fs::read(image()).expect("readable");
+    let header = fs::read(plain_image()).expect("readable");
     let size = u64::from_le_bytes(header[16..24].try_into().expect("8"));
     (pages, base..base + size)
 }

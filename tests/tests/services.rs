@@ -10,7 +10,7 @@ use gnomon_tests::console::PROMPT;
 use gnomon_tests::guest::Guest;
 use gnomon_tests::process::Process;
 use gnomon_tests::temporary::Temporary;
-use gnomon_tests::{Slot, image};
+use gnomon_tests::{Slot, image, on, plain_image};
 
 #[test]
 fn a_pc_under_tcg() {
@@ -148,7 +148,8 @@ fn an_arm_machine_without_the_instruction() {
     const HVC: [u8; 4] = 0xd400_0002_u32.to_le_bytes();
     const SMC: [u8; 4] = 0xd400_0003_u32.to_le_bytes();
     let _slot = Slot::take();
-    let mut image = std::fs::read(arm_image()).expect("it can be read");
+    let plain = on(Arch::Aarch64, plain_image);
+    let mut image = std::fs::read(plain).expect("it can be read");
     let mut found = 0;
     for word in image.chunks_exact_mut(4).filter(|word| **word == HVC) {
         word.copy_from_slice(&SMC);

@@ -5,13 +5,15 @@ use core::arch::global_asm;
 use gnomon_arch::machine::mmu::MAIR;
 
 global_asm!(
+    include_str!("entry.s"),
     include_str!("image.s"),
     entry = sym image_entry,
+    shift = const 0,
     start = sym crate::start,
     mair = const MAIR,
 );
 
 unsafe extern "C" {
-    /// The header and entry in `image.s`. Never called from Rust.
+    /// The header and entry in `entry.s`. Never called from Rust.
     fn image_entry();
 }
