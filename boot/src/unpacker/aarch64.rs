@@ -1,6 +1,6 @@
 //! `aarch64`: entered as an arm64 Image at the start of 2 MiB, moves to their end, and enters the image at their start.
 
-use core::arch::{asm, global_asm};
+use core::arch::global_asm;
 use core::ops::Range;
 
 use gnomon_arch::machine::mmu::MAIR;
@@ -51,23 +51,4 @@ pub(crate) fn enter(image: &Unpacked, handover: u64) -> ! {
 /// Ends. Where a console would be, nobody has said yet.
 pub(crate) fn fail() -> ! {
     power::fail()
-}
-
-/// Copies eight bytes.
-///
-/// # Safety
-/// All of them must be mapped, on both sides, and nobody else's.
-#[inline(always)]
-pub(crate) unsafe fn copy_step(from: *const u8, to: *mut u8) {
-    // SAFETY: this is what the caller promises; with the MMU on memory takes words at any address.
-    unsafe {
-        asm!(
-            "ldr {word}, [{from}]",
-            "str {word}, [{to}]",
-            word = out(reg) _,
-            from = in(reg) from,
-            to = in(reg) to,
-            options(nostack, preserves_flags)
-        );
-    }
 }

@@ -37,7 +37,7 @@ use gnomon_pack::{Header, LONGEST, Tables, Window};
 const FILE: usize = 256 << 10;
 
 /// Bytes that are copied at once.
-const STEP: usize = 8;
+const STEP: usize = size_of::<u64>();
 
 static TABLES: TakeCell<Tables<{ platform::PLACES }>> = TakeCell::new(Tables::new());
 
@@ -87,8 +87,7 @@ fn unpack() -> Option<Unpacked> {
     })
 }
 
-/// Memory that is written by addresses: slices would be written byte by byte on aarch64, where the compiler takes no word to
-/// be fit for unaligned access.
+/// Memory that is written by addresses: a copy overlaps itself, and slices would be compared with at each step.
 struct Memory {
     start: *mut u8,
     length: usize,
@@ -131,7 +130,9 @@ impl Window for Memory {
             let end = to.wrapping_add(length);
             loop {
                 // SAFETY: both are inside, however long the copy, and up to STEP - 1 bytes behind it.
-                unsafe { platform::copy_step(from, to) };
+                let step = unsafe { from.cast::<u64>().read_unaligned() };
+                // SAFETY: as above.
+                unsafe { to.cast::<u64>().write_unaligned(step) };
                 (from, to) = (from.wrapping_add(STEP), to.wrapping_add(STEP));
                 if to >= end {
                     return true;

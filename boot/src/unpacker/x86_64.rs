@@ -44,15 +44,3 @@ pub(crate) fn fail() -> ! {
     }
     power::fail()
 }
-
-/// Copies eight bytes.
-///
-/// # Safety
-/// All of them must be mapped, on both sides, and nobody else's.
-#[inline(always)]
-pub(crate) unsafe fn copy_step(from: *const u8, to: *mut u8) {
-    // SAFETY: this is what the caller promises.
-    let word = unsafe { from.cast::<u64>().read_unaligned() };
-    // SAFETY: as above.
-    unsafe { to.cast::<u64>().write_unaligned(word) };
-}
