@@ -22,7 +22,8 @@ build: ## build/gnomon-x86_64.elf, build/gnomon-aarch64.img (as they were linked
 	@chmod -x build/plain/gnomon-aarch64.img
 	@for image in x86_64.elf aarch64.img; do $(TARGET)/release/gnomon-pack \
 		$(TARGET)/$${image%.*}-unknown-none/guest/unpacker build/plain/gnomon-$$image build/gnomon-$$image || exit; done
-	@for arch in x86_64 aarch64; do cp $(TARGET)/$$arch-unknown-none/guest/gnomon.map build/gnomon-$$arch.map; done
+	@for arch in x86_64 aarch64; do for bin in gnomon unpacker; do \
+		cp $(TARGET)/$$arch-unknown-none/guest/$$bin.map build/$$bin-$$arch.map; done; done
 	@cp $(TARGET)/release/gnomon-qemu build/gnomon-qemu
 
 provoke: ## build/provoke-*: images that fail when the command line asks them to, for the tests alone

@@ -120,6 +120,19 @@ impl Map {
     }
 }
 
+/// The functions of the unpacker, under `unpacker NAME`, where they are when they run.
+pub(crate) fn unpacker(arch: Arch) -> Vec<(u64, String)> {
+    let map = built(&format!("unpacker-{}.map", arch.name()), "make build");
+    let names = names(&fs::read_to_string(map).expect("readable"));
+    let moved = |(at, name): (u64, String)| match arch {
+        // Its entry is where the loader puts it, and all else where it moves to (boot/unpacker-aarch64.ld).
+        Arch::Aarch64 if at > 0 => (at + 0x1b_0000, name),
+        _ => (at, name),
+    };
+    let named = |(at, name)| (at, format!("unpacker {name}"));
+    names.into_iter().map(moved).map(named).collect()
+}
+
 /// The symbols of the linker's map. A line has five columns: address, load address, size, alignment, and the name of a
 /// section, of an input in it (`FILE:(SECTION)`), or of a symbol. `$x` and the like only mark code on Arm.
 fn names(map: &str) -> BTreeMap<u64, String> {

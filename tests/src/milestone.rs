@@ -2,7 +2,7 @@
 
 use gnomon_qemu::Arch;
 
-use crate::map::{Map, image_max};
+use crate::map::{self, Map, image_max};
 
 /// A part of a start.
 #[derive(Clone, Copy, Debug)]
@@ -15,8 +15,10 @@ pub struct Part {
 }
 
 /// All of them, in order. One that an image has no function for is no part of its start.
-pub const PARTS: [Part; 11] = [
-    Part::new("entry", &["pvh_start", "image_entry"]),
+pub const PARTS: [Part; 12] = [
+    Part::new("unpacking", &["unpacker pvh_start", "unpacker image_entry"]),
+    // Left by the unpacker as by a loader.
+    Part::new("entry", &["unpacker pvh_enter", "unpacker image_enter"]),
     Part::new("page tables", &["gnomon::start::h"]),
     Part::new("description", &["acpi::Tables::at::", "fdt::Tree::new::"]),
     Part::new("console", &["machine::io::Uart::at::"]),
@@ -79,8 +81,10 @@ impl Milestones {
     pub fn of(arch: Arch) -> Self {
         let map = Map::of(arch);
         let parts = PARTS.iter().enumerate();
+        let unpacker = map::unpacker(arch);
         let begins = parts.flat_map(|(number, part)| {
-            let functions = map.functions();
+            let unpacker = unpacker.iter().map(|(at, name)| (*at, name.as_str()));
+            let functions = unpacker.chain(map.functions());
             let begins = functions.filter(|(_, name)| part.begins_with(name));
             begins
                 .map(move |(address, _)| (address, number))
