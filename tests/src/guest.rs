@@ -7,10 +7,10 @@ use std::thread;
 use std::time::{Instant, SystemTime};
 
 use gnomon_clock::{Fields, PageMemory};
-use gnomon_qemu::Vm;
 use gnomon_qemu::machine::{Arch, Machine};
 use gnomon_qemu::memory::GuestPage;
 use gnomon_qemu::publish::{Publisher, Report};
+use gnomon_qemu::{End, Vm};
 
 use serde_json::json;
 
@@ -84,6 +84,17 @@ impl Guest {
             Ok(vm) => Self { vm, _slot: slot },
             Err(error) => panic!("{error}"),
         }
+    }
+
+    /// Starts a machine that ends by itself, perhaps before QEMU's monitor could have answered a word; returns how it ended, if
+    /// it did, and what it said.
+    #[must_use]
+    pub fn run_to_its_end(machine: Machine) -> (Option<End>, String) {
+        let mut guest = Self::start(machine.paused(true));
+        let _ended = guest.cont();
+        let end = guest.wait_exit(PATIENCE);
+        guest.quit();
+        (end, guest.serial_log())
     }
 
     /// Starts the machine and waits for the prompt; returns the boot report and all before it too.

@@ -124,13 +124,15 @@ impl Map {
 pub(crate) fn unpacker(arch: Arch) -> Vec<(u64, String)> {
     let map = built(&format!("unpacker-{}.map", arch.name()), "make build");
     let names = names(&fs::read_to_string(map).expect("readable"));
-    let moved = |(at, name): (u64, String)| match arch {
+    let place = |address: u64| match arch {
         // Its entry is where the loader puts it, and all else where it moves to (boot/unpacker-aarch64.ld).
-        Arch::Aarch64 if at > 0 => (at + 0x1b_0000, name),
-        _ => (at, name),
+        Arch::Aarch64 if address > 0 => address + 0x1b_0000,
+        _ => address,
     };
-    let named = |(at, name)| (at, format!("unpacker {name}"));
-    names.into_iter().map(moved).map(named).collect()
+    let functions = names.into_iter();
+    functions
+        .map(|(address, name)| (place(address), format!("unpacker {name}")))
+        .collect()
 }
 
 /// The symbols of the linker's map. A line has five columns: address, load address, size, alignment, and the name of a

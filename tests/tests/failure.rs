@@ -36,10 +36,8 @@ fn failing(kind: &str) -> Machine {
 
 /// What it says when it does, with plain line ends. It must end with status 99.
 fn report_of(kind: &str) -> String {
-    let mut guest = Guest::start(failing(kind));
-    let end = guest.wait_exit(PATIENCE);
-    guest.quit();
-    let said = guest.serial_log().replace('\r', "");
+    let (end, said) = Guest::run_to_its_end(failing(kind));
+    let said = said.replace('\r', "");
     assert_eq!(end, Some(End::Status(STATUS_FAILURE)), "{said}");
     said
 }
@@ -219,8 +217,8 @@ fn reboot_starts_again() {
         let machine = failing(kind)
             .append(format!("provoke={kind} on_panic=reboot"))
             .reboots(false);
-        let mut guest = Guest::start(machine);
-        assert_eq!(guest.wait_exit(PATIENCE), Some(End::Status(0)), "{kind}");
+        let (end, _) = Guest::run_to_its_end(machine);
+        assert_eq!(end, Some(End::Status(0)), "{kind}");
     }
 }
 

@@ -8,7 +8,7 @@ use gnomon_qemu::machine::STATUS_FAILURE;
 use gnomon_tests::guest::{Guest, machine};
 use gnomon_tests::icount::{Counted, Kind, Subject};
 use gnomon_tests::temporary::Temporary;
-use gnomon_tests::{Arch, PATIENCE, arch, image, map::Map, plain_image};
+use gnomon_tests::{Arch, arch, image, map::Map, plain_image};
 
 gnomon_tests::on_both![
     everything_is_below_256_kib,
@@ -37,17 +37,13 @@ fn damaged_image_does_not_run() {
         let file = Temporary::new("damaged");
         fs::write(file.path(), damaged).expect("there is room");
         let machine = machine().kernel(file.path()).publish(None);
-        let mut guest = Guest::start(machine.paused(true));
-        // QEMU may end before it has answered.
-        let _ended = guest.cont();
-        let end = guest.wait_exit(PATIENCE);
-        guest.quit();
+        let (end, log) = Guest::run_to_its_end(machine);
         assert_eq!(end, Some(End::Status(STATUS_FAILURE)), "byte {at}");
         let said = match arch() {
             Arch::X86_64 => "image damaged\r\n",
             Arch::Aarch64 => "",
         };
-        assert_eq!(guest.serial_log(), said, "byte {at}");
+        assert_eq!(log, said, "byte {at}");
     }
 }
 
@@ -76,12 +72,13 @@ fn a_reply_calls_nothing_that_panics_or_formats() {
     for kind in Kind::ALL {
         // The first of a kind may find the guest without a stamp to go by.
         let _costs = guest.replies(kind, 2);
-        for line in guest.path().lines() {
+        let path = guest.path();
+        let on_path = path.lines().map(|line| {
             let digits = line.strip_prefix("0x").expect(line);
-            let address = u64::from_str_radix(digits, 16).expect(line);
-            let (start, name) = map.function(address);
-            functions.insert(start, name);
-        }
+            map.function(u64::from_str_radix(digits, 16).expect(line))
+        });
+        // The request may have been seen by who was waiting for it, on whose way back nothing is done for it.
+        functions.extend(on_path.skip_while(|(_, name)| !name.contains("serve_frames")));
     }
     assert!(
         functions.values().any(|name| name.contains("serve_frames")),
