@@ -88,7 +88,10 @@ pub enum Withheld {
     /// A disruption is expected.
     Drain,
     /// There is nothing but a real-time clock.
-    Rtc,
+    Rtc {
+        /// A disruption has taken a better time.
+        stepped: bool,
+    },
 }
 
 impl fmt::Display for Withheld {
@@ -97,7 +100,7 @@ impl fmt::Display for Withheld {
             Self::Violation => "the host has broken a promise under this disruption marker",
             Self::Holdover => "the host's clock has been freerunning for longer than holdover.max",
             Self::Drain => "draining, because the host expects a disruption",
-            Self::Rtc => "nobody vouches for a real-time clock, source=rtc serves it",
+            Self::Rtc { .. } => "nobody vouches for a real-time clock, source=rtc serves it",
         })
     }
 }
@@ -155,9 +158,9 @@ impl Duty {
     }
 
     /// Why `reading` is not to be served, if so. `audit` is the clock's, including this reading's
-    /// page. Readings come in the order in which they were taken.
+    /// page, and so is [`stepped`](gnomon_clock::Clock::has_stepped). Readings come in the order in which they were taken.
     #[inline]
-    pub fn judge(&mut self, reading: &Reading, audit: &Audit) -> Option<Withheld> {
+    pub fn judge(&mut self, reading: &Reading, audit: &Audit, stepped: bool) -> Option<Withheld> {
         self.follow_audit(reading, audit);
         self.follow_status(reading);
         let held_too_long = || {
@@ -171,7 +174,7 @@ impl Duty {
         } else if self.conditions.drain.applies(reading.disruption) {
             Some(Withheld::Drain)
         } else if reading.origin == Origin::Own(Source::Rtc) && !self.conditions.serve_rtc {
-            Some(Withheld::Rtc)
+            Some(Withheld::Rtc { stepped })
         } else {
             None
         }

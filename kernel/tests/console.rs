@@ -449,7 +449,7 @@ fn judged(pages: &[Fields], conditions: Conditions) -> (Audit, Duty, Option<With
     for (seq, page) in (2..).step_by(2).zip(pages) {
         let timeline = Timeline::from_page(page, CounterId::X86Tsc).expect("a good page");
         audit.observe(seq, &timeline, Ticks(C1));
-        withheld = duty.judge(&timeline.at(Ticks(C1)).expect("in range"), &audit);
+        withheld = duty.judge(&timeline.at(Ticks(C1)).expect("in range"), &audit, false);
     }
     (audit, duty, withheld)
 }

@@ -424,6 +424,12 @@ impl<'p, C: Counter> Clock<'p, C> {
         }
     }
 
+    /// Whether a disruption has taken the page's time, and the page has had none since. A line of our own may serve.
+    #[must_use]
+    pub const fn has_stepped(&self) -> bool {
+        self.stepped
+    }
+
     /// The raw page, for people to look at; `None` without a page.
     #[must_use]
     pub fn fields(&self) -> Option<Result<Fields, Busy>> {

@@ -491,7 +491,8 @@ impl From<Withheld> for Answer {
             Withheld::Violation => Self::Violation,
             Withheld::Holdover => Self::Holdover,
             Withheld::Drain => Self::Drain,
-            Withheld::Rtc => Self::Init,
+            Withheld::Rtc { stepped: false } => Self::Init,
+            Withheld::Rtc { stepped: true } => Self::Step,
         }
     }
 }

@@ -116,7 +116,8 @@ impl<C: Counter> Teller<'_, '_, C> {
         let Some(exchange) = self.clock.exchanged() else {
             return Told::Silence(Silence::Stale);
         };
-        match self.duty.judge(&exchange.transmit, self.clock.audit()) {
+        let (audit, stepped) = (self.clock.audit(), self.clock.has_stepped());
+        match self.duty.judge(&exchange.transmit, audit, stepped) {
             Some(why) => Told::from(why),
             None if is_smeared => self.smear.tell(exchange),
             None => Told::plain(exchange),
@@ -444,15 +445,18 @@ impl<M: Machine, C: Counter, P: FramePort> Core<'_, M, C, P> {
     }
 
     fn withheld(&mut self, reading: &Result<Reading, NoTime>) -> Option<Withheld> {
-        let reading = reading.as_ref().ok()?;
-        self.duty.judge(reading, self.clock.audit())
+        self.judge(reading.as_ref().ok()?)
+    }
+
+    fn judge(&mut self, reading: &Reading) -> Option<Withheld> {
+        let (audit, stepped) = (self.clock.audit(), self.clock.has_stepped());
+        self.duty.judge(reading, audit, stepped)
     }
 
     /// The time for programs on a serial line, if there is one that NTP clients would be told, too.
     pub(super) fn told(&mut self) -> Option<Reading> {
         let reading = self.clock.reading().ok()?;
-        let is_told =
-            reading.bound < WORST && self.duty.judge(&reading, self.clock.audit()).is_none();
+        let is_told = reading.bound < WORST && self.judge(&reading).is_none();
         is_told.then_some(reading)
     }
 
