@@ -269,7 +269,11 @@ impl<'p, C: Counter> Clock<'p, C> {
     ///
     /// # Errors
     /// [`NoTime`], but never `StaleStamp`.
-    #[inline]
+    #[expect(
+        clippy::inline_always,
+        reason = "out of line, half of its time is to write down what its caller reads back"
+    )]
+    #[inline(always)]
     pub fn now(&mut self) -> Result<Now<'_>, NoTime> {
         let moment = match self.again() {
             Some(moment) => moment,
