@@ -80,20 +80,23 @@ fn check(model: impl Fn() + Sync + Send + 'static) {
     builder.check(model);
 }
 
+/// A thread that publishes twice.
+fn two_updates(page: &Arc<Page>) -> thread::JoinHandle<()> {
+    let page = Arc::clone(page);
+    thread::spawn(move || {
+        let mut count = 0;
+        page.publish(&mut count);
+        page.publish(&mut count);
+    })
+}
+
 /// Two updates, and two looks in another thread: each fails or is of one update, the one that its
 /// count says, and the second is not of an earlier one than the first.
 #[test]
 fn no_order_gives_a_mixture() {
     check(|| {
         let page = Arc::new(Page::new());
-        let writer = thread::spawn({
-            let page = Arc::clone(&page);
-            move || {
-                let mut count = 0;
-                page.publish(&mut count);
-                page.publish(&mut count);
-            }
-        });
+        let writer = two_updates(&page);
         let mut last = 0;
         for _ in 0..2 {
             if let Ok((count, fields)) = page.look() {
@@ -114,14 +117,7 @@ fn no_order_gives_a_mixture() {
 fn no_order_gives_the_counter_of_another_page() {
     check(|| {
         let page = Arc::new(Page::new());
-        let writer = thread::spawn({
-            let page = Arc::clone(&page);
-            move || {
-                let mut count = 0;
-                page.publish(&mut count);
-                page.publish(&mut count);
-            }
-        });
+        let writer = two_updates(&page);
         if let Ok((count, fields)) = page.look()
             && let Some(counter) = page.look_again(count, fields)
         {
